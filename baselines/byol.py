@@ -1,0 +1,76 @@
+"""BYOL: predict the other view's target embedding (Grill et al., NeurIPS 2020, arXiv 2006.07733).
+
+L = mean over both directions of || n(p(g(GAP f(v_i)))) - n(g'(GAP f'(v_j))) ||^2, no negatives, target by EMA whose
+momentum rises to 1 on a cosine.
+
+Official settings. ResNet-50, hidden 4096, dim 256, LARS (biases and norms excluded from decay and scaling), batch 4096,
+base momentum 0.97 / 0.99 / 0.99 / 0.996 for 40 / 100 / 300 / 1000 epochs, views "byol1" and "byol2".
+"""
+
+from torch import Tensor, nn
+
+from scd.nn.heads import MLP
+from scd.nn.losses import byol_regression
+from scd.siamese import Matcher, Siamese
+
+
+class Prediction(Matcher):
+    """Regression of the target embedding from the online one through a predictor.
+
+    Args:
+        predictor: maps embeddings (B, D) to embeddings (B, D); the online branch's own, it has no momentum copy.
+    """
+
+    def __init__(self, predictor: nn.Module):
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, online: Tensor, target: Tensor) -> Tensor:
+        """Mean of 2 - 2 cos between the prediction from ``online`` (B, D) and ``target`` (B, D), in [0, 4]."""
+        return byol_regression(self.predictor(online), target)
+
+
+class BYOL(Siamese):
+    """BYOL with Linear-BN-ReLU-Linear heads.
+
+    Args:
+        backbone: feature maps.
+        dim: D of the embeddings.
+        hidden: width of the projector's and the predictor's hidden layer.
+        momentum: base of the cosine schedule, m at the start.
+        momentum_schedule: "cosine" to 1 (official) or "constant".
+        symmetric: both directions (official) or the first view predicts the second only.
+
+    The heads' last Linear has no bias and no BN after it; the target runs in train mode with running statistics of its
+    own, which no EMA touches.
+
+    NOTE: mean over the two directions, range [0, 4]; the official loss is their sum, range [0, 8].
+    NOTE: online and target start equal; the official code draws them from different seeds (its authors saw
+    no difference).
+    NOTE: Linears start from torch's default, not from Haiku's truncated normal. BN is per process; the official one is
+    synchronised over replicas.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        dim: int = 256,
+        hidden: int = 4096,
+        momentum: float = 0.996,
+        momentum_schedule: str = "cosine",
+        symmetric: bool = True,
+    ):
+        super().__init__(
+            backbone=backbone,
+            projector=MLP((backbone.dim, hidden, dim), norm="batch", last_bias=False),
+            matcher=Prediction(MLP((dim, hidden, dim), norm="batch", last_bias=False)),
+            momentum=momentum,
+            momentum_schedule=momentum_schedule,
+            symmetric=symmetric,
+        )
+        self.hidden = hidden
+
+    def new_matcher(self) -> Matcher:
+        """Another regression with a predictor of the same shape, for methods that compare further vectors."""
+        dim = self.projector.dim
+        return Prediction(MLP((dim, self.hidden, dim), norm="batch", last_bias=False))

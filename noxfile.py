@@ -1,0 +1,81 @@
+"""The front door: `nox -l` lists what there is, `nox -s study-multicrop -- seeds=5` answers one question.
+
+PyTorch with CUDA takes 5.7 GB on disk, and nox gives every session an environment of its own. So one session,
+`environment`, owns the only environment that holds it; the others require that session and run in its environment.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+if sys.version_info < (3, 11):  # noqa: UP036 - nox itself runs on older ones
+    sys.exit(f"the suite needs Python 3.11 or newer; nox runs here on {sys.version.split()[0]} ({sys.executable})")
+
+nox.needs_version = ">=2026.4.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("[a-z]*.py"))
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@nox.session(default=False)
+def environment(session: nox.Session) -> None:
+    """Install the suite, editable, with what its tests need; every other session runs in this environment.
+
+    The environment keeps the pyproject.toml that it was installed from; while that stays the same, nothing is asked of
+    the package registry, so a study also starts without a network.
+    """
+    wanted, installed = ROOT / "pyproject.toml", session.env_dir / "installed-from.toml"
+    if installed.is_file() and installed.read_bytes() == wanted.read_bytes():
+        session.log("the environment is up to date; delete .nox to build it afresh")
+        return
+    session.install("pip", "-e", ".[tests]")
+    installed.write_bytes(wanted.read_bytes())
+
+
+def python(session: nox.Session) -> str:
+    """The interpreter of the shared environment."""
+    folder = session.cache_dir.parent.resolve() / "environment"
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+def add_study(name: str) -> None:
+    """Register the session `study-<name>`; its arguments are the study's own."""
+
+    def study(session: nox.Session) -> None:
+        session.run(python(session), "-m", "studies", name, *session.posargs, external=True)
+
+    study.__doc__ = f"Run the study '{name}' and write its page; arguments: tier=cpu seeds=5 data=shapes|PATH ..."
+    session_name = f"study-{name.replace('_', '-')}"
+    nox.session(study, name=session_name, venv_backend="none", requires=["environment"], default=False)
+
+
+for study_name in STUDIES:
+    add_study(study_name)
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def tests(session: nox.Session) -> None:
+    """Run the tests in parallel; arguments go to pytest."""
+    processes = str(max(2, min(8, os.cpu_count() or 2)))
+    options = ["-q", "-n", processes, "--dist", "worksteal"]
+    session.run(python(session), "-m", "pytest", *options, *session.posargs, env=ONE_THREAD, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def bench(session: nox.Session) -> None:
+    """Measure speed against lightly, torchvision and bare compute; arguments go to pytest-benchmark."""
+    session.run_install(python(session), "-m", "pip", "install", "-q", "-e", ".[bench]", external=True)
+    options = ["-q", "-s", "-o", "python_files=bench_*.py", "--benchmark-only"]
+    session.run(python(session), "-m", "pytest", "tests/benchmarks", *options, *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style with ruff; arguments go to ruff (`-- --fix`)."""
+    session.install("ruff>=0.14")
+    session.run("ruff", "check", ".", *session.posargs)

@@ -1,0 +1,194 @@
+"""Images of a split as arrays: decoded once onto a square canvas, kept on disk and in memory."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from scd.data.cache import cached_folder
+from scd.data.sources import Source
+from scd.errors import DataError, UsageError
+from scd.seeds import generator
+
+LARGEST = 16 * 2**30  # bytes; a larger set is streamed
+
+
+@dataclass
+class ImageSet:
+    """Images in memory.
+
+    Args:
+        images: (N, 3, S, S) uint8.
+        labels: (N,) int64, or None.
+        masks: (N, S, S) uint8, 1 on the object and 0 elsewhere, or None.
+        backgrounds: (N,) int64 background classes, or None.
+        class_names: names of the labels, or None.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    backgrounds: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "ImageSet":
+        """The images of these rows, in this order."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        return self._each(lambda tensor: tensor[index.to(tensor.device)])
+
+    def to(self, device: str | torch.device) -> "ImageSet":
+        """The set on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ImageSet":
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+
+def load_images(source: Source, split: str, size: int, limit: int | None = None) -> ImageSet:
+    """Decode a split: the shorter side becomes ``size`` (antialiased bilinear), then a central square; masks nearest.
+
+    Args:
+        source: from :func:`scd.data.sources.open_source`.
+        split: "train", "test" or "validation".
+        size: side of the square images in pixels.
+        limit: at most this many images: a fixed subset, stratified by class where labels exist and nested (a smaller
+            limit's images are among a larger one's); without labels the first ones.
+
+    Raises:
+        UsageError: unknown split, or an impossible size or limit.
+        DataError: an image that cannot be decoded or a mask of another size than its image, naming the row.
+    """
+    dataset = source.split(split)
+    if size < 1:
+        raise UsageError(f"size is {size}, it must be at least 1 pixel")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit of '{split}' is {limit}, it must be at least 1")
+    rows = chosen_rows(dataset, limit)
+    if len(rows) * 3 * size * size > LARGEST:
+        what = f"'{source.name}' {split} at {size} px needs {len(rows) * 3 * size * size / 2**30:.0f} GiB of memory"
+        raise UsageError(f"{what}; stream it, or set a limit")
+    key = [source.fingerprint, source.mask_kind, source.foreground, split, size, len(rows)]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    folder = cached_folder("images", name, lambda unfinished: _write(source, dataset, rows, size, unfinished))
+    return replace(_read(folder), class_names=source.class_names)
+
+
+def chosen_rows(dataset: Dataset, limit: int | None) -> np.ndarray:
+    """Sorted row numbers of the subset of ``limit`` rows, see :func:`load_images`."""
+    n = len(dataset)
+    if limit is None or limit >= n:
+        return np.arange(n)
+    if "label" not in dataset.column_names:
+        return np.arange(limit)
+    labels = np.asarray(dataset["label"][:])
+    order = torch.randperm(n, generator=generator(0, "subset")).numpy()
+    quantile = np.empty(n)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(order[np.argsort(quantile[order], kind="stable")[:limit]])
+
+
+def decoded_rows(dataset: Dataset, rows: Iterable[int], source: Source, size: int) -> Iterable[dict[str, np.ndarray]]:
+    """Rows as ``image`` (3, S, S) uint8 and, where the set has them, ``mask`` (S, S) uint8 {0, 1}, ``label``,
+    ``background``."""
+    raw = undecoded(dataset)
+    for row in rows:
+        yield decode_row(raw[int(row)], int(row), source, size)
+
+
+def undecoded(dataset: Dataset) -> Dataset:
+    """The data set with images and masks as bytes or paths, so that a bad one can be named."""
+    for column in ("image", "mask"):
+        if column in dataset.column_names:
+            dataset = dataset.cast_column(column, ImageFeature(decode=False))
+    return dataset
+
+
+def decode_row(record: dict, row: int, source: Source, size: int) -> dict[str, np.ndarray]:
+    """One record of an undecoded data set, see :func:`decoded_rows`."""
+    image = _open(record["image"], "image", row, source).convert("RGB")
+    out = {"image": np.asarray(square(image, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)}
+    if "mask" in record:
+        mask = _open(record["mask"], "mask", row, source)
+        if mask.size != image.size:
+            raise DataError(
+                f"'{source.name}' row {row}: the mask is {mask.width}x{mask.height}, the image "
+                f"{image.width}x{image.height}; they must have one size"
+            )
+        mask = mask if mask.mode in ("P", "I", "I;16") else mask.convert("L")
+        values = np.asarray(square(mask, size, Image.Resampling.NEAREST))
+        out["mask"] = foreground(values, source).astype(np.uint8)
+    for column in ("label", "background"):
+        if column in record:
+            out[column] = np.int64(record[column])
+    return out
+
+
+def foreground(values: np.ndarray, source: Source) -> np.ndarray:
+    """Which mask values are the object, by the kind of the source's masks."""
+    if source.mask_kind == "binary":
+        return values > 127
+    if source.mask_kind == "classes" and source.foreground is not None:
+        return np.isin(values, source.foreground)
+    return values > 0
+
+
+def square(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Image:
+    """Shorter side to ``size``, then the central square; one resampling of the central square of the image."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), filter_, box=(left, top, left + side, top + side))
+
+
+def _open(cell: dict | None, column: str, row: int, source: Source) -> Image.Image:
+    if cell is None:
+        raise DataError(f"'{source.name}' row {row}: no {column}")
+    where = f"'{source.name}' row {row}" + (f" ({cell['path']})" if cell.get("path") else "")
+    try:
+        image = Image.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") is not None else cell["path"])
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: the {column} cannot be decoded ({error})") from error
+    return image
+
+
+def _write(source: Source, dataset: Dataset, rows: np.ndarray, size: int, folder: Path) -> None:
+    n = len(rows)
+    shapes = {"image": (n, 3, size, size), "mask": (n, size, size), "label": (n,), "background": (n,)}
+    types = {"image": np.uint8, "mask": np.uint8, "label": np.int64, "background": np.int64}
+    present = [column for column in shapes if column in dataset.column_names]
+    arrays = {
+        column: np.lib.format.open_memmap(folder / f"{column}.npy", "w+", types[column], shapes[column])
+        for column in present
+    }
+    for i, record in enumerate(decoded_rows(dataset, rows, source, size)):
+        for column in present:
+            arrays[column][i] = record[column]
+    for array in arrays.values():
+        array.flush()
+
+
+@lru_cache(maxsize=8)
+def _read(folder: Path) -> ImageSet:
+    def array(column: str) -> Tensor | None:
+        file = folder / f"{column}.npy"
+        return torch.from_numpy(np.load(file)) if file.is_file() else None
+
+    return ImageSet(array("image"), array("label"), array("mask"), array("background"))

@@ -1,0 +1,341 @@
+"""The embedded image generator ``shapes``: one object with a class on a background with a class of its own.
+
+An object's class shows in three factors: palette, texture and outline. Every level of a factor is shared by several
+classes, so that no factor alone gives the class away (with 10 classes a palette or a texture leaves two candidates).
+Backgrounds take their colours from the same palettes, so the image's colour statistics mix the colours of both.
+Hue, brightness, contrast, texture phase, period and direction, position, size, aspect and rotation vary by instance.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PillowImage
+
+from scd.errors import UsageError, unknown
+from scd.seeds import derive_seed
+
+VERSION = "1"
+CHUNK = 250  # images drawn from one seed; the first n images of a split do not depend on how many are asked for
+LEVELS = 5
+
+# Two hues (in turns) each: the palette of an object's texture, or of a background.
+PALETTES = {
+    "amber": (0.09, 0.02),
+    "moss": (0.27, 0.20),
+    "teal": (0.50, 0.43),
+    "indigo": (0.66, 0.74),
+    "rose": (0.92, 0.83),
+}
+TEXTURES = ("striped", "checked", "dotted", "ringed", "marbled")
+OUTLINES = ("disc", "triangle", "star", "cross", "flower")
+GROUNDS = ("clouds", "waves", "bricks", "grain", "slope")
+
+
+@dataclass(frozen=True)
+class ShapesOptions:
+    """Options of the generator.
+
+    Args:
+        classes: number of object classes, and of background classes, 2 to 25.
+        size: side of the square images in pixels.
+        train, test: number of images in each split.
+        rho_train, rho_test: probability that the background's class is the object's partner (the class of the same
+            number); otherwise it is drawn uniformly from all.
+        scale: range of the object's extent (diameter of the circle around it) as a fraction of the image's side.
+        clutter: largest number of small distractor blobs on the background.
+        seed: seed of the images; the seeds of runs do not enter.
+    """
+
+    classes: int = 10
+    size: int = 48
+    train: int = 4000
+    test: int = 2000
+    rho_train: float = 0.0
+    rho_test: float = 0.0
+    scale: tuple[float, float] = (0.35, 0.75)
+    clutter: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "scale", tuple(float(end) for end in self.scale))
+        if not 2 <= self.classes <= LEVELS**2:
+            raise UsageError(f"shapes: classes is {self.classes}, it must lie in 2 to {LEVELS**2}")
+        if self.size < 16:
+            raise UsageError(f"shapes: size is {self.size}, it must be at least 16 pixels")
+        if self.train < 1 or self.test < 1:
+            raise UsageError(f"shapes: train={self.train} and test={self.test} must be at least 1")
+        for name in ("rho_train", "rho_test"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"shapes: {name} is {getattr(self, name)}, a probability lies in [0, 1]")
+        if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 1:
+            raise UsageError(f"shapes: scale is {self.scale}, it needs 0.1 <= low <= high <= 1")
+        if self.clutter < 0:
+            raise UsageError(f"shapes: clutter is {self.clutter}, it must be 0 or more")
+
+
+@dataclass
+class Rendered:
+    """Images (N, S, S, 3) uint8, masks (N, S, S) uint8 0/255, labels and backgrounds (N,) int64."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    backgrounds: np.ndarray
+
+
+def shapes_options(options: Mapping) -> ShapesOptions:
+    """Options from a plain mapping. Raises UsageError for a name that does not exist or an impossible value."""
+    valid = ShapesOptions.__dataclass_fields__
+    for name in options:
+        if name not in valid:
+            raise unknown("option of shapes", name, valid)
+    return ShapesOptions(**options)
+
+
+def factors(classes: int) -> np.ndarray:
+    """(classes, 3) palette, texture and outline of every object class: Latin squares, every pair at most once."""
+    row, column = np.divmod(np.arange(classes), LEVELS)
+    return np.stack([column, (column + 2 * row) % LEVELS, (column + 3 * row) % LEVELS], axis=1)
+
+
+def ground_factors(classes: int) -> np.ndarray:
+    """(classes, 2) palette and texture of every background class; a partner never has its object's palette."""
+    row, column = np.divmod(np.arange(classes), LEVELS)
+    return np.stack([(column + 2) % LEVELS, (column + 1 + row) % LEVELS], axis=1)
+
+
+def class_names(classes: int) -> tuple[str, ...]:
+    """Names of the object classes: palette, texture, outline."""
+    palettes = tuple(PALETTES)
+    return tuple(f"{palettes[p]}_{TEXTURES[t]}_{OUTLINES[o]}" for p, t, o in factors(classes))
+
+
+def background_names(classes: int) -> tuple[str, ...]:
+    """Names of the background classes: palette, texture."""
+    palettes = tuple(PALETTES)
+    return tuple(f"{palettes[p]}_{GROUNDS[t]}" for p, t in ground_factors(classes))
+
+
+def render(options: ShapesOptions, split: str, count: int, with_objects: bool = True) -> Rendered:
+    """The first ``count`` images of a split; ``with_objects=False`` leaves the objects out, the rest stays."""
+    rho = {"train": options.rho_train, "test": options.rho_test}[split]
+    chunks = [_chunk(options, split, rho, i, with_objects) for i in range(-(-count // CHUNK))]
+    return Rendered(
+        *(
+            np.concatenate([getattr(chunk, field) for chunk in chunks])[:count]
+            for field in ("images", "masks", "labels", "backgrounds")
+        )
+    )
+
+
+def _chunk(options: ShapesOptions, split: str, rho: float, index: int, with_objects: bool) -> Rendered:
+    """CHUNK images of one seed. Classes, background and object have streams of their own, so that changing rho,
+    clutter or scale leaves the rest of the images as they are."""
+    rng = partial(_generator, options.seed, split, index)
+    labels = rng("label").permuted(np.arange(CHUNK) % options.classes)  # balanced
+    draw = rng("background class")
+    uniform = draw.integers(options.classes, size=CHUNK)
+    backgrounds = np.where(draw.random(CHUNK) < rho, labels, uniform)
+    image = paint_backgrounds(rng("background"), backgrounds, options)
+    _add_clutter(image, rng("clutter"), options)
+    masks, u, v = place_objects(rng("outline"), labels, options)
+    if with_objects:
+        objects = paint_objects(rng("object"), labels, u, v, options)
+        image = np.where(masks[..., None], objects, image)
+    noise = rng("noise").normal(0, 0.02, image.shape).astype(np.float32)
+    pixels = (np.clip(image + noise, 0, 1) * 255).round().astype(np.uint8)
+    return Rendered(pixels, masks.astype(np.uint8) * 255, labels, backgrounds)
+
+
+def _generator(seed: int, split: str, index: int, part: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, "shapes", VERSION, split, index, part))
+
+
+# ------------------------------------------------------------------------------------------------ objects
+
+
+def place_objects(rng: np.random.Generator, labels: np.ndarray, options: ShapesOptions):
+    """Outlines: masks (N, S, S) bool, and texture coordinates u, v (N, S, S) in image sides, turned with the object.
+
+    The circle around the object lies inside the image, so its extent is the drawn scale and nothing is cut off.
+    """
+    n = len(labels)
+    extent = rng.uniform(*options.scale, n)
+    radius = _column(extent / 2)
+    x, y = _pixel_grid(options.size)
+    centre_x, centre_y = (radius + (1 - 2 * radius) * _column(rng.random(n)) for _ in range(2))
+    turn = _column(rng.uniform(0, 2 * np.pi, n))
+    aspect = _column(rng.uniform(0.85, 1.0, n))
+    dx, dy = x - centre_x, y - centre_y
+    u = np.cos(turn) * dx + np.sin(turn) * dy
+    v = -np.sin(turn) * dx + np.cos(turn) * dy
+    r, angle = np.hypot(u, v / aspect) / radius, np.arctan2(v, u)
+    outline = factors(options.classes)[labels, 2]
+    edges = (
+        lambda a: np.ones_like(a),
+        lambda a: _polygon(a, 3),
+        lambda a: 0.72 + 0.28 * np.cos(5 * a),
+        lambda a: np.minimum(0.35 / np.maximum(np.minimum(np.abs(np.cos(a)), np.abs(np.sin(a))), 1e-6), _polygon(a, 4)),
+        lambda a: 0.85 + 0.15 * np.cos(7 * a),
+    )
+    return r < _by_level(outline, edges, angle), u, v
+
+
+def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options: ShapesOptions) -> np.ndarray:
+    """Textured colours (N, S, S, 3) of the objects, as if they filled the image."""
+    n = len(labels)
+    palette, texture = factors(options.classes)[labels, 0], factors(options.classes)[labels, 1]
+    period = _column(rng.uniform(0.11, 0.16, n))
+    phase_u, phase_v = (_column(rng.random(n)) for _ in range(2))
+    a, b = 2 * np.pi * (u / period + phase_u), 2 * np.pi * (v / period + phase_v)
+    warp = _waves(rng, u, v, n, low=2.0, high=4.0)
+    patterns = (
+        lambda a, b, w: np.sin(a),
+        lambda a, b, w: np.sign(np.sin(a / 1.3)) * np.sign(np.sin(b / 1.3)),
+        lambda a, b, w: 2.2 * (np.cos(a / 1.2) + np.cos(b / 1.2)) - 1.6,
+        lambda a, b, w: np.sin(np.hypot(a - 2 * np.pi, b) * 1.1),
+        lambda a, b, w: np.sin(a / 2 + 3.2 * w),
+    )
+    share = 0.5 + 0.5 * np.clip(2.5 * _by_level(texture, patterns, a, b, warp), -1, 1)
+    light = 0.92 + 0.16 * (0.5 + u)  # a gentle shade across the object
+    return _colour(rng, palette, share, n, contrast=(0.22, 0.5), saturation=(0.4, 0.95)) * light[..., None]
+
+
+# ------------------------------------------------------------------------------------------------ backgrounds
+
+
+def paint_backgrounds(rng, backgrounds: np.ndarray, options: ShapesOptions) -> np.ndarray:
+    """Background colours (N, S, S, 3) in [0, 1]."""
+    n = len(backgrounds)
+    palette, ground = ground_factors(options.classes)[backgrounds].T
+    x, y = _pixel_grid(options.size)
+    phase = _column(rng.random(n))
+    tilt = _column(rng.normal(0, 0.25, n))
+    x, y = x - 0.5 + 0 * phase, y - 0.5 + 0 * phase
+    u, v = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
+    clouds = _waves(rng, u, v, n, low=1.0, high=3.5)
+    grain = _waves(rng, u * 3.5, v * 0.8, n, low=2.5, high=5.0)
+    period = _column(rng.uniform(0.2, 0.3, n))
+    patterns = (
+        lambda u, v, p, o, c, g: c,
+        lambda u, v, p, o, c, g: np.sin(2 * np.pi * (v / p + o) + 1.4 * np.sin(2 * np.pi * u / (1.6 * p))),
+        lambda u, v, p, o, c, g: _bricks(u / p + o, v / p + o) + 0.3 * c,
+        lambda u, v, p, o, c, g: g,
+        lambda u, v, p, o, c, g: 2.2 * (v + 0.5 * (o - 0.5)) + 0.25 * c,
+    )
+    share = 0.5 + 0.5 * np.clip(_by_level(ground, patterns, u, v, period, phase, clouds, grain), -1, 1)
+    return _colour(rng, palette, share, n, contrast=(0.12, 0.35), saturation=(0.25, 0.85))
+
+
+def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
+    """Up to ``clutter`` small blobs of any palette on each background, in place; they are not part of the mask."""
+    n = len(image)
+    x, y = _pixel_grid(options.size)
+    hues = np.array(list(PALETTES.values()), dtype=np.float32)
+    number = rng.integers(options.clutter + 1, size=n)
+    for blob in range(options.clutter):
+        draw = rng.random((7, n))
+        radius = _column(0.03 + 0.05 * draw[0])
+        inside = np.hypot(x - _column(draw[1]), (y - _column(draw[2])) * _column(0.7 + 0.6 * draw[3])) < radius
+        hue = hues[(draw[4] * LEVELS).astype(int), 0]
+        colour = _hsv(hue, 0.3 + 0.6 * draw[5], 0.3 + 0.65 * draw[6])
+        np.copyto(image, colour[:, None, None, :], where=(inside & _column(number > blob))[..., None])
+
+
+# ------------------------------------------------------------------------------------------------ parts
+
+
+def _colour(rng, palette: np.ndarray, share: np.ndarray, n: int, contrast, saturation) -> np.ndarray:
+    """Two shades of a palette mixed by ``share`` (N, S, S) in [0, 1], jittered by instance -> (N, S, S, 3)."""
+    hues = np.array(list(PALETTES.values()))[palette]  # (N, 2)
+    hue = hues + rng.normal(0, 0.035, (n, 1)) + rng.normal(0, 0.015, (n, 2))
+    value = rng.uniform(0.42, 0.78, n)
+    half = rng.uniform(*contrast, n) / 2
+    first = _hsv(hue[:, 0], rng.uniform(*saturation, n), value + half)
+    second = _hsv(hue[:, 1], rng.uniform(*saturation, n), value - half)
+    share = share[..., None].astype(np.float32)
+    return first[:, None, None, :] * share + second[:, None, None, :] * (1 - share)
+
+
+def _hsv(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) in [0, 1] from hue in turns, saturation and value (N,)."""
+    k = (np.array([5, 3, 1]) + 6 * hue[:, None]) % 6
+    share = np.clip(np.minimum(k, 4 - k), 0, 1)
+    return (np.clip(value, 0, 1)[:, None] * (1 - saturation[:, None] * share)).astype(np.float32)
+
+
+def _waves(rng, u: np.ndarray, v: np.ndarray, n: int, low: float, high: float, terms: int = 6) -> np.ndarray:
+    """A smooth random field (N, S, S) of about unit spread: a sum of plane waves of ``low`` to ``high`` periods."""
+    field = np.zeros(u.shape, np.float32)
+    for _ in range(terms):
+        angle, frequency, phase = rng.random(n) * 2 * np.pi, rng.uniform(low, high, n), rng.random(n)
+        along = _column(np.cos(angle) * frequency) * u + _column(np.sin(angle) * frequency) * v
+        field += np.sin(np.float32(2 * np.pi) * (along + _column(phase)))
+    return field / np.float32(np.sqrt(terms / 2))
+
+
+def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """1 on bricks and -1 on the joints of a wall whose courses are half as high as long."""
+    course = np.floor(2 * y)
+    joint = ((x + 0.5 * (course % 2)) % 1 < 0.16) | ((2 * y) % 1 < 0.24)
+    return np.where(joint, -1.0, 0.7)
+
+
+def _polygon(angle: np.ndarray, corners: int) -> np.ndarray:
+    """Distance to the edge of a regular polygon of circumradius 1 in the direction ``angle``."""
+    step = 2 * np.pi / corners
+    return np.cos(step / 2) / np.cos(angle % step - step / 2)
+
+
+def _by_level(level: np.ndarray, functions, *fields: np.ndarray) -> np.ndarray:
+    """Apply ``functions[level[i]]`` to image i of every field; each field is (N, S, S) or (N, 1, 1)."""
+    out = np.empty(fields[0].shape, np.float32)
+    for number, function in enumerate(functions):
+        chosen = level == number
+        if chosen.any():
+            out[chosen] = function(*(field[chosen] for field in fields))
+    return out
+
+
+def _pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """x (1, 1, S) and y (1, S, 1) of the pixels' centres in [0, 1]."""
+    centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    return centres[None, None, :], centres[None, :, None]
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    """(N,) -> (N, 1, 1), float32 unless bool."""
+    return values[:, None, None] if values.dtype == bool else values.astype(np.float32)[:, None, None]
+
+
+def describe(options: ShapesOptions) -> dict:
+    """The options as a plain dict, for the fingerprint and the record."""
+    return asdict(options)
+
+
+def to_dataset(options: ShapesOptions, split: str, count: int) -> Dataset:
+    """The first ``count`` images of a split as a data set of PNG images and masks with their two classes."""
+    rendered = render(options, split, count)
+    features = Features(
+        image=Image(),
+        label=ClassLabel(names=list(class_names(options.classes))),
+        mask=Image(),
+        background=ClassLabel(names=list(background_names(options.classes))),
+    )
+    columns = {
+        "image": [_png(image) for image in rendered.images],
+        "label": rendered.labels,
+        "mask": [_png(mask) for mask in rendered.masks],
+        "background": rendered.backgrounds,
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
+def _png(pixels: np.ndarray) -> dict:
+    file = io.BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return {"bytes": file.getvalue(), "path": None}

@@ -1,0 +1,215 @@
+"""Views of a batch of images: what a recipe asks for, and the crops with their geometry.
+
+A recipe names its crops; a :class:`ViewMaker` turns a uint8 batch into one :class:`View` per crop. Pixels, masks and
+the coordinate grid of a view come from the same rectangle and the same flip, so dense methods, masks and boxes line up.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_boxes
+from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_parameters, photometric
+from scd.errors import UsageError, unknown
+from scd.seeds import generator
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """One crop of a recipe.
+
+    Args:
+        name: the view's name; its random numbers depend on this name, the seed and the step alone.
+        size: side of the square view in pixels.
+        scale: range of the rectangle's area as a share of the image's area.
+        ratio: range of the rectangle's width over height, drawn log-uniformly.
+        photometric: name of a photometric recipe ("mocov2", "byol1", "byol2", "local", "none").
+        role: "global" views may feed the target branch, "extra" views are online only.
+        flip: probability of a horizontal flip.
+        rectangle_of: name of a view whose rectangle is used again, with a fresh flip and fresh photometrics.
+    """
+
+    name: str
+    size: int
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    photometric: str = "mocov2"
+    role: str = "global"
+    flip: float = 0.5
+    rectangle_of: str | None = None
+
+    def __post_init__(self):
+        photometric(self.photometric)
+        if self.role not in ("global", "extra"):
+            raise unknown("role of a view", self.role, ("global", "extra"))
+        if self.size < 1:
+            raise UsageError(f"view '{self.name}': size is {self.size}, it must be at least 1 pixel")
+        for option in ("scale", "ratio"):
+            low, high = getattr(self, option)
+            if not 0 < low <= high:
+                raise UsageError(f"view '{self.name}': {option} is ({low}, {high}), it needs 0 < low <= high")
+        if self.scale[1] > 1:
+            raise UsageError(f"view '{self.name}': scale ends at {self.scale[1]}, a crop has at most the area 1")
+        if not 0 <= self.flip <= 1:
+            raise UsageError(f"view '{self.name}': flip is {self.flip}, a probability lies in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The crops that one image yields, by a name for the report."""
+
+    name: str
+    crops: tuple[CropSpec, ...]
+
+    def __post_init__(self):
+        by_name = {crop.name: crop for crop in self.crops}
+        if len(by_name) < len(self.crops):
+            raise UsageError(f"recipe '{self.name}': two views have the same name")
+        for crop in self.crops:
+            if crop.rectangle_of is None:
+                continue
+            if crop.rectangle_of not in by_name:
+                raise unknown(f"view (rectangle_of '{crop.name}')", crop.rectangle_of, by_name)
+            if by_name[crop.rectangle_of].rectangle_of is not None:
+                raise UsageError(f"view '{crop.name}': '{crop.rectangle_of}' has no rectangle of its own")
+
+
+@dataclass
+class View:
+    """One crop of every image in a batch, with its geometry.
+
+    Args:
+        name: the crop's name.
+        role: "global" or "extra".
+        images: (B, 3, s, s) float32, normalised.
+        boxes: (B, 4) x0, y0, x1, y1 of the rectangle in [0, 1] of the source image.
+        flips: (B,) bool, True where the view is mirrored left to right.
+        masks: (B, s, s) float in {0, 1}, 1 on the object, or None.
+    """
+
+    name: str
+    role: str
+    images: Tensor
+    boxes: Tensor
+    flips: Tensor
+    masks: Tensor | None = None
+
+    def grid(self, h: int, w: int) -> Tensor:
+        """Source coordinates (B, h, w, 2), x then y in [0, 1], of the centres of an h x w feature grid."""
+        x0, y0, x1, y1 = self.boxes.unbind(dim=1)
+        u = (torch.arange(w, device=self.boxes.device, dtype=self.boxes.dtype) + 0.5) / w
+        v = (torch.arange(h, device=self.boxes.device, dtype=self.boxes.dtype) + 0.5) / h
+        u = torch.where(self.flips[:, None], 1 - u, u)  # (B, w)
+        x = x0[:, None] + u * (x1 - x0)[:, None]
+        y = y0[:, None] + v * (y1 - y0)[:, None]  # (B, h)
+        return torch.stack([x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)], dim=3)
+
+
+class ViewMaker:
+    """Cuts the views of a recipe out of uint8 batches.
+
+    The random numbers of a view come from ``generator(seed, "augmentation", step, name)``: arms that share a view's
+    name and settings share its pixels, whatever other views they have.
+
+    Args:
+        recipe: the crops.
+        seed: the run's seed.
+        device: where the views are made; random numbers are drawn on the CPU, so devices agree.
+        masks: cut the masks, too (for methods that declare that they need them).
+        mean, std: normalisation of the three channels, for values in [0, 1].
+        blur_reference: side of the view, in pixels, that the papers' blur sigma refers to; None takes sigma as pixels.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        device: str | torch.device = "cpu",
+        masks: bool = False,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        blur_reference: int | None = 224,
+    ):
+        self.recipe = recipe
+        self.seed = seed
+        self.device = torch.device(device)
+        self.masks = masks
+        self.mean = mean
+        self.std = std
+        self.blur_reference = blur_reference
+        self.crops = {crop.name: crop for crop in recipe.crops}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        step: int,
+        masks: Tensor | None = None,
+        rows: slice | None = None,
+        total: int | None = None,
+    ) -> dict[str, View]:
+        """All views of a batch.
+
+        Args:
+            images: (B, 3, S, S) uint8.
+            step: the training step; with the seed and the view's name it fixes the random numbers.
+            masks: (B, S, S) uint8 {0, 1}; used only by a maker with ``masks=True``.
+            rows, total: these B images are rows ``rows`` of a batch of ``total`` (one process of several); they get
+                the crops that they would get in one process.
+
+        Raises:
+            ValueError: images that are not uint8 (B, 3, S, S), rows that do not match, masks missing or of another
+                size.
+        """
+        rows, total = self._check(images, masks, rows, total)
+        with torch.autocast(self.device.type if self.device.type != "meta" else "cpu", enabled=False):
+            source = row_layout(images.to(self.device))
+            objects = masks.to(self.device, torch.float32)[:, :, None, :] if self.masks else None
+            draws = {name: self._draws(step, name, rows, total) for name in self._streams()}
+            return {crop.name: self._view(crop, source, objects, draws) for crop in self.recipe.crops}
+
+    def _check(self, images: Tensor, masks: Tensor | None, rows: slice | None, total: int | None) -> tuple[slice, int]:
+        shape = tuple(images.shape)
+        if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {shape}")
+        total = shape[0] if total is None else total
+        rows = slice(0, total) if rows is None else rows
+        if len(range(*rows.indices(total))) != shape[0]:
+            raise ValueError(f"rows {rows} of {total} are not the {shape[0]} images given")
+        if self.masks and masks is None:
+            raise ValueError("this view maker cuts masks, but none were given: the data has no masks")
+        if self.masks and tuple(masks.shape) != (shape[0], *shape[2:]):
+            raise ValueError(f"masks are {tuple(masks.shape)}, images {shape}")
+        return rows, total
+
+    def _streams(self) -> set[str]:
+        return {name for crop in self.recipe.crops for name in (crop.name, crop.rectangle_of) if name is not None}
+
+    def _draws(self, step: int, name: str, rows: slice, total: int) -> Tensor:
+        """(B, ...) uniform numbers of one view: rectangle, flip, photometrics. The layout is part of the pairing."""
+        columns = RECTANGLE_DRAWS + 1 + PHOTOMETRIC_DRAWS
+        return torch.rand(total, columns, generator=generator(self.seed, "augmentation", step, name))[rows]
+
+    def _view(self, crop: CropSpec, source: Tensor, objects: Tensor | None, draws: dict[str, Tensor]) -> View:
+        own = draws[crop.name]
+        place = self.crops[crop.rectangle_of or crop.name]
+        boxes = sample_boxes(draws[place.name][:, :RECTANGLE_DRAWS], place.scale, place.ratio).to(self.device)
+        flips = (own[:, RECTANGLE_DRAWS] < crop.flip).to(self.device)
+        x0, y0, x1, y1 = boxes.unbind(dim=1)
+        vertical = interpolation_matrix(y0, y1, source.shape[1], crop.size)
+        horizontal = interpolation_matrix(x0, x1, source.shape[3], crop.size, flips)
+        cut = resample(source, vertical, horizontal)  # (B, 3, s, s)
+        sigma_scale = 1.0 if self.blur_reference is None else crop.size / self.blur_reference
+        parameters = draw_parameters(own[:, RECTANGLE_DRAWS + 1 :], photometric(crop.photometric), sigma_scale)
+        cut = apply_photometric(cut, parameters)
+        masks = None if objects is None else (resample(objects, vertical, horizontal)[:, 0] > 0.5).float()
+        return View(crop.name, crop.role, normalise(cut, self.mean, self.std), boxes, flips, masks)
+
+
+def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """(images - mean) / std of images (B, 3, s, s) in [0, 1], in place."""
+    return images.sub_(images.new_tensor(mean).view(1, 3, 1, 1)).div_(images.new_tensor(std).view(1, 3, 1, 1))

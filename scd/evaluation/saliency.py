@@ -1,0 +1,98 @@
+"""Saliency maps against true masks: IoU and maxF, each definition in full, both polarities.
+
+A plain triplet loss does not say which of its two regions is the object, so a learned map may be high on the
+background. Every score is therefore taken of the map and of its inverse (1 - map), and no score picks a polarity.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+THRESHOLDS = 255  # t_i = i / 255, i = 0 ... 254
+BETA2 = 0.3
+CHUNK_PIXELS = 1 << 23
+
+
+def saliency_scores(maps: Tensor, masks: Tensor) -> dict[str, float]:
+    """All saliency numbers of a set of images; shares in [0, 1], higher is better for the plain polarity.
+
+    * ``saliency_iou``: map >= 0.5 against the mask, intersection over union per image, mean over images.
+    * ``saliency_maxf``: F_beta with beta^2 = 0.3 per image and threshold, curve averaged over images, then its maximum.
+    * ``saliency_iou_inverted``, ``saliency_maxf_inverted``: the same of 1 - map.
+    * ``saliency_inverted_share``: share of images whose IoU is strictly higher for 1 - map; no better side.
+    * ``saliency_iou_whole``, ``saliency_maxf_whole``: the same of a map that is 1 everywhere, what no look at the image
+      gives. As t = 0 marks every pixel, maxF never falls below its value for the whole image.
+
+    Args:
+        maps: (N, h, w) float in [0, 1], resized bilinearly to the masks' size.
+        masks: (N, S, S), foreground where > 0.
+    """
+    chunk = max(1, CHUNK_PIXELS // masks[0].numel())
+    collected: dict[str, list[Tensor]] = {name: [] for name in ("plain", "inverted", "f_plain", "f_inverted", "share")}
+    for part, mask in zip(maps.split(chunk), masks.split(chunk), strict=True):
+        truth = mask.to(maps.device) > 0
+        m = F.interpolate(part[:, None].float(), truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+        m = m.clamp_(0, 1)
+        for name, polarity in (("plain", m), ("inverted", 1 - m)):
+            collected[name].append(iou(polarity >= 0.5, truth))
+            collected[f"f_{name}"].append(f_curve(polarity, truth))
+        collected["share"].append(truth.flatten(1).double().mean(dim=1))
+    plain, inverted, f_plain, f_inverted, share = (torch.cat(parts) for parts in collected.values())
+    return {
+        "saliency_iou": float(plain.mean()),
+        "saliency_iou_inverted": float(inverted.mean()),
+        "saliency_iou_whole": float(share.mean()),
+        "saliency_maxf": max_f(f_plain),
+        "saliency_maxf_inverted": max_f(f_inverted),
+        "saliency_maxf_whole": float(f_beta(share, torch.ones_like(share)).mean()),
+        "saliency_inverted_share": float((inverted > plain).double().mean()),
+    }
+
+
+def iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union (n,) of bool masks (n, S, S), in [0, 1]; 1 where both are empty."""
+    intersection = (predicted & truth).flatten(1).sum(dim=1).double()
+    union = (predicted | truth).flatten(1).sum(dim=1).double()
+    return torch.where(union > 0, intersection / union.clamp_min(1), 1.0)
+
+
+def max_f(curves: Tensor) -> float:
+    """Maximum over thresholds of the mean over images of F curves (N, 255)."""
+    return float(curves.mean(dim=0).max())
+
+
+def f_curve(maps: Tensor, truth: Tensor) -> Tensor:
+    """F_beta (n, 255) of each image at each threshold t, foreground where map >= t, in [0, 1].
+
+    P = TP / predicted area, R = TP / true area. P := 1 where nothing is predicted and R := 1 where the mask is empty
+    (the convention of the unsupervised saliency literature, Wang et al. 2022, TokenCut).
+
+    Args:
+        maps: (n, S, S) float in [0, 1].
+        truth: (n, S, S) bool.
+    """
+    hits, area = threshold_counts(maps, truth)  # (n, 255) each
+    size = truth.flatten(1).sum(dim=1, keepdim=True)  # (n, 1)
+    precision = torch.where(area > 0, hits / area.clamp_min(1), 1.0)
+    recall = torch.where(size > 0, hits / size.clamp_min(1), 1.0)
+    return f_beta(precision, recall)
+
+
+def f_beta(precision: Tensor, recall: Tensor) -> Tensor:
+    """F = (1 + beta^2) P R / (beta^2 P + R), and 0 where P = R = 0."""
+    weighted = BETA2 * precision + recall
+    return torch.where(weighted > 0, (1 + BETA2) * precision * recall / weighted.clamp_min(1e-12), 0.0)
+
+
+def threshold_counts(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels with 255 map >= i that lie on the object, and all of them: two (n, 255) float64, for all i at once.
+
+    Each pixel falls into one bin, the last threshold that it reaches; sums over bins from the right give the counts.
+    """
+    n = len(maps)
+    last = (maps.flatten(1) * THRESHOLDS).to(torch.int64).clamp_(max=THRESHOLDS - 1)  # (n, S*S)
+    last += THRESHOLDS * torch.arange(n, device=maps.device)[:, None]
+    last = last.mul_(2).add_(truth.flatten(1))
+    counts = torch.bincount(last.flatten(), minlength=2 * THRESHOLDS * n).view(n, THRESHOLDS, 2)
+    outside, hits = counts.flip(1).cumsum(1).flip(1).double().unbind(dim=2)
+    return hits, outside + hits

@@ -1,0 +1,88 @@
+"""The losses between embeddings: contrast with a queue (MoCo), regression (BYOL), triplets (SCD).
+
+All of them compute in float32, whatever precision the embeddings come in.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scd.errors import unknown
+
+DISTANCES = ("squared_euclidean", "euclidean", "cosine")
+
+
+def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Mean over the batch of -log( e^{q·k/tau} / (e^{q·k/tau} + sum_n e^{q·n/tau}) ) (MoCo, eq. 1).
+
+    The chance level is ln(1 + K). With a fresh queue the loss first rises: random keys are easy negatives.
+
+    Args:
+        q: queries (B, D), unit length.
+        k: their positives (B, D), unit length.
+        negatives: (K, D), unit length, the same for every query.
+        temperature: tau.
+    """
+    with _float32(q):
+        q, k, negatives = q.float(), k.float(), negatives.float()
+        positive = (q * k).sum(dim=1) / temperature  # (B,)
+        others = (q @ negatives.T / temperature).logsumexp(dim=1)  # (B, K) -> (B,)
+        return (torch.logaddexp(positive, others) - positive).mean()
+
+
+def byol_regression(p: Tensor, z: Tensor) -> Tensor:
+    """Mean over the batch of || n(p) - n(z) ||^2 = 2 - 2 cos(p, z) (BYOL, eq. 2), in [0, 4].
+
+    Args:
+        p: predictions (B, D) of any length.
+        z: targets (B, D) of any length; no gradient flows into them.
+    """
+    with _float32(p):
+        p, z = F.normalize(p.float(), dim=1), F.normalize(z.detach().float(), dim=1)
+        return (2.0 - 2.0 * (p * z).sum(dim=1)).mean()
+
+
+def triplet(
+    anchor: Tensor,
+    positive: Tensor,
+    negatives: Sequence[Tensor],
+    margin: float,
+    distance: str = "squared_euclidean",
+) -> Tensor:
+    """Mean over the batch and over the negatives of max(0, margin + d(a, p) - d(a, n)).
+
+    Each negative makes its own triplet, so the scale does not depend on how many there are.
+
+    Args:
+        anchor: (B, D).
+        positive: (B, D).
+        negatives: one (B, D) tensor, or several.
+        margin: by how much the negative has to be farther away than the positive, in units of the distance.
+        distance: "squared_euclidean" (in [0, 4] on unit vectors), "euclidean" or "cosine" (1 - cos).
+
+    Raises:
+        UsageError: an unknown distance.
+    """
+    with _float32(anchor):
+        near = _distance(anchor, positive, distance)  # (B,)
+        terms = [F.relu(margin + near - _distance(anchor, negative, distance)) for negative in negatives]
+        return torch.stack(terms).mean()
+
+
+def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    a, b = a.float(), b.float()
+    if kind == "squared_euclidean":
+        return (a - b).square().sum(dim=1)
+    if kind == "euclidean":
+        return ((a - b).square().sum(dim=1) + 1e-12).sqrt()  # finite gradient where a = b
+    if kind == "cosine":
+        return 1.0 - F.cosine_similarity(a, b, dim=1)
+    raise unknown("distance", kind, DISTANCES)
+
+
+def _float32(tensor: Tensor) -> torch.autocast:
+    """Autocast off for the device of the tensor (the meta device has none; the CPU's switch stands in for it)."""
+    device = "cpu" if tensor.is_meta else tensor.device.type
+    return torch.autocast(device, enabled=False)

@@ -1,0 +1,105 @@
+"""Batch norm over groups of the batch: what several GPUs with plain BN do, in one process.
+
+MoCo's key shuffling only hides the positive when a query and its key are normalised by different images. In one
+process that takes BN statistics over parts of the batch (official CIFAR-10 demo: 8 parts).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scd.errors import UsageError
+
+
+class _GroupedBatchNorm(nn.Module):
+    """Mixed into torch's BatchNorm classes: training statistics per group of consecutive rows of the batch.
+
+    The running statistics are shared: they move towards the mean of the groups' means and unbiased variances with
+    the usual momentum. In eval mode, and with one group, it is plain BN.
+
+    Args (after those of BatchNorm):
+        groups: number of equal groups; the batch must be a multiple of it.
+    """
+
+    def __init__(self, num_features: int, groups: int = 1, **options):
+        super().__init__(num_features, **options)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == 1 or not self.training:
+            return super().forward(x)
+        self._check_input_dim(x)
+        if x.shape[0] % self.groups:
+            raise UsageError(
+                f"a batch of {x.shape[0]} does not split into {self.groups} batch-norm groups; "
+                f"choose a batch size that is a multiple of bn_groups={self.groups}, or other bn_groups"
+            )
+        # momentum 1 turns the running buffers of F.batch_norm into "this group's mean and unbiased variance"
+        means = x.new_zeros(self.groups, self.num_features, dtype=torch.float32)
+        variances = torch.zeros_like(means)
+        parts = [
+            F.batch_norm(part, means[g], variances[g], self.weight, self.bias, True, 1.0, self.eps)
+            for g, part in enumerate(x.chunk(self.groups))
+        ]
+        if self.track_running_stats:
+            self._update_running(means.mean(dim=0), variances.mean(dim=0))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.float()
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, groups={self.groups}"
+
+
+class GroupedBatchNorm1d(_GroupedBatchNorm, nn.BatchNorm1d):
+    """Grouped BN on (B, C) or (B, C, T)."""
+
+
+class GroupedBatchNorm2d(_GroupedBatchNorm, nn.BatchNorm2d):
+    """Grouped BN on feature maps (B, C, h, w); keeps the memory format of its input."""
+
+
+GROUPED = {nn.BatchNorm1d: GroupedBatchNorm1d, nn.BatchNorm2d: GroupedBatchNorm2d}
+
+
+def group_batch_norm(module: nn.Module, groups: int) -> nn.Module:
+    """Replace every BatchNorm1d and BatchNorm2d of the module by its grouped form, in place; returns the module.
+
+    Weights, buffers and settings are kept (the very same tensors). ``groups=1`` changes nothing.
+
+    Raises:
+        UsageError: fewer than one group, or a kind of batch norm whose grouped form is not known.
+    """
+    if groups < 1:
+        raise UsageError(f"bn_groups is at least 1, not {groups}")
+    if groups == 1:
+        return module
+    if isinstance(module, _GroupedBatchNorm):
+        module.groups = groups
+        return module
+    if type(module) in GROUPED:
+        return _grouped(module, groups)
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        raise UsageError(f"bn_groups={groups} cannot split a {type(module).__name__}; use bn_groups=1 here")
+    for name, child in module.named_children():
+        setattr(module, name, group_batch_norm(child, groups))
+    return module
+
+
+def _grouped(norm: nn.Module, groups: int) -> nn.Module:
+    grouped = GROUPED[type(norm)](
+        norm.num_features,
+        groups,
+        eps=norm.eps,
+        momentum=norm.momentum,
+        affine=norm.affine,
+        track_running_stats=norm.track_running_stats,
+    )
+    grouped._parameters = norm._parameters
+    grouped._buffers = norm._buffers
+    return grouped.train(norm.training)

@@ -1,0 +1,52 @@
+"""A first-in first-out memory of target embeddings: MoCo's negatives."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scd.errors import UsageError
+
+
+class Queue(nn.Module):
+    """The last ``size`` keys of ``dim`` numbers, unit length; random unit vectors until they are replaced.
+
+    The random start comes from torch's global generator, so the run's initialisation seed decides it. The place of
+    the next key is a tensor and is never read on the host: no synchronisation, and it works on the meta device.
+    """
+
+    keys: Tensor
+    pointer: Tensor
+
+    def __init__(self, dim: int, size: int):
+        super().__init__()
+        self.size = size
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys by these (B, D), in rank order those of all processes.
+
+        Raises:
+            UsageError: the size is not a multiple of the number of keys that arrive at once.
+        """
+        keys = gather(keys.detach())
+        count = keys.shape[0]
+        if self.size % count:
+            raise UsageError(
+                f"the queue holds {self.size} keys, which {count} keys a step do not divide; "
+                f"set queue_size to a multiple of {count}, for example {max(1, round(self.size / count)) * count}"
+            )
+        places = (self.pointer + torch.arange(count, device=self.keys.device)) % self.size
+        self.keys.index_copy_(0, places, keys.to(self.keys.dtype))
+        self.pointer.copy_((self.pointer + count) % self.size)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows (B, D) of all processes in rank order, (world·B, D); the same rows in a single process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)

@@ -1,0 +1,156 @@
+"""The command line: ``python -m studies`` lists the studies, ``python -m studies NAME key=value ...`` runs one."""
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scd.errors import UsageError
+
+RENDER_SECONDS = 30.0  # the page is rewritten at most this often while runs arrive, and at the end
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+EXAMPLES = """\
+examples:
+  python -m studies                                          the studies and what they ask
+  python -m studies multicrop                                tier cpu: two cores, no download
+  python -m studies multicrop --dry-run                      the plan and an estimate of its time
+  python -m studies multicrop tier=gpu data=cifar10 seeds=10
+  python -m studies multicrop data=FOLDER data.options.columns.image=img
+  python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
+  python -m studies multicrop tier=paper data=imagenet launcher=slurm launcher.partition=gpu
+
+Every option stands, with its meaning and the papers' value, in studies/conf. The same command goes on where it
+stopped."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 a run failed, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.study is None:
+            print(listing())
+            return 0
+        return run(options, command=shlex.join(["python", "-m", "studies", *arguments]))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("\nstopped; what was finished stays finished, and the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's words."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies",
+        description="Answers a reviewers' question by an experiment, and writes one page about it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", nargs="?", help="name of the study; none: list them")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="tier, seeds, data, arms, or any option of conf")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its time")
+    parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
+    parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
+    return parser.parse_intermixed_args(arguments)
+
+
+def listing() -> str:
+    """All studies: name, the questions' ids, the question, the arms."""
+    from studies.suite.settings import choices, load_study, study_names
+
+    lines = []
+    for name in study_names():
+        study = load_study(name)
+        lines.append(f"{name}  ({', '.join(study.question_ids)})\n    {study.question}")
+        lines.append(f"    arms: {', '.join(arm.name for arm in study.arms)}")
+    lines.append(f"\ntiers: {', '.join(choices('tier'))}   data: {', '.join(choices('data'))}, or a FOLDER")
+    lines.append("run one: python -m studies NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace, command: str) -> int:
+    """Plan a study, execute what is missing, write its page."""
+    from studies.suite.settings import load_study, resolve_settings
+
+    study = load_study(options.study)
+    settings = resolve_settings(options.study, options.words, options.store, options.out, command)
+    settings.select(study.arms)
+
+    from scd.environment_check import check_torchvision
+
+    check_torchvision()
+    from studies.suite import plan
+    from studies.suite.launch import crew, launch
+    from studies.suite.store import Status, Store
+
+    store = Store(settings.store)
+    planned = plan.resolve(study.plan(settings), check=not options.dry_run)
+    runs = plan.unique(planned)
+    missing = [run for run in runs if store.status(run) is not Status.DONE]
+    if options.dry_run:
+        accelerator = settings.base["training"]["accelerator"]
+        at_once = settings.launcher.get("at_once") or crew(settings.launcher, accelerator, len(missing)).workers
+        print(plan.table(planned, store))
+        print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
+        seconds, basis = plan.estimate(runs, store, at_once)
+        print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
+        return 0
+
+    page = Page(study, settings, planned, store)
+    try:
+        specs = {name: item.spec for name, item in runs.items()}
+        result = launch(specs, plan.work(runs), store, settings.launcher, page.on_end)
+    finally:
+        path = page.write()
+    print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
+    for name, reason in result.failed.items():
+        print(f"run {name} failed: {reason} (see {store.folder(name) / 'failure.json'})", file=sys.stderr)
+    return EXIT_FAILED if result.failed else 0
+
+
+class Page:
+    """The study's page, rewritten as records arrive."""
+
+    def __init__(self, study, settings, planned, store):
+        self.study = study
+        self.settings = settings
+        self.planned = planned
+        self.store = store
+        self.last = time.monotonic()
+
+    def on_end(self) -> None:
+        """A run has ended; write the page unless that was done a moment ago."""
+        if time.monotonic() - self.last > RENDER_SECONDS:
+            self.write()
+            self.last = time.monotonic()
+
+    def write(self) -> Path | None:
+        """Write the page from all records that there are; None while there are none."""
+        from studies.suite.plan import collect, standing
+
+        records = collect(self.planned, self.store)
+        if records.empty:
+            return None
+        self.settings.out.mkdir(parents=True, exist_ok=True)
+        return self.study.render(self.settings, records, standing(self.planned, self.store))
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length or (unit == "min" and seconds >= length):
+            return f"{seconds / length:.1f} {unit}" if unit != "min" else f"{seconds / length:.0f} min"
+    return f"{seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

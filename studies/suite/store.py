@@ -1,0 +1,232 @@
+"""The store: one folder a run, finished runs are never repeated, and nothing half-written is ever believed.
+
+``ROOT/ID/`` holds config.json, progress.jsonl, checkpoints while the run trains, then record.json, environment.json
+and, written last, ``done`` with the checksum of the record. A run that failed has failure.json instead. The lock files
+lie beside the folders, in ``ROOT/.locks``; the operating system frees a lock when its process ends, however it ends.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from scd.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+class Status(StrEnum):
+    """What a run's folder says."""
+
+    MISSING = "missing"  # never started
+    RUNNING = "running"  # some process holds its lock
+    INTERRUPTED = "interrupted"  # started, not finished, nobody is at it: resumes
+    FAILED = "failed"  # ended with an error, which is recorded: tried again by the next study
+    DONE = "done"
+    CORRUPT = "corrupt"  # says done, but its record does not have the checksum: set aside and run again
+
+
+class StoreFull(UsageError):
+    """The disk is full; finished runs stay finished."""
+
+
+class Store:
+    """Runs under ``root``; any number of processes may use one store at once."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        try:
+            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the store '{self.root}' cannot be made: {error.strerror or error}") from error
+
+    def folder(self, run: str) -> Path:
+        """The run's folder, whether it exists or not."""
+        return self.root / run
+
+    # ---------------------------------------------------------------- reading
+
+    def status(self, run: str) -> Status:
+        """Status of a run, without changing anything."""
+        folder = self.folder(run)
+        if (folder / "done").exists():
+            return Status.DONE if self._intact(folder) else Status.CORRUPT
+        if self._locked(run):
+            return Status.RUNNING
+        if not folder.exists():
+            return Status.MISSING
+        return Status.FAILED if (folder / "failure.json").exists() else Status.INTERRUPTED
+
+    def record(self, run: str) -> dict[str, Any] | None:
+        """The finished run's numbers, or None where there are none that can be believed."""
+        folder = self.folder(run)
+        if not self._intact(folder):
+            return None
+        return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+
+    def environment(self, run: str) -> dict[str, Any] | None:
+        """The machine and libraries that made the record."""
+        return _read_json(self.folder(run) / "environment.json")
+
+    def failure(self, run: str) -> str | None:
+        """Why the run failed, in one line."""
+        found = _read_json(self.folder(run) / "failure.json")
+        return found["reason"] if found else None
+
+    def finished(self) -> Iterator[dict[str, Any]]:
+        """The records of all finished runs of the store, of whatever study."""
+        for done in sorted(self.root.glob("*/done")):
+            record = self.record(done.parent.name)
+            if record is not None:
+                yield record
+
+    # ---------------------------------------------------------------- writing
+
+    @contextmanager
+    def claim(self, run: str) -> Iterator[Path | None]:
+        """Hold the run: its folder, ready to be (re)started, or None if it is finished or another process holds it."""
+        lock = FileLock(self._lock_path(run), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield None
+            return
+        try:
+            folder = self.folder(run)
+            if (folder / "done").exists():
+                if self._intact(folder):
+                    yield None
+                    return
+                self._set_aside(folder)
+            folder.mkdir(exist_ok=True)
+            for leftover in folder.glob(".writing-*"):
+                leftover.unlink()
+            yield folder
+        finally:
+            lock.release()
+
+    def begin(self, run: str, config: Mapping[str, Any]) -> None:
+        """Write the configuration of a claimed run; an earlier failure is forgotten."""
+        folder = self.folder(run)
+        write_json(folder / "config.json", config)
+        (folder / "failure.json").unlink(missing_ok=True)
+
+    def finish(self, run: str, record: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write the record of a claimed run, then its environment, then ``done``."""
+        folder = self.folder(run)
+        write_json(folder / "environment.json", environment)
+        text = json.dumps(record, indent=1)
+        write_text(folder / "record.json", text)
+        write_text(folder / "done", _checksum(text.encode()))
+
+    def fail(self, run: str, reason: str, error: BaseException | None = None) -> None:
+        """Record why a claimed run failed; if even that cannot be written, the log says so."""
+        details = "".join(traceback.format_exception(error)) if error else ""
+        try:
+            self.folder(run).mkdir(exist_ok=True)
+            write_json(self.folder(run) / "failure.json", {"reason": reason, "traceback": details})
+        except (OSError, StoreFull) as problem:
+            log.warning("run %s failed (%s) and its failure could not be recorded: %s", run, reason, problem)
+
+    # ---------------------------------------------------------------- inside
+
+    def _intact(self, folder: Path) -> bool:
+        try:
+            expected = (folder / "done").read_text(encoding="utf-8").strip()
+            return bool(expected) and _checksum((folder / "record.json").read_bytes()) == expected
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def _set_aside(self, folder: Path) -> None:
+        """Keep what cannot be believed under another name, and say so."""
+        number = 1 + len(list(folder.glob("done.corrupt-*")))
+        record = folder / "record.json"
+        if record.exists():
+            os.replace(record, folder / f"record.json.corrupt-{number}")
+        os.replace(folder / "done", folder / f"done.corrupt-{number}")
+        log.warning("run %s: its record does not have its checksum; set aside as record.json.corrupt-%d, run again",
+                    folder.name, number)  # fmt: skip
+
+    def _lock_path(self, run: str) -> Path:
+        return self.root / ".locks" / run
+
+    def _locked(self, run: str) -> bool:
+        if not self._lock_path(run).exists():
+            return False
+        lock = FileLock(self._lock_path(run), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that the file is either the old or the new one, never half of it."""
+    write_text(path, json.dumps(value, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a file beside ``path``, flush it to the disk, rename it.
+
+    Raises:
+        StoreFull: no space is left (or the quota is used up); the file beside it is removed.
+    """
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise StoreFull(disk_full(path.parent)) from error
+        raise
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether this error, or the one it came from, says that no space is left."""
+    while error is not None:
+        if isinstance(error, StoreFull) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full(where: Path) -> str:
+    """One line for a full disk."""
+    return f"no space is left in '{where}': what was finished stays finished; make room and give the same command again"
+
+
+def remove(path: Path) -> None:
+    """Remove a folder or file that may not exist."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

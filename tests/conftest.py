@@ -1,0 +1,42 @@
+"""What every test shares: one thread, no network, no display, a cache of its own, and the folder of real data sets."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Set before torch, datasets and matplotlib are imported; tests that start processes hand these on.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+
+from scd.environment_check import check_torchvision
+from scd.errors import UsageError
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache folder for the whole session; pytest-xdist's worker processes inherit it from the first process."""
+    try:
+        check_torchvision()
+    except UsageError as error:
+        pytest.exit(str(error), returncode=2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="scd-tests-")
+        os.environ["SCD_CACHE"] = os.path.join(folder, "scd")
+        os.environ["HF_DATASETS_CACHE"] = os.path.join(folder, "datasets")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets (cifar10/, duts_tr_labelled/, …) that SCD_REAL_DATA names; skips without one."""
+    folder = os.environ.get("SCD_REAL_DATA")
+    if not folder:
+        pytest.skip("SCD_REAL_DATA is not set: no real images to test on")
+    if not Path(folder).is_dir():
+        pytest.skip(f"SCD_REAL_DATA={folder} is not a folder: no real images to test on")
+    return Path(folder)

@@ -1,0 +1,70 @@
+"""Weighted kNN against a loop over queries, and the cases that break other implementations."""
+
+import math
+
+import pytest
+import torch
+
+from scd.evaluation.knn import knn_predict, knn_top1
+
+
+def clusters(per_class: int, classes: int = 4, dim: int = 8, spread: float = 0.3, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes).repeat(per_class)
+    return torch.eye(dim)[labels] + spread * torch.randn(len(labels), dim, generator=generator), labels
+
+
+def slow_knn(bank, labels, queries, classes, k, temperature):
+    predictions = []
+    for x in queries.tolist():
+        norm = math.sqrt(sum(a * a for a in x))
+        neighbours = []
+        for f, y in zip(bank.tolist(), labels.tolist(), strict=True):
+            cosine = sum(a * b for a, b in zip(x, f, strict=True)) / norm / math.sqrt(sum(b * b for b in f))
+            neighbours.append((cosine, y))
+        scores = [0.0] * classes
+        for cosine, y in sorted(neighbours, reverse=True)[:k]:
+            scores[y] += math.exp(cosine / temperature)
+        predictions.append(scores.index(max(scores)))
+    return torch.tensor(predictions)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (20, 1.0), (60, 0.5)])
+def test_equals_a_loop(k, temperature):
+    bank, labels = clusters(15, spread=0.8)
+    queries, _ = clusters(10, spread=0.8, seed=1)
+    expected = slow_knn(bank, labels, queries, 4, k, temperature)
+    assert torch.equal(knn_predict(bank, labels, queries, 4, k, temperature), expected)
+    assert len(expected.unique()) == 4
+
+
+def test_training_set_as_query_is_perfect_with_one_neighbour():
+    bank, labels = clusters(25, spread=2.0)
+    assert knn_top1(bank, labels, bank, labels, k=1) == 1.0
+
+
+def test_one_test_image_and_more_neighbours_than_images():
+    bank, labels = clusters(3, spread=0.01)
+    assert knn_top1(bank, labels, bank[:1], labels[:1], k=200) == 1.0
+
+
+def test_classes_that_the_test_set_does_not_show():
+    bank, labels = clusters(5, spread=0.01)
+    queries = bank[labels == 1]
+    assert knn_top1(bank, labels, queries, torch.ones(5, dtype=torch.int64)) == 1.0
+    assert knn_top1(bank, labels, queries, torch.full((5,), 7)) == 0.0
+
+
+def test_scale_of_features_and_chunks_do_not_matter():
+    bank, labels = clusters(15, spread=0.8)
+    queries, _ = clusters(10, spread=0.8, seed=1)
+    expected = knn_predict(bank, labels, queries, 4)
+    scales = torch.linspace(0.01, 100, len(bank))[:, None]
+    assert torch.equal(knn_predict(bank * scales, labels, queries * 3, 4), expected)
+    assert torch.equal(knn_predict(bank, labels, queries, 4, chunk=7), expected)
+
+
+def test_a_small_temperature_does_not_overflow():
+    bank, labels = clusters(15, spread=0.8)
+    one_nearest = knn_predict(bank, labels, bank, 4, k=1)
+    assert torch.equal(knn_predict(bank, labels, bank, 4, k=20, temperature=1e-4), one_nearest)

@@ -1,0 +1,120 @@
+"""Saliency scores against a slow loop over images, thresholds and pixels, and by hand at the corner cases."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scd.evaluation.saliency import f_curve, iou, max_f, saliency_scores, threshold_counts
+
+
+def slow_iou(m, truth):
+    both = either = 0
+    for value, inside in zip(m, truth, strict=True):
+        predicted = value >= 0.5
+        both += predicted and inside
+        either += predicted or inside
+    return both / either if either else 1.0
+
+
+def slow_f(m, truth, i):
+    hits = predicted = size = 0
+    for value, inside in zip(m, truth, strict=True):
+        marked = value * 255 >= i
+        hits += marked and inside
+        predicted += marked
+        size += inside
+    precision = hits / predicted if predicted else 1.0
+    recall = hits / size if size else 1.0
+    return 1.3 * precision * recall / (0.3 * precision + recall) if precision + recall else 0.0
+
+
+def slow_scores(maps, masks):
+    """The definitions, read line by line; maps and masks have the same size."""
+    images = [(m.flatten().tolist(), t.flatten().tolist()) for m, t in zip(maps, masks > 0, strict=True)]
+    curve = [sum(slow_f(m, t, i) for m, t in images) / len(images) for i in range(255)]
+    return [slow_iou(m, t) for m, t in images], max(curve)
+
+
+def example(n=6, size=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    masks = (torch.rand(n, size, size, generator=generator) > 0.6).to(torch.uint8)
+    maps = (0.5 * masks + 0.7 * torch.rand(n, size, size, generator=generator)).clamp(0, 1)
+    maps[0] = (maps[0] * 255).round() / 255  # on the thresholds themselves
+    masks[1] = 0
+    maps[2] = 0
+    maps[3] = 1
+    return maps, masks
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_a_slow_loop_in_both_polarities(seed):
+    maps, masks = example(seed=seed)
+    found = saliency_scores(maps, masks)
+    ious, max_f = slow_scores(maps, masks)
+    inverted_ious, inverted_max_f = slow_scores(1 - maps, masks)
+    assert found["saliency_iou"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)
+    assert found["saliency_maxf"] == pytest.approx(max_f, abs=1e-12)
+    assert found["saliency_iou_inverted"] == pytest.approx(sum(inverted_ious) / len(ious), abs=1e-12)
+    assert found["saliency_maxf_inverted"] == pytest.approx(inverted_max_f, abs=1e-12)
+    better = sum(b > a for a, b in zip(ious, inverted_ious, strict=True))
+    assert found["saliency_inverted_share"] == pytest.approx(better / len(ious))
+
+
+def test_maps_of_a_lower_resolution_are_resized_bilinearly():
+    masks = example()[1]
+    coarse = torch.rand(6, 4, 4, generator=torch.Generator().manual_seed(2))
+    resized = F.interpolate(coarse[:, None], (9, 9), mode="bilinear", align_corners=False)[:, 0]
+    assert saliency_scores(coarse, masks) == saliency_scores(resized, masks)
+
+
+def test_the_true_mask_is_perfect_and_its_inverse_is_worst():
+    masks = (torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).to(torch.uint8)
+    found = saliency_scores(masks.float(), masks)
+    assert (found["saliency_iou"], found["saliency_maxf"], found["saliency_inverted_share"]) == (1, 1, 0)
+    swapped = saliency_scores(1 - masks.float(), masks)
+    assert (swapped["saliency_iou"], swapped["saliency_iou_inverted"], swapped["saliency_inverted_share"]) == (0, 1, 1)
+    # t = 0 marks the whole image, so a wrong map still gets the whole image's F
+    assert swapped["saliency_maxf"] == pytest.approx(found["saliency_maxf_whole"])
+
+
+def test_the_whole_image_by_hand():
+    masks = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    masks[0, :2, :2] = 255
+    found = saliency_scores(torch.rand(1, 4, 4), masks)
+    assert found["saliency_iou_whole"] == pytest.approx(0.25)
+    assert found["saliency_maxf_whole"] == pytest.approx(1.3 * 0.25 / (0.3 * 0.25 + 1))
+
+
+def test_empty_mask_and_empty_prediction():
+    empty, some = torch.zeros(1, 4, 4, dtype=torch.bool), torch.ones(1, 4, 4, dtype=torch.bool)
+    nothing = torch.zeros(1, 4, 4)
+    assert iou(nothing >= 0.5, empty).tolist() == [1.0]
+    assert f_curve(nothing, empty)[0].tolist() == [0.0] + [1.0] * 254  # t = 0 marks all: P = 0; then P := R := 1
+    assert iou(nothing >= 0.5, some).tolist() == [0.0]
+    assert f_curve(nothing, some)[0].tolist() == [1.0] + [0.0] * 254  # P := 1 but R = 0
+    assert iou(some, empty).tolist() == [0.0]
+    assert f_curve(some.float(), empty)[0].tolist() == [0.0] * 255
+
+
+def test_the_curve_is_averaged_before_the_maximum():
+    """Two images whose best thresholds differ: the mean of their maxima is above the maximum of their mean."""
+    truth = torch.tensor([[[1, 0, 0, 0]], [[1, 1, 0, 0]]], dtype=torch.bool)
+    maps = torch.tensor([[[0.9, 0.8, 0.8, 0.8]], [[0.3, 0.3, 0.1, 0.1]]])
+    curves = f_curve(maps, truth)
+    assert curves.max(dim=1).values.tolist() == [1.0, 1.0]
+    assert max_f(curves) < 0.9
+    assert saliency_scores(maps, truth)["saliency_maxf"] == max_f(curves)
+
+
+def test_counts_at_exact_thresholds():
+    thresholds = torch.arange(255, dtype=torch.float64) / 255
+    hits, area = threshold_counts(thresholds.view(1, 1, 255), torch.ones(1, 1, 255, dtype=torch.bool))
+    assert area[0].tolist() == [255 - i for i in range(255)]
+    assert torch.equal(hits, area)
+
+
+def test_chunks_do_not_change_the_scores(monkeypatch):
+    maps, masks = example(n=7)
+    expected = saliency_scores(maps, masks)
+    monkeypatch.setattr("scd.evaluation.saliency.CHUNK_PIXELS", 200)
+    assert saliency_scores(maps, masks) == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,251 @@
+"""The front door: sessions, README commands, packaging, the order of imports, and what the house does not use."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("scd", "baselines", "studies")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("[a-z]*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def sessions() -> dict[str, str]:
+    """What `nox --list` says: description by session name."""
+    command = [sys.executable, "-m", "nox", "--nocolor", "--list"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return dict(re.findall(r"^[*-] (\S+) -> (.*)$", listing, re.MULTILINE))
+
+
+# ---------------------------------------------------------------- sessions, README and CI
+
+
+def test_sessions_are_listed(sessions):
+    assert {"environment", "tests", "lint", "bench"} <= set(sessions)
+
+
+def test_every_study_has_a_session_of_its_name(sessions):
+    assert "multicrop" in STUDIES
+    assert {name.removeprefix("study-") for name in sessions if name.startswith("study-")} == {
+        name.replace("_", "-") for name in STUDIES
+    }
+
+
+def test_every_study_session_names_its_study(sessions):
+    for name in STUDIES:
+        assert f"'{name}'" in sessions[f"study-{name.replace('_', '-')}"]
+
+
+def test_study_session_starts_the_study_with_its_arguments():
+    # nox prints each command before it runs it; an unknown tier ends the study at once.
+    command = [sys.executable, "-m", "nox", "-s", "study-multicrop", "--no-dependencies", "--", "tier=cpux"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert re.search(r"-m studies multicrop tier=cpux$", result.stderr + result.stdout, re.MULTILINE)
+
+
+def readme_commands() -> list[str]:
+    """The set-up commands of the README: the lines of its first code block."""
+    block = re.search(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    return [line.split("   #")[0].rstrip() for line in block.splitlines() if line.strip()]
+
+
+def test_readme_has_two_set_up_commands():
+    study, tests = readme_commands()
+    assert study.endswith("nox -s study-multicrop")
+    assert tests.endswith("nox -s tests")
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert readme_commands()[1] in (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_links_of_the_readme_exist():
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text())
+    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+    assert links and not missing
+
+
+# ---------------------------------------------------------------- packaging
+
+
+def test_torch_of_the_cpu_wheels_on_older_indexes_is_out_of_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "torch>=2.14" in project["dependencies"] and "torchvision>=0.29" in project["dependencies"]
+    assert set(project["optional-dependencies"]) == {"tests", "lint", "bench", "slurm", "energy"}
+
+
+def test_wheel_holds_the_packages_and_their_configuration_and_nothing_else(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for package in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    configuration = {relative(path) for path in (ROOT / "studies" / "conf").rglob("*.yaml")}
+    assert configuration
+    assert files == {relative(path) for path in SOURCES} | configuration
+
+
+def test_packages_are_marked_as_packages():
+    folders = {path.parent for path in SOURCES}
+    assert not [relative(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_init_files_hold_a_docstring_at_most():
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text()).body
+            assert len(body) <= 1 and all(isinstance(node, ast.Expr) for node in body), relative(path)
+
+
+# ---------------------------------------------------------------- torch beside a torchvision that does not fit
+
+
+def run_check(folder: Path) -> subprocess.CompletedProcess:
+    code = "from scd.environment_check import check_torchvision; check_torchvision(); print('fits')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "RuntimeError('operator torchvision::nms does not exist')",
+        "ImportError('undefined symbol: _ZN3c105ErrorC2')",
+    ],
+)
+def test_torch_and_torchvision_of_two_builds_give_one_clear_line(tmp_path, failure):
+    # A torchvision that fails at import the way the real one does beside a "+cpu" wheel of torch.
+    (tmp_path / "torchvision.py").write_text(f"raise {failure}\n")
+    result = run_check(tmp_path)
+    line = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1
+    assert re.search(r"torch \d\S* does not fit torchvision \d\S* \(", line)
+    assert failure.split("'")[1] in line
+    assert "python -m pip install --force-reinstall 'torch>=2.14' 'torchvision>=0.29'" in line
+
+
+def test_command_line_checks_torchvision_before_it_starts(tmp_path):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "studies", "multicrop", "tier=smoke", "--dry-run"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert result.returncode == 2
+    assert "does not fit torchvision" in result.stderr and "Traceback" not in result.stderr
+
+
+# ---------------------------------------------------------------- the order of imports
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file names in an import statement, at any depth of the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)} imports relatively"
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("scd", {"baselines", "studies", "tests", "hydra", "omegaconf"}),
+        ("baselines", {"studies", "tests", "hydra", "omegaconf"}),
+        ("studies", {"tests"}),
+    ],
+)
+def test_imports_go_down_the_list_only(package, forbidden):
+    wrong = [
+        f"{relative(path)} imports {name}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / package)
+        for name in imported(path)
+        if name.split(".")[0] in forbidden
+    ]
+    assert not wrong
+
+
+def test_methods_know_no_optimiser_and_no_training_loop():
+    wrong = [
+        f"{relative(path)} imports {name}"
+        for path in [*(ROOT / "baselines").glob("*.py"), ROOT / "scd" / "method.py", ROOT / "scd" / "siamese.py"]
+        for name in imported(path)
+        if name.startswith(("torch.optim", "scd.training", "lightning_fabric"))
+    ]
+    assert not wrong
+
+
+# ---------------------------------------------------------------- names and habits the house does not use
+
+
+def test_no_file_is_named_after_nothing():
+    banned = {"utils", "util", "common", "misc", "helpers", "helper"}
+    assert not [relative(path) for path in SOURCES if banned & {path.stem, *path.relative_to(ROOT).parts[:-1]}]
+
+
+def test_no_file_holds_two_ideas():
+    assert not [relative(path) for path in SOURCES if len(path.read_text().splitlines()) > 450]
+
+
+def habits(path: Path) -> list[str]:
+    """Uses of what DESIGN rules out, as "file:line what"."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append((node.lineno, "bare except"))
+        if isinstance(node, ast.Name) and node.id == "NotImplementedError":
+            found.append((node.lineno, "NotImplementedError"))
+        if isinstance(node, ast.Global):
+            found.append((node.lineno, "global state"))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "cuda":
+                found.append((node.lineno, ".cuda()"))
+            if node.func.attr == "load_state_dict" and any(
+                keyword.arg == "strict" and getattr(keyword.value, "value", None) is False for keyword in node.keywords
+            ):
+                found.append((node.lineno, "strict=False"))
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if re.search(r"\b(TODO|FIXME|XXX)\b", line):
+            found.append((number, "unfinished"))
+    return [f"{relative(path)}:{number} {what}" for number, what in sorted(found)]
+
+
+def test_no_source_uses_what_the_design_rules_out():
+    assert not [use for path in SOURCES for use in habits(path)]
+
+
+def test_habits_are_found_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "try:\n    a.cuda()\nexcept:\n    a.load_state_dict(b, strict=False)  # FIXME\nraise NotImplementedError\n"
+    )
+    expected = [":2 .cuda()", ":3 bare except", ":4 strict=False", ":4 unfinished", ":5 NotImplementedError"]
+    assert habits(path) == [f"bad.py{use}" for use in expected]
+
+
+def test_test_files_have_unique_names_and_no_packages():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names))
+    assert "__init__.py" not in names

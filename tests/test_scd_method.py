@@ -1,0 +1,307 @@
+"""SCD against its formulas written out, and what the wrapper may and may not do to its Siamese."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.byol import BYOL
+from baselines.moco import MoCo
+from scd.data.views import View
+from scd.errors import UsageError
+from scd.method import SCD
+from scd.nn.backbone import build_backbone
+from scd.nn.saliency import ConstantMap, MapSource, SaliencyMLP
+from scd.siamese import Siamese
+
+
+def siamese(kind: str = "moco", symmetric: bool = False, momentum: float = 0.9) -> Siamese:
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet_tiny", widths=(4, 6, 8))
+    if kind == "byol":
+        return BYOL(backbone, dim=8, hidden=16, momentum=momentum, symmetric=symmetric)
+    return MoCo(backbone, dim=8, queue_size=32, momentum=momentum, symmetric=symmetric, bn_groups=2)
+
+
+def views(extras: int = 0, rows: int = 4, seed: int = 0) -> dict[str, View]:
+    draw = torch.Generator().manual_seed(seed)
+    names = ["v1", "v2", *(f"random{i}" for i in range(extras))]
+    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
+    return {
+        name: View(
+            name,
+            "global" if name in ("v1", "v2") else "extra",
+            torch.randn(rows, 3, 16, 16, generator=draw),
+            boxes,
+            flips,
+            masks=(torch.rand(rows, 16, 16, generator=draw) > 0.5).float(),
+        )
+        for name in names
+    }
+
+
+def vectors(maps: Tensor, saliency: Tensor, projection: nn.Module, pooling: str = "mean") -> tuple[Tensor, Tensor]:
+    """Unit foreground and background vectors, position by position."""
+    rows, channels, height, width = maps.shape
+    sides = []
+    for weight in (saliency, 1 - saliency):
+        pooled = torch.zeros(rows, channels)
+        for y in range(height):
+            for x in range(width):
+                pooled += weight[:, y, x, None] * maps[:, :, y, x]
+        if pooling == "mean":
+            pooled = pooled / weight.reshape(rows, -1).sum(dim=1, keepdim=True)
+        projected = projection(pooled)
+        sides.append(projected / projected.norm(dim=1, keepdim=True))
+    return sides[0], sides[1]
+
+
+def hinge(a: Tensor, p: Tensor, n: Tensor, margin: float) -> Tensor:
+    return (margin + ((a - p) ** 2).sum(1) - ((a - n) ** 2).sum(1)).clamp_min(0).mean()
+
+
+# ---------------------------------------------------------------- formulas
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("projection_dim", [0, 5])
+def test_regions_are_weighted_means_through_the_projection(pooling, projection_dim):
+    method = SCD(siamese(), pooling=pooling, projection_dim=projection_dim)
+    maps, saliency = torch.randn(3, 8, 4, 5), torch.rand(3, 4, 5)
+    regions = method.regions(maps, saliency, method.projection)
+    foreground, background = vectors(maps, saliency, method.projection, pooling)
+    torch.testing.assert_close(regions.foreground, foreground, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(regions.background, background, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "symmetric"), [("moco", False), ("moco", True), ("byol", False), ("byol", True)])
+@pytest.mark.parametrize("anchors", ["foreground", "both"])
+def test_triplet_loss_is_the_formula_of_the_docstring(kind, symmetric, anchors):
+    method = SCD(siamese(kind, symmetric), margin=0.7, anchors=anchors)
+    with torch.no_grad():  # a target that differs, so that a swap of the branches shows
+        for parameter in [*method.target_saliency_head.parameters(), *method.target_projection.parameters()]:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    encoded = method.siamese.encode(views())
+    loss, _ = method.triplet_loss(encoded)
+    terms = []
+    for i, j in [("v1", "v2"), ("v2", "v1")][: 1 + symmetric]:
+        online, target = encoded.online[i].maps, encoded.target[j].maps
+        fg, bg = vectors(online, method.saliency_head(online), method.projection)
+        fg_other, bg_other = vectors(target, method.target_saliency_head(target), method.target_projection)
+        pair = [hinge(fg, fg_other, bg, 0.7), hinge(fg, fg_other, bg_other, 0.7)]
+        if anchors == "both":
+            pair += [hinge(bg, bg_other, fg, 0.7), hinge(bg, bg_other, fg_other, 0.7)]
+        terms.append(sum(pair) / len(pair))
+    torch.testing.assert_close(loss, sum(terms) / len(terms), atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_is_image_loss_plus_weight_times_triplet():
+    outputs = []
+    for weight in (0.0, 1.0, 2.5):
+        torch.manual_seed(1)
+        method = SCD(siamese(), weight=weight)
+        torch.manual_seed(2)
+        outputs.append(method(views()))
+    for weight, out in zip((0.0, 1.0, 2.5), outputs, strict=True):
+        torch.testing.assert_close(out["loss"].detach(), out["image_loss"] + weight * out["triplet_loss"])
+    assert {"loss", "image_loss", "triplet_loss", "map_mean", "map_saturation", "map_entropy"} <= set(outputs[0])
+    assert outputs[0]["image_loss"] == outputs[2]["image_loss"]
+
+
+def test_online_positives_pass_their_gradient():
+    method = SCD(siamese(symmetric=True), positive_branch="online", margin=4.0)
+    encoded = method.siamese.encode(views())
+    loss, _ = method.triplet_loss(encoded)
+    sides = {
+        name: vectors(encoded.online[name].maps, method.saliency_head(encoded.online[name].maps), method.projection)
+        for name in ("v1", "v2")
+    }
+    terms = [
+        hinge(sides[i][0], sides[j][0], background, 4.0)
+        for i, j in [("v1", "v2"), ("v2", "v1")]
+        for background in (sides[i][1], sides[j][1])
+    ]
+    torch.testing.assert_close(loss, sum(terms) / 4, atol=1e-5, rtol=1e-4)
+    with pytest.raises(UsageError, match="positive_branch=online needs the online features of both views; set symm"):
+        SCD(siamese(symmetric=False), positive_branch="online")
+
+
+# ---------------------------------------------------------------- the constant-map control
+
+
+def test_a_constant_map_leaves_a_pull_and_no_separation():
+    method = SCD(siamese(), ConstantMap(value=0.3), margin=0.7)
+    encoded = method.siamese.encode(views())
+    regions = method.online_regions(encoded.online["v1"], encoded.views["v1"])
+    torch.testing.assert_close(regions.foreground, regions.background)
+    pooled = F.normalize(method.projection(encoded.online["v1"].pooled), dim=1)
+    torch.testing.assert_close(regions.foreground, pooled, atol=1e-5, rtol=1e-4)
+    loss, _ = method.triplet_loss(encoded)
+    other = F.normalize(method.target_projection(encoded.target["v2"].pooled), dim=1)
+    pull = (pooled - other).square().sum(dim=1).mean()
+    torch.testing.assert_close(loss, 0.7 + pull / 2, atol=1e-5, rtol=1e-4)
+    weights = list(method.projection.parameters())
+    got, expected = torch.autograd.grad(loss, weights, retain_graph=True), torch.autograd.grad(pull / 2, weights)
+    for one, two in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_saturated_map_gives_finite_losses_and_gradients(value):
+    method = SCD(siamese())
+    features = torch.rand(4, 8, 4, 4, requires_grad=True)
+    regions = method.regions(features, torch.full((4, 4, 4), value), method.projection)
+    method.compare(regions, regions).backward()
+    assert torch.isfinite(regions.foreground).all() and torch.isfinite(features.grad).all()
+
+
+# ---------------------------------------------------------------- branches, views, gradients
+
+
+def test_the_backbone_runs_once_per_view_and_branch():
+    method = SCD(siamese(symmetric=True))
+    calls = []
+    method.backbone.register_forward_hook(lambda *_: calls.append("online"))
+    method.siamese.target_backbone.register_forward_hook(lambda *_: calls.append("target"))
+    method(views())
+    assert sorted(calls) == ["online", "online", "target", "target"]
+
+
+def test_the_image_loss_is_that_of_the_siamese_alone():
+    alone, wrapped = siamese(), SCD(siamese())
+    for key, value in alone.state_dict().items():
+        assert torch.equal(value, wrapped.siamese.state_dict()[key])
+    torch.manual_seed(3)
+    one = alone(views())["loss"]
+    torch.manual_seed(3)
+    assert torch.equal(one.detach(), wrapped(views())["image_loss"])
+
+
+def test_extra_views_make_triplets_only_when_asked():
+    batch = views(extras=2)
+    losses = {}
+    for which in ("global", "all"):
+        torch.manual_seed(4)
+        method = SCD(siamese(), triplet_views=which)
+        encoded = method.siamese.encode(batch)
+        losses[which], _ = method.triplet_loss(encoded)
+        pairs = method.triplet_pairs(encoded)
+        assert pairs == [("v1", "v2"), ("random0", "v2"), ("random1", "v2")][: 1 if which == "global" else 3]
+        alone = [method.triplet_loss(type(encoded)(encoded.views, encoded.online, encoded.target, [p])) for p in pairs]
+        if which == "all":
+            torch.testing.assert_close(losses[which], torch.stack([loss for loss, _ in alone]).mean())
+    assert losses["global"] != losses["all"]
+
+
+@pytest.mark.parametrize("map_gradient", [True, False])
+def test_the_maps_gradient_reaches_the_backbone_only_when_asked(map_gradient):
+    class Probe(SaliencyMLP):
+        def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
+            self.saw_gradient = maps.requires_grad
+            return super().forward(maps, view)
+
+    method = SCD(siamese(), partial(Probe, hidden=4), map_gradient=map_gradient)
+    loss, _ = method.triplet_loss(method.siamese.encode(views()))
+    loss.backward()
+    assert method.saliency_head.saw_gradient == map_gradient
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.backbone.parameters())  # through the features
+    assert method.saliency_head.mlp.layers[0].weight.grad.abs().sum() > 0
+
+
+def test_heads_follow_with_the_momentum_of_the_siamese():
+    method = SCD(siamese("byol", symmetric=True, momentum=0.6))
+    with torch.no_grad():
+        for parameter in [*method.saliency_head.parameters(), *method.projection.parameters()]:
+            parameter.add_(1.0)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    method.after_step(0.5)  # cosine: m = 0.8
+    for head in ("saliency_head", "projection"):
+        for key, value in getattr(method, f"target_{head}").named_parameters():
+            expected = 0.8 * before[f"target_{head}.{key}"] + 0.2 * before[f"{head}.{key}"]
+            torch.testing.assert_close(value, expected)
+    method.after_step(1.0)
+    assert method.siamese.momentum(1.0) == 1.0
+
+
+def test_separation_is_learned_on_images_with_an_object():
+    torch.manual_seed(0)
+    images = 0.1 * torch.randn(8, 3, 16, 16)
+    images[:, 0, 4:12, 4:12] += 2.0  # a red square
+    batch = views(rows=8)
+    for view in batch.values():
+        view.images = images + 0.05 * torch.randn_like(images)
+    method = SCD(siamese("byol"), margin=1.0)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(40):
+        out = method(batch)
+        optimizer.zero_grad()
+        out["loss"].backward()
+        optimizer.step()
+        method.after_step(0.5)
+        losses.append(out["triplet_loss"].item())
+    assert losses[0] > 0.9 and losses[-1] < 0.5
+    maps = method.eval().saliency(images)
+    inside, outside = maps[:, 1:3, 1:3].mean(), torch.cat([maps[:, 0], maps[:, 3]], dim=1).mean()
+    assert (inside - outside).abs() > 0.2  # which side is high is not decided by the loss
+
+
+# ---------------------------------------------------------------- sources and options
+
+
+class MaskSource(MapSource):
+    """The true mask of the view at the resolution of the map."""
+
+    needs = "masks"
+    supervision = "oracle"
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
+        return F.adaptive_avg_pool2d(view.masks[:, None], maps.shape[2:]).squeeze(1)
+
+
+def test_a_source_receives_its_view_and_declares_what_it_needs():
+    method = SCD(siamese(symmetric=True), MaskSource)
+    assert (method.needs, method.supervision, method.saliency_head.dim) == ("masks", "oracle", 8)
+    batch = views()
+    _, maps = method.triplet_loss(method.siamese.encode(batch))
+    expected = torch.cat([F.avg_pool2d(batch[name].masks, 4).flatten() for name in ("v1", "v2")])
+    torch.testing.assert_close(maps, expected)
+    assert (SCD(siamese()).needs, SCD(siamese()).supervision) == ("none", "unsupervised")
+
+
+def test_saliency_is_the_online_map():
+    method = SCD(siamese()).eval()
+    with torch.no_grad():
+        for parameter in method.saliency_head.parameters():
+            parameter.add_(0.1)
+    images = views()["v1"].images
+    saliency = method.saliency(images)
+    assert saliency.shape == (4, 4, 4) and not saliency.requires_grad
+    torch.testing.assert_close(saliency, method.saliency_head(method.backbone(images)).detach())
+
+
+@pytest.mark.parametrize("source", [None, partial(SaliencyMLP, depth=1), SaliencyMLP(8, depth=1), ConstantMap()])
+def test_a_source_is_built_for_the_backbone_or_taken_as_it_is(source):
+    saliency = SCD(siamese(), source).saliency_head
+    assert saliency is source if isinstance(source, nn.Module) else saliency.mlp.layers[0].in_features == 8
+
+
+BAD = [
+    ({"anchors": "backgrond"}, "unknown anchors 'backgrond'; .*valid: both, foreground"),
+    ({"positive_branch": "momentum"}, "unknown positive_branch 'momentum'; .*valid: online, target"),
+    ({"distance": "l2"}, "unknown distance 'l2'; .*valid: cosine, euclidean, squared_euclidean"),
+    ({"pooling": "max"}, "unknown pooling 'max'; .*valid: mean, sum"),
+    ({"triplet_views": "globl"}, "unknown triplet_views 'globl'; did you mean 'global'\\? valid: all, global"),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), BAD)
+def test_unknown_choices_name_the_valid_ones(options, text):
+    with pytest.raises(UsageError, match=text):
+        SCD(siamese(), **options)
