@@ -2,8 +2,8 @@
 
 A control is the host method as it is (MoCo, BYOL) plus extra views. Nothing in the Siamese changes: an extra view has
 the role "extra", so it runs through the online branch only and is compared with every target view; the loss stays the
-mean over all pairs. All controls add as many views as SCD adds pooled vectors to a view, the foreground's and the
-background's: 2.
+mean over all pairs. Unless a study says otherwise a control adds as many views as SCD adds pooled vectors to a view,
+the foreground's and the background's: 2.
 
 Sources: SwAV (arXiv 2006.09882, section 3.2), DINO (arXiv 2104.14294), multi-crop on the source side of MoCo in
 Asym-Siam (arXiv 2204.00613).
@@ -35,7 +35,7 @@ class Control:
         label: for tables and figures.
         shares: what the arm has in common with the host method and with SCD.
         differs: the one thing that it adds.
-        count: extra views per image.
+        count: extra views per image where a study names no other number.
     """
 
     name: str
@@ -71,19 +71,19 @@ CONTROLS = {
             name="same_rectangle",
             label="same rectangle, re-augmented",
             shares="host method, global views, loss; the extra views' rectangle is the first global view's",
-            differs="2 more augmentations (fresh flip and photometrics) of the same place, as queries",
+            differs="further augmentations (fresh flip and photometrics) of the same place, as queries",
         ),
         Control(
             name="random",
             label="extra random crops",
             shares="host method, global views, loss; the extra views' size and area range are the global views'",
-            differs="2 more crops at places of their own, as queries",
+            differs="further crops at places of their own, as queries",
         ),
         Control(
             name="local",
             label="local multi-crop",
             shares="host method, global views, loss",
-            differs="2 more crops of about half the side and of 5 to 20 % of the image's area, as queries",
+            differs="further crops of about half the side and of 5 to 20 % of the image's area, as queries",
         ),
     )
 }
@@ -96,7 +96,7 @@ def control(name: str) -> Control:
     return CONTROLS[name]
 
 
-def extra_views(name: str, size: int, scale: tuple[float, float] = (0.2, 1.0)) -> dict:
+def extra_views(name: str, size: int, scale: tuple[float, float] = (0.2, 1.0), count: int | None = None) -> dict:
     """The recipe option ``extra`` of a control: ``{"kind", "count", "size", "scale"}``.
 
     NOTE: local views have 96/224 of the global side, rounded to a multiple of 8 (SwAV, DINO: 96 px), and areas of 0.05
@@ -106,13 +106,18 @@ def extra_views(name: str, size: int, scale: tuple[float, float] = (0.2, 1.0)) -
         name: a control's name.
         size: side of the global views in pixels.
         scale: area range of the global views.
+        count: extra views per image; the control's own number when None.
+
+    Raises:
+        UsageError: no such control.
     """
     chosen = control(name)
     crop = chosen.crop(size, scale)
-    return {"kind": chosen.name, "count": chosen.count, "size": crop.size, "scale": list(crop.scale)}
+    count = chosen.count if count is None else count
+    return {"kind": chosen.name, "count": count, "size": crop.size, "scale": list(crop.scale)}
 
 
-def image_forwards(name: str | None, size: int, symmetric: bool) -> ImageForwards:
+def image_forwards(name: str | None, size: int, symmetric: bool, count: int | None = None) -> ImageForwards:
     """What a control costs per image; ``None`` is the host method alone, or SCD, which adds no backbone pass.
 
     Asymmetric: 1 online and 1 target pass for the two global views. Symmetric: 2 and 2. Each extra view: 1 online pass.
@@ -121,5 +126,6 @@ def image_forwards(name: str | None, size: int, symmetric: bool) -> ImageForward
     if name is None:
         return ImageForwards(online=globals_, target=globals_, full_size=2.0 * globals_)
     chosen = control(name)
+    count = chosen.count if count is None else count
     pixels = (chosen.crop(size).size / size) ** 2
-    return ImageForwards(globals_ + chosen.count, globals_, 2.0 * globals_ + chosen.count * pixels)
+    return ImageForwards(globals_ + count, globals_, 2.0 * globals_ + count * pixels)

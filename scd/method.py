@@ -29,6 +29,9 @@ with (i, j) the (online view, target view) pairs of the Siamese, ' the momentum 
      saturation and entropy are logged instead.
 
 NOTE: nothing in this loss says which side is the foreground; a map that is high on the background satisfies it too.
+NOTE: a fresh map is nearly flat, so fg and bg start nearly equal, where the squared distance has almost no gradient.
+Without a norm in the projection all vectors share one direction and the loss can rest at ``margin`` for hundreds of
+steps of SGD; BN there (the default, as in BYOL's heads) spreads them, and ``distance="euclidean"`` has no such plateau.
 NOTE: with :class:`scd.nn.saliency.ConstantMap` fg = bg = the pooled vector, in both branches. The half of the triplets
 with the other view's background then is the constant ``margin`` (two equal distances, whose gradients cancel); the
 other half is ``margin + d(fg_i, fg'_j)``. What stays is a pull between the two views of an image through the
@@ -80,7 +83,7 @@ class SCD(nn.Module):
         margin: in units of the distance; unit vectors are at most 4 apart in squared Euclidean distance.
         projection_dim: width D of the projected vectors; 0 leaves the pooled features as they are.
         projection_hidden: width of the projection's hidden layer; C when None.
-        projection_norm: norm of the hidden layer, see :class:`scd.nn.heads.MLP`.
+        projection_norm: norm of the hidden layer, see :class:`scd.nn.heads.MLP`; BN counts both regions of a view.
         anchors: "foreground", or "both": backgrounds are anchors too, with foregrounds as their negatives.
         positive_branch: "target", or "online": the other view's vectors come from the online branch, with gradient;
             this takes a symmetric Siamese.
@@ -103,7 +106,7 @@ class SCD(nn.Module):
         margin: float = 0.5,
         projection_dim: int = 128,
         projection_hidden: int | None = None,
-        projection_norm: str = "none",
+        projection_norm: str = "batch",
         anchors: str = "foreground",
         positive_branch: str = "target",
         distance: str = "squared_euclidean",

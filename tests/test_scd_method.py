@@ -43,7 +43,7 @@ def views(extras: int = 0, rows: int = 4, seed: int = 0) -> dict[str, View]:
 
 
 def vectors(maps: Tensor, saliency: Tensor, projection: nn.Module, pooling: str = "mean") -> tuple[Tensor, Tensor]:
-    """Unit foreground and background vectors, position by position."""
+    """Unit foreground and background vectors, position by position; both go through the projection as one batch."""
     rows, channels, height, width = maps.shape
     sides = []
     for weight in (saliency, 1 - saliency):
@@ -53,9 +53,9 @@ def vectors(maps: Tensor, saliency: Tensor, projection: nn.Module, pooling: str 
                 pooled += weight[:, y, x, None] * maps[:, :, y, x]
         if pooling == "mean":
             pooled = pooled / weight.reshape(rows, -1).sum(dim=1, keepdim=True)
-        projected = projection(pooled)
-        sides.append(projected / projected.norm(dim=1, keepdim=True))
-    return sides[0], sides[1]
+        sides.append(pooled)
+    projected = projection(torch.cat(sides))
+    return (projected / projected.norm(dim=1, keepdim=True)).chunk(2)
 
 
 def hinge(a: Tensor, p: Tensor, n: Tensor, margin: float) -> Tensor:
@@ -227,8 +227,8 @@ def test_heads_follow_with_the_momentum_of_the_siamese():
 
 def test_separation_is_learned_on_images_with_an_object():
     torch.manual_seed(0)
-    images = 0.1 * torch.randn(8, 3, 16, 16)
-    images[:, 0, 4:12, 4:12] += 2.0  # a red square
+    images = 0.1 * torch.randn(8, 3, 16, 16) + torch.randn(8, 3, 1, 1)  # a background of any colour
+    images[:, :, 4:12, 4:12] = torch.tensor([2.0, -1.0, -1.0])[:, None, None]  # a red square
     batch = views(rows=8)
     for view in batch.values():
         view.images = images + 0.05 * torch.randn_like(images)

@@ -17,7 +17,7 @@ from scd.errors import unknown
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, torchvision's constants
 ORDERS = tuple(permutations(range(4)))  # orders of brightness 0, contrast 1, saturation 2, hue 3
 PHOTOMETRIC_DRAWS = 10
-SMALLEST_SIGMA = 0.27
+SMALLEST_SIGMA = 0.25
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def draw_parameters(draws: Tensor, recipe: Photometric, sigma_scale: float = 1.0
 def apply_photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
     """Colour jitter, then greyscale, blur and solarisation, as drawn; the input (B, 3, h, w) may be overwritten.
 
-    NOTE: a blur that moves less than 0.1 % of a pixel's weight to a neighbour (sigma < 0.27 pixels) is left out: it
-    changes a value by less than half a level of 8 bits.
+    NOTE: a blur with sigma below 0.25 pixels is left out: it moves less than 0.04 % of a pixel's weight to each
+    neighbour, which changes no value of any image by half a level of 8 bits.
     """
     images = jitter_colours(images, draw.factors, draw.hue, draw.order)
     images = on_subset(images, draw.grey, lambda x, _: greyscale(x))

@@ -145,9 +145,9 @@ def _chunk(options: ShapesOptions, split: str, rho: float, index: int, with_obje
     masks, u, v = place_objects(rng("outline"), labels, options)
     if with_objects:
         objects = paint_objects(rng("object"), labels, u, v, options)
-        image = np.where(masks[..., None], objects, image)
-    noise = rng("noise").normal(0, 0.02, image.shape).astype(np.float32)
-    pixels = (np.clip(image + noise, 0, 1) * 255).round().astype(np.uint8)
+        image[masks] = objects[masks]
+    image += np.float32(0.02) * rng("noise").standard_normal(image.shape, dtype=np.float32)
+    pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     return Rendered(pixels, masks.astype(np.uint8) * 255, labels, backgrounds)
 
 
@@ -161,28 +161,22 @@ def _generator(seed: int, split: str, index: int, part: str) -> np.random.Genera
 def place_objects(rng: np.random.Generator, labels: np.ndarray, options: ShapesOptions):
     """Outlines: masks (N, S, S) bool, and texture coordinates u, v (N, S, S) in image sides, turned with the object.
 
-    The circle around the object lies inside the image, so its extent is the drawn scale and nothing is cut off.
+    All outlines of one extent have the area of the disc of that diameter. The circle around the object lies inside the
+    image where it fits; the largest pointed ones are centred and lose their tips.
     """
     n = len(labels)
-    extent = rng.uniform(*options.scale, n)
-    radius = _column(extent / 2)
+    outline = factors(options.classes)[labels, 2]
+    radius = _column(rng.uniform(*options.scale, n) / 2 * REACH[outline])
     x, y = _pixel_grid(options.size)
-    centre_x, centre_y = (radius + (1 - 2 * radius) * _column(rng.random(n)) for _ in range(2))
+    room = np.maximum(1 - 2 * radius, 0)
+    centre_x, centre_y = (0.5 + room * _column(rng.random(n) - 0.5) for _ in range(2))
     turn = _column(rng.uniform(0, 2 * np.pi, n))
     aspect = _column(rng.uniform(0.85, 1.0, n))
     dx, dy = x - centre_x, y - centre_y
     u = np.cos(turn) * dx + np.sin(turn) * dy
     v = -np.sin(turn) * dx + np.cos(turn) * dy
-    r, angle = np.hypot(u, v / aspect) / radius, np.arctan2(v, u)
-    outline = factors(options.classes)[labels, 2]
-    edges = (
-        lambda a: np.ones_like(a),
-        lambda a: _polygon(a, 3),
-        lambda a: 0.72 + 0.28 * np.cos(5 * a),
-        lambda a: np.minimum(0.35 / np.maximum(np.minimum(np.abs(np.cos(a)), np.abs(np.sin(a))), 1e-6), _polygon(a, 4)),
-        lambda a: 0.85 + 0.15 * np.cos(7 * a),
-    )
-    return r < _by_level(outline, edges, angle), u, v
+    r, angle = np.hypot(u * np.sqrt(aspect), v / np.sqrt(aspect)) / radius, np.arctan2(v, u)
+    return r < _by_level(outline, EDGES, angle), u, v
 
 
 def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options: ShapesOptions) -> np.ndarray:
@@ -192,7 +186,7 @@ def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options
     period = _column(rng.uniform(0.11, 0.16, n))
     phase_u, phase_v = (_column(rng.random(n)) for _ in range(2))
     a, b = 2 * np.pi * (u / period + phase_u), 2 * np.pi * (v / period + phase_v)
-    warp = _waves(rng, u, v, n, low=2.0, high=4.0)
+    warp = _waves(rng, n, options.size, low=2.0, high=4.0)
     patterns = (
         lambda a, b, w: np.sin(a),
         lambda a, b, w: np.sign(np.sin(a / 1.3)) * np.sign(np.sin(b / 1.3)),
@@ -202,7 +196,7 @@ def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options
     )
     share = 0.5 + 0.5 * np.clip(2.5 * _by_level(texture, patterns, a, b, warp), -1, 1)
     light = 0.92 + 0.16 * (0.5 + u)  # a gentle shade across the object
-    return _colour(rng, palette, share, n, contrast=(0.22, 0.5), saturation=(0.4, 0.95)) * light[..., None]
+    return _colour(rng, palette, share, n, contrast=(0.25, 0.55), saturation=(0.35, 0.95)) * light[..., None]
 
 
 # ------------------------------------------------------------------------------------------------ backgrounds
@@ -214,11 +208,11 @@ def paint_backgrounds(rng, backgrounds: np.ndarray, options: ShapesOptions) -> n
     palette, ground = ground_factors(options.classes)[backgrounds].T
     x, y = _pixel_grid(options.size)
     phase = _column(rng.random(n))
-    tilt = _column(rng.normal(0, 0.25, n))
-    x, y = x - 0.5 + 0 * phase, y - 0.5 + 0 * phase
-    u, v = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
-    clouds = _waves(rng, u, v, n, low=1.0, high=3.5)
-    grain = _waves(rng, u * 3.5, v * 0.8, n, low=2.5, high=5.0)
+    tilt = rng.normal(0, 0.25, n)
+    u = (x - 0.5) * _column(np.cos(tilt)) + (y - 0.5) * _column(np.sin(tilt))
+    v = (y - 0.5) * _column(np.cos(tilt)) - (x - 0.5) * _column(np.sin(tilt))
+    clouds = _waves(rng, n, options.size, low=1.0, high=3.5)
+    grain = _waves(rng, n, options.size, low=2.5, high=5.0, stretch=(3.5, 0.8), tilt=tilt)
     period = _column(rng.uniform(0.2, 0.3, n))
     patterns = (
         lambda u, v, p, o, c, g: c,
@@ -228,7 +222,7 @@ def paint_backgrounds(rng, backgrounds: np.ndarray, options: ShapesOptions) -> n
         lambda u, v, p, o, c, g: 2.2 * (v + 0.5 * (o - 0.5)) + 0.25 * c,
     )
     share = 0.5 + 0.5 * np.clip(_by_level(ground, patterns, u, v, period, phase, clouds, grain), -1, 1)
-    return _colour(rng, palette, share, n, contrast=(0.12, 0.35), saturation=(0.25, 0.85))
+    return _colour(rng, palette, share, n, contrast=(0.1, 0.3), saturation=(0.2, 0.8))
 
 
 def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
@@ -243,7 +237,8 @@ def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
         inside = np.hypot(x - _column(draw[1]), (y - _column(draw[2])) * _column(0.7 + 0.6 * draw[3])) < radius
         hue = hues[(draw[4] * LEVELS).astype(int), 0]
         colour = _hsv(hue, 0.3 + 0.6 * draw[5], 0.3 + 0.65 * draw[6])
-        np.copyto(image, colour[:, None, None, :], where=(inside & _column(number > blob))[..., None])
+        which, row, column = np.nonzero(inside & _column(number > blob))
+        image[which, row, column] = colour[which]
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -252,7 +247,7 @@ def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
 def _colour(rng, palette: np.ndarray, share: np.ndarray, n: int, contrast, saturation) -> np.ndarray:
     """Two shades of a palette mixed by ``share`` (N, S, S) in [0, 1], jittered by instance -> (N, S, S, 3)."""
     hues = np.array(list(PALETTES.values()))[palette]  # (N, 2)
-    hue = hues + rng.normal(0, 0.035, (n, 1)) + rng.normal(0, 0.015, (n, 2))
+    hue = hues + rng.normal(0, 0.055, (n, 1)) + rng.normal(0, 0.02, (n, 2))
     value = rng.uniform(0.42, 0.78, n)
     half = rng.uniform(*contrast, n) / 2
     first = _hsv(hue[:, 0], rng.uniform(*saturation, n), value + half)
@@ -268,14 +263,22 @@ def _hsv(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarr
     return (np.clip(value, 0, 1)[:, None] * (1 - saturation[:, None] * share)).astype(np.float32)
 
 
-def _waves(rng, u: np.ndarray, v: np.ndarray, n: int, low: float, high: float, terms: int = 6) -> np.ndarray:
-    """A smooth random field (N, S, S) of about unit spread: a sum of plane waves of ``low`` to ``high`` periods."""
-    field = np.zeros(u.shape, np.float32)
-    for _ in range(terms):
-        angle, frequency, phase = rng.random(n) * 2 * np.pi, rng.uniform(low, high, n), rng.random(n)
-        along = _column(np.cos(angle) * frequency) * u + _column(np.sin(angle) * frequency) * v
-        field += np.sin(np.float32(2 * np.pi) * (along + _column(phase)))
-    return field / np.float32(np.sqrt(terms / 2))
+def _waves(rng, n: int, size: int, low: float, high: float, stretch=(1.0, 1.0), tilt=0.0, terms: int = 6) -> np.ndarray:
+    """A smooth random field (N, S, S) of about unit spread: a sum of plane waves of ``low`` to ``high`` periods.
+
+    ``stretch`` multiplies the frequencies along the two axes, which ``tilt`` (N,) then turns. By the addition theorem
+    each wave is a sum of two products of a function of x and one of y, so that the sum is a matrix product.
+    """
+    angle, frequency, phase = rng.random((3, terms, n)) * np.array([2 * np.pi, high - low, 1]).reshape(3, 1, 1)
+    along_u, along_v = (frequency + low) * np.cos(angle) * stretch[0], (frequency + low) * np.sin(angle) * stretch[1]
+    kx = along_u * np.cos(tilt) - along_v * np.sin(tilt)  # (terms, N)
+    ky = along_u * np.sin(tilt) + along_v * np.cos(tilt)
+    centres = (np.arange(size) + 0.5) / size
+    by_x = 2 * np.pi * kx.T[:, :, None] * centres  # (N, terms, S)
+    by_y = 2 * np.pi * (ky.T[:, :, None] * centres + phase.T[:, :, None])
+    left = np.concatenate([np.sin(by_y), np.cos(by_y)], axis=1).astype(np.float32)
+    right = np.concatenate([np.cos(by_x), np.sin(by_x)], axis=1).astype(np.float32)
+    return left.transpose(0, 2, 1) @ right / np.float32(np.sqrt(terms / 2))
 
 
 def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -283,12 +286,6 @@ def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     course = np.floor(2 * y)
     joint = ((x + 0.5 * (course % 2)) % 1 < 0.16) | ((2 * y) % 1 < 0.24)
     return np.where(joint, -1.0, 0.7)
-
-
-def _polygon(angle: np.ndarray, corners: int) -> np.ndarray:
-    """Distance to the edge of a regular polygon of circumradius 1 in the direction ``angle``."""
-    step = 2 * np.pi / corners
-    return np.cos(step / 2) / np.cos(angle % step - step / 2)
 
 
 def _by_level(level: np.ndarray, functions, *fields: np.ndarray) -> np.ndarray:
@@ -299,6 +296,32 @@ def _by_level(level: np.ndarray, functions, *fields: np.ndarray) -> np.ndarray:
         if chosen.any():
             out[chosen] = function(*(field[chosen] for field in fields))
     return out
+
+
+def _polygon(angle: np.ndarray, corners: int, cut: float) -> np.ndarray:
+    """Distance to the edge of a regular polygon of circumradius 1, its tips cut off at ``cut``."""
+    step = 2 * np.pi / corners
+    return np.minimum(np.cos(step / 2) / np.cos(angle % step - step / 2), cut) / cut
+
+
+def _cross(angle: np.ndarray) -> np.ndarray:
+    """Distance to the edge of a plus of circumradius about 1."""
+    along = np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
+    across = np.minimum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
+    return np.minimum(0.9 / along, 0.42 / np.maximum(across, 1e-6))
+
+
+# Distance to the edge by direction, for the outlines in their order, and the circumradius of each at the area of the
+# unit disc.
+EDGES = (
+    lambda a: np.ones_like(a),
+    lambda a: _polygon(a, 3, cut=0.8),
+    lambda a: 0.8 + 0.2 * np.cos(5 * a),
+    _cross,
+    lambda a: 0.88 + 0.12 * np.cos(8 * a),
+)
+_ANGLES = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
+REACH = np.array([1 / np.sqrt(np.mean(edge(_ANGLES) ** 2)) for edge in EDGES])
 
 
 def _pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:

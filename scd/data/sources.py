@@ -176,7 +176,7 @@ def _finish(name: str, splits: dict[str, Dataset], content: object, options: Map
     for split, dataset in splits.items():
         if len(dataset) == 0:
             raise DataError(f"split '{split}' of '{name}' has no rows")
-    splits = {split: _rename(name, dataset, known["columns"] or {}) for split, dataset in splits.items()}
+    splits = _number_labels({split: _rename(name, d, known["columns"] or {}) for split, d in splits.items()})
     features = next(iter(splits.values())).features
     mask_kind = None
     if "mask" in features:
@@ -222,16 +222,24 @@ def _rename(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Datase
     dataset = dataset.select_columns(list(present))
     dataset = dataset.rename_columns({theirs: ours for theirs, ours in present.items() if theirs != ours})
     for column in ("image", "mask"):
-        if column in dataset.column_names and not isinstance(dataset.features[column], Image):
-            try:
-                dataset = dataset.cast_column(column, Image())
-            except (TypeError, ValueError) as error:
-                raise DataError(
-                    f"column '{wanted[column]}' of '{source}' holds {dataset.features[column]}, not images"
-                ) from error
-    if "label" in dataset.column_names and getattr(dataset.features["label"], "dtype", None) == "string":
-        dataset = dataset.class_encode_column("label")
+        feature = dataset.features.get(column)
+        if feature is None or isinstance(feature, Image):
+            continue
+        encoded = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
+        if not encoded and getattr(feature, "dtype", "") not in ("string", "large_string", "binary", "large_binary"):
+            raise DataError(f"column '{wanted[column]}' of '{source}' holds {feature}, not images")
+        dataset = dataset.cast_column(column, Image())
     return dataset
+
+
+def _number_labels(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Labels that are text become numbers, in the alphabetical order of all names in all splits."""
+    features = [dataset.features.get("label") for dataset in splits.values()]
+    if not any(getattr(feature, "dtype", None) in ("string", "large_string") for feature in features):
+        return splits
+    names = sorted(set().union(*(dataset.unique("label") for dataset in splits.values())))
+    with _quiet():
+        return {split: dataset.cast_column("label", ClassLabel(names=names)) for split, dataset in splits.items()}
 
 
 def _no_column(source: str, column: str, dataset: Dataset) -> DataError:

@@ -24,7 +24,10 @@ PROTOCOLS = ("knn", "linear", "saliency", "background", "collapse")
 
 @dataclass
 class EvaluationData:
-    """Labelled images for fitting probes, and the test images; no choice is ever made on the test images."""
+    """Images for fitting probes, and test images; no choice is ever made on the test images.
+
+    Both stay in main memory; batches of them are moved to the device of the evaluation.
+    """
 
     train: ImageSet
     test: ImageSet

@@ -101,9 +101,8 @@ def pretrain(
     Args:
         method: ``forward(views) -> {"loss": scalar, ...}`` and ``after_step(progress)``, progress in (0, 1];
             ``needs == "masks"`` asks for the images' masks in the views.
-        batches: ``steps_per_epoch`` and ``iterate(start, stop, rank, world)``, batches of ``images`` and ``masks``.
-        view_maker: ``(images, step, masks=) -> {name: View}``; with several processes also ``rows=`` and ``total=``,
-            the place of these images in the whole batch.
+        batches: :class:`scd.data.loader.MemoryBatches` or another with ``steps_per_epoch`` and ``iterate``.
+        view_maker: :class:`scd.data.views.ViewMaker` or another of its signature, on the device of ``fabric``.
         steps: optimiser steps of the whole run; None trains until ``max_seconds``.
         optimizer: options of :func:`scd.training.optim.build_optimizer`.
         schedule: options of :class:`scd.training.schedules.Schedule`.
@@ -213,7 +212,7 @@ def train(
             clock.lap("step")
 
             state.step = done = step + 1
-            state.images += len(batch.images) * world
+            state.images += batch.total
             ended = course.ended(done, share)
             log_due = done % log_every == 0 or bool(ended)
             check_due = log_due or done % check_every == 0
@@ -238,12 +237,10 @@ def train(
 def make_views(view_maker: Callable, batch, step: int, with_masks: bool, fabric: Fabric) -> dict:
     """This process's views of its share of a batch, on its device."""
     images = batch.images.to(fabric.device, non_blocking=True)
-    masks = batch.masks.to(fabric.device, non_blocking=True) if with_masks else None
-    if fabric.world_size == 1:
-        return view_maker(images, step, masks=masks)
-    first = fabric.global_rank * len(images)
-    rows = slice(first, first + len(images))
-    return view_maker(images, step, masks=masks, rows=rows, total=len(images) * fabric.world_size)
+    masks = batch.masks if with_masks else None
+    if masks is not None:
+        masks = masks.to(fabric.device, non_blocking=True)
+    return view_maker(images, step, masks=masks, rows=batch.rows, total=batch.total)
 
 
 def write_line(state: RunState, course: Course, lr: float, share: float, pace: float) -> None:
@@ -251,8 +248,8 @@ def write_line(state: RunState, course: Course, lr: float, share: float, pace: f
     state.losses = state.window.means()
     state.window.clear()
     line = {"step": state.step, "epoch": state.step / course.steps_per_epoch, "lr": lr}
-    momentum = getattr(state.method, "momentum", None)
-    if callable(momentum):
+    momentum = getattr(getattr(state.method, "siamese", state.method), "momentum", None)
+    if callable(momentum):  # the method's own, or that of the Siamese it wraps
         line["momentum"] = float(momentum(share))
     state.log.write(line | state.losses | {"images_per_second": round(pace, 2)})
 

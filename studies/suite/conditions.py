@@ -47,8 +47,8 @@ def title(condition: Condition) -> str:
 
 
 def versus(contrast: Contrast, labels: Mapping[str, str]) -> str:
-    """What a contrast compares: "SCD − MoCo"."""
-    return f"{labels[contrast.treatment]} − {labels[contrast.control]}"
+    """What a contrast compares: "SCD vs. MoCo"."""
+    return f"{labels[contrast.treatment]} vs. {labels[contrast.control]}"
 
 
 def _value(value: Any) -> str:

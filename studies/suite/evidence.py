@@ -14,7 +14,7 @@ from typing import Any
 import pandas
 
 from scd.errors import DataError
-from studies.suite.identity import ENTRY, canonical, fresh_fingerprint, target_modules
+from studies.suite.identity import ENTRY, canonical, code_fingerprint, target_modules
 from studies.suite.store import write_text
 from studies.suite.study import RunSpec, Settings, Standing, Study
 
@@ -29,8 +29,8 @@ class Evidence:
 
     Attributes:
         about: plain values: study, page, tier, meaningful, data, seeds, arms, axes, base (the run configuration that
-            every arm starts from), command, planned, done, source, fingerprint, roots (modules that it covers), environments,
-            seconds.
+            every arm starts from), presets (what arms put in its place), source (the images), command, planned, done,
+            fingerprint, roots (the modules that it covers), environments, seconds; once drawn, outcome, answer.
         runs: one row per planned run: its labels (arm, budget, seed, ...), ``run`` (its id), ``status`` ("done",
             "failed", "missing"), ``reason`` and, where done, its numbers.
     """
@@ -51,7 +51,6 @@ class Evidence:
     def levels(self, label: str) -> list[Any]:
         """The values that a label takes in the plan, in the plan's order; empty where no run has it."""
         return list(dict.fromkeys(self.runs[label].dropna())) if label in self.runs else []
-
 
     def answered(self, outcome: str, answer: str) -> "Evidence":
         """The same evidence with the verdict drawn from it, for the index."""
@@ -102,7 +101,7 @@ def assemble(
         "command": settings.command,
         "planned": standing.planned,
         "done": standing.done,
-        "fingerprint": fresh_fingerprint(roots),
+        "fingerprint": code_fingerprint(roots),
         "roots": roots,
         "environments": list(standing.environments),
         "seconds": round(standing.seconds, 1),
@@ -150,7 +149,7 @@ def save(evidence: Evidence, out: Path) -> None:
     folder = Path(out) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{evidence.page}.csv", evidence.runs.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / f"{evidence.page}.json", json.dumps(evidence.about, indent=1, sort_keys=True) + "\n")
+    write_text(folder / f"{evidence.page}.json", json.dumps(evidence.about, indent=1) + "\n")
 
 
 def load(out: Path, page: str) -> Evidence:
@@ -163,7 +162,9 @@ def load(out: Path, page: str) -> Evidence:
     about = read_about(folder / f"{page}.json")
     path = folder / f"{page}.csv"
     try:
-        runs = pandas.read_csv(path, dtype={"run": str, "reason": str}, keep_default_na=False, na_values=[""])
+        runs = pandas.read_csv(
+            path, dtype={"run": str, "reason": str, "protocol_version": str}, keep_default_na=False, na_values=[""]
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"records '{path}' cannot be read: {error}") from error
     return Evidence(about, runs.assign(reason=runs["reason"].fillna("")))

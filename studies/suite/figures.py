@@ -1,4 +1,4 @@
-"""The figures of the pages: every seed a point, means with their intervals, units on the axes, one look for all studies.
+"""The figures of the pages: every seed a point, means with their intervals, units on the axes, one look for all.
 
 Each function takes a long table, one row per point, and writes one PNG. Figures sit on a light card of their own, so
 they read on a dark page too; they carry no date and no version, so equal numbers give equal bytes.
@@ -80,7 +80,9 @@ def seed_points(
                 # a fixed spread by rank of the seed, not a random jitter: equal numbers give equal figures
                 spread = [y + 0.05 * (position % 3 - 1) for position in range(len(values))]
                 marker = MARKERS[styles.index(style)]
-                axes.scatter(values, spread, s=17, marker=marker, facecolor=face, edgecolor=colour[row], lw=0.9, zorder=3)
+                axes.scatter(
+                    values, spread, s=17, marker=marker, facecolor=face, edgecolor=colour[row], lw=0.9, zorder=3
+                )
                 summary = estimate(values)
                 axes.vlines(summary.mean, y - 0.17, y + 0.17, color=colour[row], lw=2.4, zorder=4)
                 if summary.half is not None:
@@ -98,13 +100,15 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
     """Accuracy against cost: per row and style the mean with its t interval, and every seed as a faint dot.
 
     Args:
-        points: columns panel, row, style, cost, value; a cost of 0 (random weights) is drawn as a dashed level.
+        points: columns panel, row, style, cost, value; a cost of 0 (random weights) is drawn as a dashed level. The
+            marks of every style but the first, which have nearly equal costs, are spread sideways to be told apart.
     """
     rows, styles = _order(points, "row"), _order(points, "style")
+    spread = 0.012 * (points["cost"].max() - points.loc[points["cost"] > 0, "cost"].min())
     with plt.rc_context(LOOK):
         figure, panels = _panels(points, height=3.7, sharey=False)
         for axes, (_, part) in panels:
-            for row in rows:
+            for lane, row in enumerate(rows):
                 for position, style in enumerate(styles):
                     seeds = part[(part["row"] == row) & (part["style"] == style)].dropna(subset=["cost", "value"])
                     if seeds.empty:
@@ -114,9 +118,11 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
                         axes.axhline(summary.mean, color=colour[row], lw=1.1, ls=(0, (4, 3)), zorder=1)
                         continue
                     face = colour[row] if position == 0 else CARD
-                    axes.scatter(seeds["cost"], seeds["value"], s=7, color=colour[row], alpha=0.35, lw=0, zorder=2)
+                    aside = 0.0 if position == 0 or pandas.isna(spread) else spread * (lane - (len(rows) - 1) / 2)
+                    at = seeds["cost"] + aside
+                    axes.scatter(at, seeds["value"], s=7, color=colour[row], alpha=0.35, lw=0, zorder=2)
                     axes.errorbar(
-                        cost,
+                        cost + aside,
                         summary.mean,
                         yerr=summary.half,
                         marker=MARKERS[position],
@@ -185,9 +191,7 @@ def _panels(points: pandas.DataFrame, height: float, **sharing: bool):
     """A figure with one axes per panel, titled, and those axes with their part of the table."""
     names = _order(points, "panel")
     width = 4.2 + 3.4 * len(names) if len(names) > 1 else 6.8
-    figure, grid = plt.subplots(
-        1, len(names), figsize=(width, height), squeeze=False, layout="constrained", **sharing
-    )
+    figure, grid = plt.subplots(1, len(names), figsize=(width, height), squeeze=False, layout="constrained", **sharing)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, loc="left")
     parts = [(name, points[points["panel"] == name]) for name in names]
@@ -214,7 +218,9 @@ def _rows(axes, rows: list[str]) -> None:
 
 def _legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
     marks = [
-        Line2D([], [], ls="", marker=MARKERS[position], ms=5.5, color=INK, mfc=INK if position == 0 else CARD, label=style)
+        Line2D(
+            [], [], ls="", marker=MARKERS[position], ms=5.5, color=INK, mfc=INK if position == 0 else CARD, label=style
+        )
         for position, style in enumerate(styles)
         if len(styles) > 1
     ]

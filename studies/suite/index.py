@@ -41,8 +41,8 @@ def write_index(out: Path) -> Path:
     if not rows and not meaningless:
         page.text("There is no page yet.")
     page.text(
-        "**Stale** means that code which can change the page's numbers is not the code beside it any more (a comment or a "
-        "docstring does not count); the same command runs what is missing and writes the page again."
+        "**Stale** means that code which can change the page's numbers is not the code beside it any more (a "
+        "comment or a docstring does not count); the same command runs what is missing and writes the page again."
     )
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "README.md", page.markdown)

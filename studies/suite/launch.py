@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -172,17 +173,22 @@ def in_process(
     on_end: Callable[[], None],
 ) -> Launched:
     """One run after the other in this process; for debuggers, and for machines that cannot start processes."""
-    result = Launched()
-    for run, spec in missing.items():
+    result, waiting = Launched(), deque(missing)
+    while waiting:
+        run = waiting.popleft()
         runtime = runtime_of(launcher, lambda step, steps, loss, run=run: bar.at(run, step, steps))
-        outcome = perform(run, spec, store, runtime, keep_checkpoints=launcher["keep_checkpoints"])
+        outcome = perform(run, missing[run], store, runtime, keep_checkpoints=launcher["keep_checkpoints"])
         if outcome.ending is Ending.FULL:
             raise StoreFull(outcome.reason)
+        if outcome.ending is Ending.BUSY and store.status(run) is not Status.DONE:
+            waiting.append(run)
+            time.sleep(POLL_SECONDS)
+            continue
         if outcome.ending is Ending.FAILED:
             result.failed[run] = outcome.reason
         elif outcome.ending is Ending.DONE:
             result.done += 1
-        bar.end(run, result.failed.get(run, ""))
+        bar.end(run, outcome.reason)
         on_end()
     return result
 

@@ -78,8 +78,8 @@ class Panels:
         figures.cost_points(self.out / path, once, unit, self.name, colour)
         return Picture(
             path,
-            f"{self.name} against the FLOPs that training took: means with 95 % t intervals, small dots: seeds, dashed: "
-            "no training.",
+            f"{self.name} against the FLOPs that training took: means with 95 % t intervals, small dots: seeds, "
+            "dashed: no training; open marks have equal costs and are spread sideways.",
         )
 
     def differences(self, contrasts: Sequence[Contrast]) -> Picture:

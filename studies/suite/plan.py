@@ -17,7 +17,9 @@ from studies.suite.identity import ENTRY, canonical, code_fingerprint, target_mo
 from studies.suite.store import Status, Store
 from studies.suite.study import RunSpec, Standing, merge
 
-ASSUMED_SPEED = {"cpu": 1.5e10, "cuda": 5e12}  # FLOP/s of one run, said beside every estimate that uses it
+ASSUMED_SPEED = {"cpu": 1.5e10, "cuda": 2e13}  # FLOP/s of one run, said beside every estimate that uses it
+EMBEDDED = ("shapes",)  # generators: a set is its options and its code
+ALIKE = 10  # steps that cost at most so many times more or less tell how fast a run will be
 EVALUATION_SHARE = 0.1  # of the median run's training, for the progress bar
 
 
@@ -61,7 +63,7 @@ class Resolver:
 
     def __init__(self, check: bool):
         self.check = check
-        self.data: dict[str, tuple[str, int]] = {}
+        self.data: dict[str, tuple[str | None, int]] = {}
         self.costs: dict[str, float] = {}
 
     def resolve(self, specs: Iterable[RunSpec]) -> list[Planned]:
@@ -89,19 +91,26 @@ class Resolver:
         complete["training"]["budget"] = budget
         return Planned(replace(spec, config=complete), steps, cost, seconds)
 
-    def open(self, config: Mapping[str, Any], locations: Mapping[str, Any]) -> tuple[str, int]:
-        """Fingerprint and number of training images of the data."""
+    def open(self, config: Mapping[str, Any], locations: Mapping[str, Any]) -> tuple[str | None, int]:
+        """Fingerprint and number of training images of the data.
+
+        Embedded images have no fingerprint: their options, and the generator's code, are in the run's identity anyway,
+        so a plan need not draw them.
+        """
         data = config["data"]
         key = _key(data, locations, config["evaluation"])
         if key not in self.data:
-            source = run.open_data(data, locations)
-            if "train" not in source.splits:
-                raise DataError(f"data '{source.name}' has no split 'train'; it has {', '.join(source.splits)}")
-            if self.check:
-                check_data(run.evaluation_data(source, config), config["evaluation"]["protocols"])
-            found = len(source.splits["train"])
+            embedded = data["name"] in EMBEDDED
+            fingerprint, found = None, data["options"].get("train")
+            if self.check or not embedded:
+                source = run.open_data(data, locations)
+                if "train" not in source.splits:
+                    raise DataError(f"data '{source.name}' has no split 'train'; it has {', '.join(source.splits)}")
+                if self.check:
+                    check_data(run.evaluation_data(source, config), config["evaluation"]["protocols"])
+                fingerprint, found = None if embedded else source.fingerprint, len(source.splits["train"])
             limit = data["train_limit"]
-            self.data[key] = source.fingerprint, found if limit is None else min(found, limit)
+            self.data[key] = fingerprint, found if limit is None else min(found, limit)
         return self.data[key]
 
     def cost(self, config: Mapping[str, Any]) -> float:
@@ -147,15 +156,17 @@ def work(runs: Mapping[str, Planned]) -> dict[str, float]:
 def estimate(runs: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
     """Seconds that the missing runs take, and on what this rests."""
     missing = [item for name, item in runs.items() if store.status(name) is not Status.DONE]
-    records = [record for record in store.finished() if record.get("total_flops")]
+    typical = median([item.flops_per_step for item in missing] or [1.0])
+    alike = (typical / ALIKE, typical * ALIKE)
+    records = [record for record in store.finished() if alike[0] < record["flops_per_step"] < alike[1]]
     speeds = [record["total_flops"] / record["seconds_pretrain"] for record in records if record["seconds_pretrain"]]
     evaluation = median([record["seconds_eval"] for record in records] or [5.0])
     if speeds:
-        speed, basis = median(speeds), f"{len(speeds)} finished runs of this store"
+        speed, basis = median(speeds), f"{len(speeds)} finished runs of such a size in this store"
     else:
         accelerator = missing[0].spec.config["training"]["accelerator"] if missing else "cpu"
         speed = ASSUMED_SPEED[accelerator]
-        basis = f"an assumed {speed / 1e9:,.0f} GFLOP/s a run, since the store has no finished run yet"
+        basis = f"an assumed {speed / 1e9:,.0f} GFLOP/s a run, since the store has no finished run of such a size"
     seconds = sum((item.seconds if item.seconds else item.flops / speed) + evaluation for item in missing)
     return seconds / max(1, min(workers, len(missing))), basis
 

@@ -86,8 +86,8 @@ def opening(page: Page, evidence: Evidence, study: Study, answer: str) -> None:
     about = evidence.about
     if not about["meaningful"]:
         page.text(
-            f"> **This page proves the wiring, nothing else.** It comes from the `{about['tier']}` tier, a few steps of a "
-            "tiny network on a few images. Its numbers mean nothing, and neither does its verdict."
+            f"> **This page proves the wiring, nothing else.** It comes from the `{about['tier']}` tier, a few steps "
+            "of a tiny network on a few images. Its numbers mean nothing, and neither does its verdict."
         )
     page.text(f"> **Question {', '.join(study.question_ids)}.** {study.question}", answer, standing(evidence))
 
@@ -139,8 +139,10 @@ def indicators(
     done = evidence.finished
     present = [metric for metric in metrics if metric in done and done[done["arm"].isin(rows)][metric].notna().any()]
     if not present:
-        page.text("Not measured: no finished run that has these numbers. They take what the data may lack (masks, labels, "
-                  "background classes) or an arm that was left out.")  # fmt: skip
+        page.text(
+            "Not measured: no finished run has these numbers. They take what the data may lack (masks, labels, "
+            "classes of the background), or an arm that was left out."
+        )
         return
     page.text(text)
     for condition in found:
@@ -175,7 +177,7 @@ def backbone_line(backbone: Mapping[str, Any], done: pandas.DataFrame) -> str:
     options = {key: value for key, value in backbone.items() if key not in ("name", "channels_last")}
     text = f"`{backbone['name']}`" + (f" ({words(options)})" if options else "")
     size = only(done["parameters_backbone"]) if "parameters_backbone" in done else None
-    return text + (f", {tables.quantity(size)}parameters" if size else "") + "; evaluated: the online backbone"
+    return text + (f", {tables.quantity(size)} parameters" if size else "") + "; evaluated: the online backbone"
 
 
 def data_line(evidence: Evidence) -> str:
@@ -200,7 +202,8 @@ def views_line(views: Mapping[str, Any]) -> str:
     low, high = views["scale"]
     return (
         f"recipe `{views['recipe']}`, two global views of {views['size']} px that cover {low:g} to {high:g} of the "
-        "image's area; arms of one seed see the same images in the same order, and the same crop where they share a view"
+        "image's area; arms of one seed see the same images in the same order, and the same crop where they share a "
+        "view"
     )
 
 
@@ -223,9 +226,13 @@ def schedule_line(base: Mapping[str, Any]) -> str:
 def seeds_line(evidence: Evidence) -> str:
     """Which seeds, and what is random in a seed."""
     seeds = evidence.about["seeds"]
-    text = f"{len(seeds)} ({', '.join(map(str, seeds))}); a seed draws the initial weights, the order of the images, the "
+    text = (
+        f"{len(seeds)} ({', '.join(map(str, seeds))}); a seed draws the initial weights, the order of the images, the "
+    )
     text += "crops, and the part that the probe holds out"
-    return text + "; intervals are two-sided 95 % Student-t over seeds, of paired differences where two arms are compared"
+    return (
+        text + "; intervals are two-sided 95 % Student-t over seeds, of paired differences where two arms are compared"
+    )
 
 
 def evaluation_line(base: Mapping[str, Any], done: pandas.DataFrame) -> str:
@@ -234,8 +241,8 @@ def evaluation_line(base: Mapping[str, Any], done: pandas.DataFrame) -> str:
     text = f"protocols {', '.join(base['evaluation']['protocols'])}"
     text += f", version {version}" if version is not None else ""
     return (
-        f"{text}; whole images at {base['evaluation']['size']} px; the last step is evaluated, nothing is chosen on test "
-        "images"
+        f"{text}; whole images at {base['evaluation']['size']} px; the last step is evaluated, nothing is chosen on "
+        "test images"
     )
 
 
@@ -266,14 +273,16 @@ def cost(page: Page, evidence: Evidence, labels: Mapping[str, str], **conditions
                 row[name] = notes.dash("not trained" if not done.empty and not trained else "no finished run")
             else:
                 mean = values.mean()
-                row[name] = f"{mean:,.0f}" if column in ("images_per_second", "seconds_pretrain") else tables.quantity(mean)
+                row[name] = (
+                    f"{mean:,.0f}" if column in ("images_per_second", "seconds_pretrain") else tables.quantity(mean)
+                )
         rows.append(row)
     page.table(Table(pandas.DataFrame(rows), notes.lines))
     page.text(
-        "FLOPs count 2 per multiply-add, forward and backward pass of one training step, the momentum branch included; "
-        "normalisation, activations, the optimiser and the augmentation count 0. Images are source images, whatever the "
-        "number of views. Speed and time are means over seeds, measured while other runs shared the machine: they "
-        "compare arms of this page, not machines."
+        "FLOPs count 2 per multiply-add, forward and backward pass of one training step, the momentum branch "
+        "included; normalisation, activations, the optimiser and the augmentation count 0. Images are source "
+        "images, whatever the number of views. Speed and time are means over seeds, measured while other runs "
+        "shared the machine: they compare arms of this page, not machines."
     )
 
 
@@ -306,7 +315,9 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     git = environment.get("git") or {}
     dirty = {True: " with uncommitted changes", False: "", None: ""}[git.get("dirty")]
     commit = f"commit `{git['commit'][:12]}`{dirty}" if git.get("commit") else "no git checkout"
-    libraries = ", ".join(f"{name} {version}" for name, version in (environment.get("libraries") or {}).items() if version)
+    libraries = ", ".join(
+        f"{name} {version}" for name, version in (environment.get("libraries") or {}).items() if version
+    )
     parts = [
         environment.get("cpu"),
         f"{environment['cores']} cores" if environment.get("cores") else None,
@@ -345,16 +356,18 @@ def _plain(value: Any) -> str:
 
 def words(options: Mapping[str, Any]) -> str:
     """Options as a reader writes them: "classes 10, scale 0.35 to 0.75"."""
-    return ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in options.items())
+    return ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in options.items() if value is not None)
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return method_line(value)
     if isinstance(value, list | tuple):
         return " / ".join(_word(item) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return "(" + words({key: item for key, item in value.items() if item is not None}) + ")"
+        return f"({words(value)})"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

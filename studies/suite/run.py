@@ -35,6 +35,7 @@ from scd.training.loop import TrainingSummary, pretrain
 from studies.suite.study import RunSpec
 
 Progress = Callable[[int, int, float], None]
+LOG_EVERY = 10  # steps per line of progress.jsonl; the record's losses are means over so many steps
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ class Runtime:
         nodes: machines, with ``training.devices`` GPUs in all.
         loader_workers: decoding processes, for streamed data.
         checkpoint_seconds: time between checkpoints.
-        log_every: steps per line of progress.jsonl.
         progress: told (step, steps, loss) now and then.
     """
 
@@ -54,7 +54,6 @@ class Runtime:
     nodes: int = 1
     loader_workers: int = 4
     checkpoint_seconds: float = 60.0
-    log_every: int = 10
     progress: Progress | None = None
 
 
@@ -148,7 +147,7 @@ def train(
         seed=seed,
         fabric=fabric,
         run_dir=run_dir,
-        log_every=runtime.log_every,
+        log_every=LOG_EVERY,
         checkpoint_seconds=runtime.checkpoint_seconds,
         progress=runtime.progress or (lambda step, steps, loss: None),
     )

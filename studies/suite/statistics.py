@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
+import numpy
 import pandas
-from scipy import stats
+from scipy import special, stats
 
 MOST_SEEDS = 100_000
 
@@ -53,20 +54,23 @@ class PairedResult:
         """One-sided t bound of the mean, "lower" or "upper", with error ``alpha``; None where the spread is unknown."""
         if not self.sd:
             return None
-        half = stats.t.isf(alpha, self.n - 1) * self.sd / sqrt(self.n)
+        half = quantile(alpha, self.n - 1) * self.sd / sqrt(self.n)
         return self.mean - half if side == "lower" else self.mean + half
+
+
+def quantile(alpha: float, df: int) -> float:
+    """The value that Student's t with ``df`` degrees of freedom exceeds with probability ``alpha``."""
+    return -float(special.stdtrit(df, alpha))
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """Mean over seeds with the half width of its t interval; missing values (None, NaN) do not count."""
-    kept = pandas.Series(list(values), dtype=float).dropna()
+    kept = numpy.array([value for value in values if not pandas.isna(value)], dtype=float)
     n = len(kept)
-    if n == 0:
-        return Estimate(0, None, None, None)
-    if n == 1:
-        return Estimate(1, float(kept.iloc[0]), None, None)
+    if n < 2:
+        return Estimate(n, float(kept[0]) if n else None, None, None)
     sd = float(kept.std(ddof=1))
-    return Estimate(n, float(kept.mean()), sd, float(stats.t.isf((1 - confidence) / 2, n - 1) * sd / sqrt(n)))
+    return Estimate(n, float(kept.mean()), sd, float(quantile((1 - confidence) / 2, n - 1) * sd / sqrt(n)))
 
 
 def select(records: pandas.DataFrame, **conditions: object) -> pandas.DataFrame:
@@ -75,26 +79,30 @@ def select(records: pandas.DataFrame, **conditions: object) -> pandas.DataFrame:
     Raises:
         KeyError: a condition names a label that the records do not have.
     """
+    chosen = numpy.ones(len(records), dtype=bool)
     for name, value in conditions.items():
         if name not in records.columns:
             raise KeyError(f"the records have no label '{name}'; columns: {', '.join(map(str, records.columns))}")
-        records = records[records[name] == value]
-    return records
+        chosen &= (records[name] == value).to_numpy(dtype=bool)
+    return records[chosen]
 
 
-def by_seed(records: pandas.DataFrame, metric: str) -> pandas.Series:
+def by_seed(records: pandas.DataFrame, metric: str) -> dict[int, float]:
     """The metric by seed, for the records of one arm in one condition; seeds without it are left out.
 
     Raises:
         ValueError: two records of one seed: the conditions do not single out one arm in one condition.
     """
+    found: dict[int, float] = {}
     if metric not in records.columns:
-        return pandas.Series(dtype=float)
-    series = records.set_index("seed")[metric].dropna().astype(float)
-    if series.index.has_duplicates:
-        repeated = sorted(set(series.index[series.index.duplicated()]))
-        raise ValueError(f"more than one record of {metric} for seed {repeated[0]}: name the conditions that differ")
-    return series.sort_index()
+        return found
+    for seed, value in zip(records["seed"].tolist(), records[metric].tolist(), strict=True):
+        if pandas.isna(value):
+            continue
+        if seed in found:
+            raise ValueError(f"more than one record of {metric} for seed {seed}: name the conditions that differ")
+        found[seed] = float(value)
+    return found
 
 
 def paired(
@@ -110,10 +118,11 @@ def paired(
     Args:
         records: one row per run, with columns arm, seed, the labels in ``conditions`` and the metric.
     """
-    chosen = select(records, **conditions)
+    needed = [name for name in ("arm", "seed", metric, *conditions) if name in records.columns]
+    chosen = select(records[needed], **conditions)
     first, second = (by_seed(select(chosen, arm=name), metric) for name in (treatment, control))
-    difference = (first - second).dropna().sort_index()
-    return difference_of(difference.index, difference, confidence)
+    common = sorted(set(first) & set(second))
+    return difference_of(common, [first[seed] - second[seed] for seed in common], confidence)
 
 
 def difference_of(seeds: Sequence[int], differences: Sequence[float], confidence: float = 0.95) -> PairedResult:
@@ -130,7 +139,7 @@ def difference_of(seeds: Sequence[int], differences: Sequence[float], confidence
         sd=summary.sd,
         ci_low=summary.mean - summary.half,
         ci_high=summary.mean + summary.half,
-        p=float(2 * stats.t.sf(abs(statistic), summary.n - 1)),
+        p=float(2 * special.stdtr(summary.n - 1, -abs(statistic))),
         dz=summary.mean / summary.sd,
         seeds=seeds,
         differences=values,
@@ -158,7 +167,7 @@ def t_power(n: int, sd: float, effect: float, alpha: float = 0.05, paired: bool 
         sd: of the paired differences, or, with ``paired=False``, of each arm over its seeds.
     """
     df, scale = (n - 1, sqrt(n)) if paired else (2 * n - 2, sqrt(n / 2))
-    critical, ncp = stats.t.isf(alpha / 2, df), abs(effect) / sd * scale
+    critical, ncp = quantile(alpha / 2, df), abs(effect) / sd * scale
     return float(stats.nct.sf(critical, df, ncp) + stats.nct.cdf(-critical, df, ncp))
 
 
@@ -174,16 +183,23 @@ def seeds_needed(
     return _fewest(lambda n: t_power(n, sd, effect, alpha, paired) >= power)
 
 
-def seeds_to_narrow(sd: float | None, width: float, alpha_low: float = 0.025, alpha_high: float = 0.025) -> int | None:
-    """The fewest seeds for which lower and upper t bound lie less than ``width`` apart, if the spread stays ``sd``."""
-    if not sd or not isfinite(sd) or width <= 0:
+def seeds_until(
+    enough: Callable[[float, float], bool], mean: float | None, sd: float | None, alphas: tuple[float, float]
+) -> int | None:
+    """The fewest seeds whose one-sided t bounds satisfy ``enough(lower, upper)``, if mean and spread stay as they are.
+
+    Args:
+        enough: stays true once it is, as the bounds close in on the mean.
+        alphas: one-sided errors of the lower and the upper bound.
+    """
+    if not sd or not isfinite(sd):
         return None
 
-    def narrow(n: int) -> bool:
-        quantiles = stats.t.isf(alpha_low, n - 1) + stats.t.isf(alpha_high, n - 1)
-        return quantiles * sd / sqrt(n) < width
+    def reached(n: int) -> bool:
+        lower, upper = (quantile(alpha, n - 1) * sd / sqrt(n) for alpha in alphas)
+        return enough(mean - lower, mean + upper)
 
-    return _fewest(narrow)
+    return _fewest(reached)
 
 
 def _fewest(enough: Callable[[int], bool]) -> int | None:

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from scd.errors import UsageError
 
 log = logging.getLogger(__name__)
+CLAIM_SECONDS = 1.0  # a question for a run's status holds its lock for a moment, an execution for long
 
 
 class Status(StrEnum):
@@ -96,9 +97,9 @@ class Store:
     @contextmanager
     def claim(self, run: str) -> Iterator[Path | None]:
         """Hold the run: its folder, ready to be (re)started, or None if it is finished or another process holds it."""
-        lock = FileLock(self._lock_path(run), timeout=0)
+        lock = FileLock(self._lock_path(run))
         try:
-            lock.acquire()
+            lock.acquire(timeout=CLAIM_SECONDS, poll_interval=0.01)
         except Timeout:
             yield None
             return

@@ -18,6 +18,7 @@ from studies.suite.verdict import Verdict
 
 NONE = "–"
 MINUS = "−"
+OUTCOMES = {"hold": "holds", "fail": "fails", "open": "open"}
 SHARES = ("share in [0, 1]", "difference of shares")
 ABSENT = {
     "saliency": "no saliency map in this arm, or no masks in the test images",
@@ -131,7 +132,9 @@ def amount(metric: str, result: PairedResult) -> str:
         return "not measured yet"
     unit = unit_of_difference(metric)
     pairs = "1 pair" if result.n == 1 else f"{result.n} pairs"
-    return " ".join(filter(None, [number(metric, result.mean, True), unit, interval(metric, result)])) + f", n = {pairs}"
+    return (
+        " ".join(filter(None, [number(metric, result.mean, True), unit, interval(metric, result)])) + f", n = {pairs}"
+    )
 
 
 def p_value(p: float) -> str:
@@ -203,7 +206,12 @@ def _cell(metric: str, done: pandas.DataFrame, evidence: Evidence, notes: Notes)
 
 
 def _multiple(
-    column: str, done: pandas.DataFrame, others: pandas.DataFrame, reference: str, labels: Mapping[str, str], notes: Notes
+    column: str,
+    done: pandas.DataFrame,
+    others: pandas.DataFrame,
+    reference: str,
+    labels: Mapping[str, str],
+    notes: Notes,
 ) -> str:
     if done.empty:
         return notes.dash("no finished run")
@@ -232,7 +240,7 @@ def contrast_table(
     adjusted = holm([result.p for result in results])
     for contrast, result, p_holm in zip(contrasts, results, adjusted, strict=True):
         metric = contrast.metric
-        row: dict[str, str] = {"treatment − control": name[contrast.name], "setting": setting[contrast.name]}
+        row: dict[str, str] = {"treatment vs. control": name[contrast.name], "setting": setting[contrast.name]}
         row["pairs"] = str(result.n)
         if result.n == 0:
             row["difference"] = notes.dash("no seed has finished in both arms")
@@ -258,29 +266,53 @@ def measure(evidence: Evidence, contrast: Contrast) -> PairedResult:
 
 
 def verdict_table(verdicts: Mapping[str, Verdict], name: Mapping[str, str]) -> Table:
-    """One row per setting: what the rule says there, how many contrasts hold, fail and are open, and the lowest one.
+    """One row per part of a claim: what the rule says of it, how many contrasts hold, fail, are open, and the lowest.
 
     Args:
-        verdicts: the setting in words -> its verdict.
+        verdicts: the part in words -> its verdict.
         name: contrast's name -> what is compared.
     """
     notes, rows = Notes(), []
-    for setting, verdict in verdicts.items():
+    for where, verdict in verdicts.items():
         measured = [part for part in verdict.parts if part.result.n]
-        row = {"setting": setting, "outcome": verdict.outcome}
-        row["contrasts that hold / fail / are open"] = " / ".join(
-            str(len(verdict.with_outcome(outcome))) for outcome in ("holds", "fails", "open")
-        )
+        row = {"condition": where, "outcome": verdict.outcome}
+        row |= {outcome: str(len(verdict.having(word))) for outcome, word in OUTCOMES.items()}
         if measured:
             lowest = min(measured, key=lambda part: part.result.mean)
             row["lowest contrast"] = f"{name[lowest.contrast.name]}: {amount(lowest.contrast.metric, lowest.result)}"
         else:
             row["lowest contrast"] = notes.dash("no pair of seeds")
-        if verdict.seeds is not None:
-            row["seeds that would decide"] = str(verdict.seeds)
-        else:
-            decided = verdict.outcome != "undecided"
-            row["seeds that would decide"] = notes.dash("decided" if decided else "no spread known yet")
+        why = "decided" if verdict.outcome != "undecided" else "a contrast has no two pairs that differ"
+        row["seeds that would decide"] = str(verdict.seeds) if verdict.seeds else notes.dash(why)
+        rows.append(row)
+    return Table(pandas.DataFrame(rows), notes.lines)
+
+
+def gain_table(
+    evidence: Evidence,
+    labels: Mapping[str, str],
+    metric: str,
+    reference: str,
+    conditions: Mapping[str, Mapping[str, Any]],
+) -> Table:
+    """One row per arm, one column per condition: the paired difference from a reference arm, with its interval.
+
+    Args:
+        conditions: the condition in words -> its labels.
+    """
+    notes, rows = Notes(), []
+    for arm, label in labels.items():
+        if arm == reference:
+            continue
+        row = {f"difference from {labels.get(reference, reference)}": label}
+        for words, condition in conditions.items():
+            result = paired(evidence.finished, arm, reference, metric, **condition)
+            if result.n == 0:
+                row[words] = notes.dash("no seed has finished in both arms")
+                continue
+            text = f"{number(metric, result.mean, signed=True)} {interval(metric, result)}"
+            planned = select(evidence.runs, arm=arm, **condition)["seed"].nunique()
+            row[words] = text if result.n == planned else f"{text} (n={result.n})"
         rows.append(row)
     return Table(pandas.DataFrame(rows), notes.lines)
 

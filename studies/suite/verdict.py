@@ -13,12 +13,12 @@ undecided otherwise. "Every contrast holds" is an intersection-union test (Berge
 error stays 0.025 without a correction. "At least one fails" picks the best of k tests and therefore divides by k.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas
 
-from studies.suite.statistics import PairedResult, paired, seeds_needed, seeds_to_narrow
+from studies.suite.statistics import PairedResult, paired, seeds_until
 from studies.suite.study import Contrast
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -29,36 +29,54 @@ ALPHA = 0.025  # one-sided, each way
 class Part:
     """One contrast of a claim: its paired result, its upper bound at error 0.025 / k, and what the rule says of it.
 
-    ``outcome`` is "holds", "fails" or "open"; ``narrow`` is the number of seeds that would close it whatever the mean,
-    ``powered`` the number that finds a true difference of SESOI with 80 % power, both if the spread stays.
+    ``outcome`` is "holds", "fails" or "open". If mean and spread stay as they are, it ``holds_at`` and ``fails_at`` so
+    many seeds; None: never, or there is no spread to tell from.
     """
 
     contrast: Contrast
     result: PairedResult
     upper: float | None
     outcome: str
-    narrow: int | None
-    powered: int | None
+    holds_at: int | None
+    fails_at: int | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rule says of a claim. ``seeds``: how many would decide it (None: decided, or no spread is known yet)."""
+    """What the rule says of a claim, from its parts."""
 
     claim: str
-    outcome: str
     parts: tuple[Part, ...]
-    seeds: int | None
 
-    def with_outcome(self, outcome: str) -> tuple[Part, ...]:
+    @property
+    def outcome(self) -> str:
+        """ "supported", "contradicted" or "undecided"."""
+        outcomes = {part.outcome for part in self.parts}
+        if "fails" in outcomes:
+            return CONTRADICTED
+        return SUPPORTED if outcomes == {"holds"} else UNDECIDED
+
+    @property
+    def seeds(self) -> int | None:
+        """With how many seeds the claim would be decided, if means and spreads stay as they are.
+
+        The number at which the first contrast fails, or at which all hold. None: it is decided, or a contrast has no
+        spread yet.
+        """
+        if self.outcome != UNDECIDED or any(not part.result.sd for part in self.parts):
+            return None
+        failing = [part.fails_at for part in self.parts if part.fails_at is not None]
+        holding = [part.holds_at for part in self.parts]
+        routes = failing + ([max(holding)] if None not in holding else [])
+        return min(routes, default=None)
+
+    def having(self, outcome: str) -> tuple[Part, ...]:
         """The contrasts that hold, fail or are open."""
         return tuple(part for part in self.parts if part.outcome == outcome)
 
-    @property
-    def n(self) -> tuple[int, int]:
-        """Fewest and most pairs among the contrasts."""
-        counts = [part.result.n for part in self.parts]
-        return min(counts), max(counts)
+    def within(self, conditions: Mapping[str, object]) -> "Verdict":
+        """The verdict on the part of the claim in these conditions, by the same bounds, corrected by all k."""
+        return Verdict(self.claim, tuple(part for part in self.parts if part.contrast.conditions == conditions))
 
 
 def family(contrasts: Sequence[Contrast], primary: str) -> tuple[Contrast, ...]:
@@ -84,45 +102,38 @@ def judge(records: pandas.DataFrame, contrasts: Sequence[Contrast]) -> Verdict:
     claims = {contrast.claim for contrast in contrasts}
     if len(claims) != 1:
         raise ValueError(f"one claim is judged at a time, got {len(claims)}")
-    parts = tuple(_part(records, contrast, ALPHA / len(contrasts)) for contrast in contrasts)
-    outcomes = {part.outcome for part in parts}
-    if "fails" in outcomes:
-        outcome = CONTRADICTED
-    else:
-        outcome = SUPPORTED if outcomes == {"holds"} else UNDECIDED
-    return Verdict(claims.pop(), outcome, parts, _deciding(parts) if outcome == UNDECIDED else None)
+    return Verdict(claims.pop(), tuple(_part(records, contrast, ALPHA / len(contrasts)) for contrast in contrasts))
 
 
 def _part(records: pandas.DataFrame, contrast: Contrast, alpha_high: float) -> Part:
-    conditions = contrast.conditions
-    result = paired(records, contrast.treatment, contrast.control, contrast.metric, **conditions)
+    sesoi = contrast.sesoi
+    result = paired(records, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
     upper = result.bound("upper", alpha_high)
     outcome = "open"
-    if upper is not None and upper < contrast.sesoi:
+    if upper is not None and upper < sesoi:
         outcome = "fails"
     elif result.ci_low is not None and result.ci_low > 0:
         outcome = "holds"
-    narrow = seeds_to_narrow(result.sd, contrast.sesoi, ALPHA, alpha_high)
-    return Part(contrast, result, upper, outcome, narrow, seeds_needed(result.sd, contrast.sesoi))
-
-
-def _deciding(parts: Sequence[Part]) -> int | None:
-    """Seeds after which every open contrast is closed, if spreads stay; None while one of them has no spread."""
-    needs = [part.narrow for part in parts if part.outcome == "open"]
-    return None if None in needs else max(needs)
+    if outcome != "open":
+        reached = {"holds": (result.n, None), "fails": (None, result.n)}[outcome]
+        return Part(contrast, result, upper, outcome, *reached)
+    alphas = (ALPHA, alpha_high)
+    holds_at = seeds_until(lambda low, high: low > 0, result.mean, result.sd, alphas)
+    fails_at = seeds_until(lambda low, high: high < sesoi, result.mean, result.sd, alphas)
+    return Part(contrast, result, upper, outcome, holds_at, fails_at)
 
 
 def rule(k: int, sesoi: str) -> str:
     """The rule as the page prints it, for k contrasts and a SESOI written with its unit."""
     return (
-        f"The claim is made of {k} contrasts, each a paired difference over seeds (treatment - control), and says that "
-        "every one of them is above 0. A contrast **holds** when its two-sided 95 % Student-t interval lies above 0. It "
-        f"**fails** when its upper one-sided bound at error 0.025 / {k} lies below {sesoi}, the smallest difference of "
-        "interest declared before the runs. The claim is **contradicted** when at least one contrast fails, "
-        "**supported** when all hold and none fails, **undecided** otherwise. \"All hold\" needs no correction for "
-        f"multiple tests (intersection-union); \"at least one fails\" is corrected by the {k}. \"Seeds that would "
-        "decide\" is the number of pairs at which every open contrast must hold or fail whatever its mean, if its "
-        "spread stays as observed."
+        f"The claim is made of {k} contrasts, each a paired difference over seeds (treatment minus control), and says "
+        "that every one of them is above 0. A contrast **holds** when its two-sided 95 % Student-t interval lies above "
+        f"0. It **fails** when its upper one-sided bound at error 0.025 / {k} lies below {sesoi}, the smallest "
+        "difference of interest declared before the runs. The claim is **contradicted** when at least one contrast "
+        "fails, **supported** when all hold and none fails, **undecided** otherwise. That all hold needs no correction "
+        f"for multiple tests (intersection-union); that at least one fails is corrected by the {k}. The seeds that "
+        "would decide are the pairs at which the first contrast fails, or all hold, if means and spreads stay as "
+        "observed; they are an extrapolation from few seeds."
     )
 
 
@@ -130,36 +141,34 @@ def sentence(verdict: Verdict, amount: Callable[[PairedResult], str], name: Call
     """The answer in one sentence, from the numbers alone.
 
     Args:
-        amount: writes a difference with its interval and n ("+1.2 points [0.4, 2.0], n = 5").
-        name: writes what a contrast compares, with its conditions ("SCD - MoCo at equal epochs, ρ = 0.8").
+        amount: writes a difference with its interval and n ("+1.20 points [+0.40, +2.00], n = 5 pairs").
+        name: writes what a contrast compares and where ("SCD vs. MoCo at equal epochs, ρ = 0.8").
     """
     parts, k = verdict.parts, len(verdict.parts)
-    missing = [part for part in parts if part.result.n == 0]
     if verdict.outcome == CONTRADICTED:
-        worst = min(verdict.with_outcome("fails"), key=lambda part: part.upper - part.contrast.sesoi)
-        rest = len(verdict.with_outcome("fails")) - 1
-        also = f"; so do {rest} more of the {k} contrasts" if rest else f"; {k - 1} other contrasts do not fail"
-        also = also if k > 1 else ""
+        worst = min(verdict.having("fails"), key=lambda part: part.upper - part.contrast.sesoi)
+        more = f" ({len(verdict.having('fails'))} of {k} contrasts fail)" if k > 1 else ""
         return (
-            f"**Contradicted.** {verdict.claim}: no, {name(worst.contrast)} is {amount(worst.result)}, which excludes "
-            f"the smallest difference of interest{also}."
+            f"**Contradicted:** it does not hold that {verdict.claim}; {name(worst.contrast)}: "
+            f"{amount(worst.result)}, which excludes the smallest difference of interest{more}."
         )
     if verdict.outcome == SUPPORTED:
         closest = min(parts, key=lambda part: part.result.ci_low)
-        every = f"all {k} contrasts are above 0; the closest, " if k > 1 else ""
-        return f"**Supported.** {verdict.claim}: yes, {every}{name(closest.contrast)}, is {amount(closest.result)}."
-    if len(missing) == k:
-        return f"**Undecided.** {verdict.claim}: no pair of seeds has finished yet."
-    seen = [part for part in parts if part.outcome == "open" and part.result.n]
-    weakest = min(seen or parts, key=lambda part: part.result.mean)
-    holds = len(verdict.with_outcome("holds"))
-    count = f"{holds} of {k} contrasts are above 0, {k - holds} are open" if k > 1 else "the contrast is open"
-    absent = f", {len(missing)} of them without a pair of seeds" if missing else ""
+        every = f"all {k} contrasts are above 0, the closest being " if k > 1 else ""
+        return f"**Supported:** {verdict.claim}; {every}{name(closest.contrast)}: {amount(closest.result)}."
+    seen = [part for part in verdict.having("open") if part.result.n]
+    if not seen:
+        return f"**Undecided** whether {verdict.claim}: no contrast has a pair of seeds yet."
+    lowest = min(seen, key=lambda part: part.result.mean)
+    absent = sum(part.result.n == 0 for part in parts)
+    count = (
+        f"{len(verdict.having('holds'))} of {k} contrasts are above 0, none fails" if k > 1 else "the contrast is open"
+    )
+    count += f", {absent} have no pair of seeds" if absent else ""
+    decide = "no number of seeds can be given before every contrast has two pairs that differ"
     if verdict.seeds is not None:
-        decide = f"{verdict.seeds} paired seeds would decide"
-    else:
-        decide = "no number of seeds that would decide can be given before each contrast has two pairs that differ"
+        decide = f"about {verdict.seeds} paired seeds would decide, if means and spreads stay as they are"
     return (
-        f"**Undecided.** {verdict.claim}: {count}{absent}; the lowest open one, {name(weakest.contrast)}, is "
-        f"{amount(weakest.result)}; {decide}."
+        f"**Undecided** whether {verdict.claim}: {count}; the lowest open one is {name(lowest.contrast)}: "
+        f"{amount(lowest.result)}; {decide}."
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.byol import BYOL
+from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from scd.data.views import View
 from scd.method import SCD
@@ -26,22 +27,22 @@ moco = partial(MoCo, dim=16, queue_size=64, momentum=0.9, bn_groups=2)
 byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)
 
 METHODS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "moco": lambda backbone: moco(backbone),
+    "moco": lambda backbone: moco(backbone, bn_groups=1),
     "moco_symmetric": lambda backbone: moco(backbone, symmetric=True),
-    "moco_one_bn_group": lambda backbone: moco(backbone, bn_groups=1),
     "byol": lambda backbone: byol(backbone),
-    "byol_one_direction": lambda backbone: byol(backbone, symmetric=False),
     "scd_moco": lambda backbone: SCD(moco(backbone)),
     "scd_moco_symmetric": lambda backbone: SCD(moco(backbone, symmetric=True), partial(SaliencyMLP, depth=3)),
     "scd_byol": lambda backbone: SCD(byol(backbone), anchors="both"),
     "scd_byol_online_positive": lambda backbone: SCD(byol(backbone), positive_branch="online", triplet_views="all"),
     "constant_map_moco": lambda backbone: SCD(moco(backbone), ConstantMap()),
+    "lewel_moco": lambda backbone: LEWEL(moco(backbone)),
+    "lewel_byol": lambda backbone: LEWEL(byol(backbone)),
 }
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return METHODS[name](build_backbone("resnet_tiny", widths=(8, 12, 16), channels_last=True)).train()
+    return METHODS[name](build_backbone("resnet_tiny", widths=(8, 16), strides=(1, 2), channels_last=True)).train()
 
 
 def view(name: str, images: Tensor, role: str = "global") -> View:
@@ -117,7 +118,7 @@ def test_the_loss_falls_on_a_fixed_batch(name):
     method, views = build(name), batch(0)
     optimizer = sgd(method)
     losses = []
-    for _ in range(12):  # optimiser only: a queue that takes this very batch in would rightly make the task harder
+    for _ in range(8):  # optimiser only: a queue that takes this very batch in would rightly make the task harder
         optimizer.zero_grad()
         loss = loss_of(method, views)
         loss.backward()
@@ -184,11 +185,10 @@ def test_no_query_meets_its_own_key_among_the_negatives(name):
 
 
 @every_method
-@pytest.mark.parametrize("copies", [1, 3])
-def test_the_loss_does_not_depend_on_the_number_of_identical_crops(name, copies):
+def test_the_loss_does_not_depend_on_the_number_of_identical_crops(name):
     images = batch(0)["v1"].images
     two = {"v1": view("v1", images), "v2": view("v2", images)}
-    more = {**two, **{f"same{i}": view(f"same{i}", images, "extra") for i in range(copies)}}
+    more = {**two, **{f"same{i}": view(f"same{i}", images, "extra") for i in range(3)}}
     torch.testing.assert_close(loss_of(build(name), more), loss_of(build(name), two), rtol=1e-5, atol=1e-5)
 
 

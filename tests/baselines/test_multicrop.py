@@ -73,6 +73,7 @@ def test_sizes_and_scales_follow_the_global_views():
     assert extra_views("local", 224) == {"kind": "local", "count": 2, "size": 96, "scale": [0.05, 0.2]}
     assert extra_views("random", 224, (0.08, 1.0)) == {"kind": "random", "count": 2, "size": 224, "scale": [0.08, 1.0]}
     assert extra_views("same_rectangle", 64)["size"] == 64
+    assert extra_views("local", 32, count=4) == {"kind": "local", "count": 4, "size": 16, "scale": [0.05, 0.2]}
 
 
 def test_an_unknown_control_names_the_valid_ones():
@@ -150,10 +151,10 @@ def test_cost_in_image_forwards():
     local = image_forwards("local", 224, symmetric=True)
     assert (local.online, local.target) == (4, 2)
     assert local.full_size == pytest.approx(4 + 2 * (96 / 224) ** 2)
+    assert image_forwards("local", 32, symmetric=False, count=4).full_size == 2 + 1  # four views of half the side
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name, symmetric", [("same_rectangle", False), ("local", False), ("random", True)])
 def test_counted_operations_of_an_extra_view_are_the_closed_form(name, symmetric):
     method = moco(symmetric)
     none, one, two = (

@@ -4,7 +4,6 @@ import os
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
@@ -14,17 +13,12 @@ from scd.data.images import ImageSet
 from scd.data.loader import Batch, MemoryBatches
 from scd.data.recipes import build_recipe
 from scd.data.views import View, ViewMaker
-from scd.nn.backbone import build_backbone
 from scd.training.loop import pretrain
+from studies.suite.run import build_method
 
 STEPS = 40
 ROUNDS = 5
 WORKERS = (0, 1, 2)  # of lightly's DataLoader; the best counts
-
-
-def build_method(tier: dict) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return instantiate(tier["method"], backbone=build_backbone(**tier["backbone"]))
 
 
 def train(tier: dict, batches, view_maker, folder=None) -> int:
@@ -80,13 +74,14 @@ class LoadedBatches:
         step = start_step
         while step < stop_step:
             for images in self.loader:
-                yield Batch(images=images, masks=None, labels=None, indices=torch.arange(len(images)))
+                rows = slice(0, len(images))
+                yield Batch(images, None, None, torch.arange(len(images)), rows, len(images))
                 step += 1
                 if step == stop_step:
                     return
 
 
-def as_views(images: Tensor, step: int, masks: Tensor | None = None) -> dict[str, View]:
+def as_views(images: Tensor, step: int, **_: object) -> dict[str, View]:
     """Views that a DataLoader made: (B, 2, 3, s, s) to v1 and v2."""
     return two_views(images[:, 0].contiguous(), images[:, 1].contiguous())
 
@@ -94,8 +89,7 @@ def as_views(images: Tensor, step: int, masks: Tensor | None = None) -> dict[str
 @pytest.fixture
 def suite(tier, images, tmp_path):
     """The whole loop, with its log and its last checkpoint."""
-    data = ImageSet(images=images, labels=None, masks=None, backgrounds=None, class_names=None)
-    batches = MemoryBatches(data, tier["training"]["batch_size"], seed=0)
+    batches = MemoryBatches(ImageSet(images), tier["training"]["batch_size"], seed=0)
     recipe = build_recipe(tier["views"]["recipe"], tier["views"]["size"], scale=tier["views"]["scale"])
     runs = iter(range(10**6))
     return lambda: train(tier, batches, ViewMaker(recipe, seed=0), tmp_path / str(next(runs)))

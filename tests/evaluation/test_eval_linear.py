@@ -103,6 +103,14 @@ def test_the_choice_is_the_best_held_out_accuracy_and_never_looks_at_the_test_se
     assert result["top1"] > 0.35 > wrong["top1"]
 
 
+def test_the_final_solution_is_the_optimum_of_the_whole_training_set():
+    x, y = features_of(700, 32, 5, 0.3)
+    probe = fit_linear_probe(x, y, seed=0)
+    solution, z = probe.solution, standardise(x, *standardisation(x))
+    size = float(gradient_of(z, y, solution.weight, solution.bias, probe.l2).norm())
+    assert size <= 1e-3 * probe.l2 * float(solution.weight.norm()) * 1.001
+
+
 def test_the_seed_decides_the_held_out_part_and_repeats():
     labels = torch.arange(10).repeat_interleave(torch.tensor([5, 10, 15, 20, 100, 53, 7, 8, 9, 40]))
     part = stratified_part(labels, 0.2, seed=0)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from tiny_training import Batches, free_port, killable, logged, start, state_hash, tiny_method, tiny_run
+from tiny_training import Batches, ddp_worker, free_port, killable, logged, start, state_hash, tiny_method, tiny_run
 
 from scd.errors import UsageError
 from scd.training.checkpoint import list_checkpoints, load_checkpoint
@@ -29,7 +29,7 @@ def live(run_dir, tmp_path, kill=None, **changes):
     answer = tmp_path / "answer.json"
     answer.unlink(missing_ok=True)
     process = start(killable, str(run_dir), kill, str(answer), changes)
-    process.join(60)
+    process.join(300)
     assert process.exitcode is not None, "the process hangs"
     return process.exitcode, json.loads(answer.read_text()) if answer.exists() else None
 
@@ -148,12 +148,10 @@ def test_two_processes_resume_exactly(tmp_path):
 
 def run_pair(answer, norm, run_dir):
     """Both processes' answers after eight steps; their trained weights are equal to the last bit."""
-    from tiny_training import ddp_worker
-
     port = free_port()
     pair = [start(ddp_worker, rank, port, str(answer), norm, run_dir and str(run_dir), 8) for rank in (0, 1)]
     for process in pair:
-        process.join(90)
+        process.join(300)
     assert [process.exitcode for process in pair] == [0, 0]
     answers = [torch.load(f"{answer}.{rank}", weights_only=True) for rank in (0, 1)]
     trained = [name for name in answers[0]["state"] if "running" not in name and name != "queue"]

@@ -29,6 +29,8 @@ class View:
 class Batch:
     images: torch.Tensor
     masks: torch.Tensor
+    rows: slice
+    total: int
 
 
 class Batches:
@@ -40,13 +42,14 @@ class Batches:
 
     def iterate(self, start, stop, rank=0, world=1):
         share = self.total // world
+        rows = slice(rank * share, (rank + 1) * share)
         try:
             for step in range(start, stop):
                 if self.before is not None:
                     self.before(step)
                 images = torch.randint(0, 256, (self.total, 3, 8, 8), generator=generator(self.seed, "images", step))
-                images = images[rank * share : (rank + 1) * share].to(torch.uint8)
-                yield Batch(images, images[:, 0] // 128)
+                images = images[rows].to(torch.uint8)
+                yield Batch(images, images[:, 0] // 128, rows, self.total)
         finally:
             self.closed = True
 
@@ -95,7 +98,7 @@ class Tiny(nn.Module):
         push = (q @ self.queue.to(q).T).square().mean() if self.norm else 0.1 * q.square().mean()
         loss = pull + 0.01 * push
         if self.nan_at is not None:
-            loss = torch.where(self.steps == self.nan_at, loss * float("nan"), loss)
+            loss = loss + torch.where(self.steps == self.nan_at, torch.nan, 0.0)
         return {"loss": loss, "pull": pull.detach()}
 
     def momentum(self, progress):

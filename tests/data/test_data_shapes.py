@@ -1,0 +1,145 @@
+"""The embedded generator: exact masks, balanced classes, known correlation, fixed by version and seed."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from scd.data.crops import RECTANGLE_DRAWS, sample_boxes
+from scd.data.shapes import (
+    CHUNK,
+    EDGES,
+    REACH,
+    VERSION,
+    ShapesOptions,
+    background_names,
+    class_names,
+    factors,
+    ground_factors,
+    render,
+    shapes_options,
+)
+from scd.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return render(ShapesOptions(), "train", 500)
+
+
+def test_images_are_fixed_by_version_and_seed(rendered):
+    """The pixels' hash: a change of the generator must come with a new VERSION and a new hash here."""
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in (rendered.masks, rendered.labels, rendered.backgrounds)))
+    assert (VERSION, digest.hexdigest()[:16]) == ("1", "GOLDEN")
+    np.testing.assert_array_equal(rendered.images[:3].mean(axis=(1, 2, 3)).round(1), "PIXELS")
+    again = render(ShapesOptions(), "train", 260)
+    np.testing.assert_array_equal(again.images, rendered.images[:260])  # nested, whatever the number asked for
+    assert not np.array_equal(render(ShapesOptions(seed=1), "train", 250).labels, rendered.labels[:250])
+    assert not np.array_equal(render(ShapesOptions(), "test", 250).labels, rendered.labels[:250])
+
+
+def test_shapes_and_ranges(rendered):
+    assert rendered.images.shape == (500, 48, 48, 3) and rendered.images.dtype == np.uint8
+    assert rendered.masks.shape == (500, 48, 48) and set(np.unique(rendered.masks)) == {0, 255}
+    assert np.bincount(rendered.labels).tolist() == [50] * 10
+    assert rendered.backgrounds.min() == 0 and rendered.backgrounds.max() == 9
+
+
+def test_masks_are_exact(rendered):
+    """Outside the mask the image is, bit by bit, the background without objects; inside it nearly always differs."""
+    empty = render(ShapesOptions(), "train", 500, with_objects=False)
+    inside = rendered.masks > 0
+    np.testing.assert_array_equal(rendered.images[~inside], empty.images[~inside])
+    assert (rendered.images[inside] != empty.images[inside]).any(axis=1).mean() > 0.99
+    np.testing.assert_array_equal(rendered.masks, empty.masks)
+
+
+def test_object_extent_follows_scale():
+    for low, high in ((0.35, 0.75), (0.2, 0.2), (0.6, 0.6)):
+        masks = render(ShapesOptions(scale=(low, high)), "train", 500).masks > 0
+        diameter = 2 * np.sqrt(masks.mean(axis=(1, 2)) / np.pi)  # of the disc of equal area
+        assert diameter.mean() == pytest.approx((low + high) / 2, abs=0.02)
+        assert diameter.min() > low - 0.06 and diameter.max() < high + 0.06
+
+
+def test_objects_survive_crops():
+    """Nine of ten crops of area 0.2 to 1 show the object, on at least 5 % of their pixels."""
+    masks = render(ShapesOptions(), "train", 500).masks > 0
+    boxes = (
+        (sample_boxes(torch.rand(500, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3)).numpy() * 48).round().astype(int)
+    )
+    share = [mask[y0:y1, x0:x1].mean() for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True)]
+    assert (np.array(share) > 0.05).mean() > 0.9
+
+
+def test_background_correlation():
+    """rho 0: independent; rho 1: always the partner; between: P(partner) = rho + (1 - rho) / classes."""
+    for rho in (0.0, 0.5, 1.0):
+        options = ShapesOptions(rho_train=rho, rho_test=0.0, classes=5, size=16, clutter=0)
+        train, test = (render(options, split, 4000) for split in ("train", "test"))
+        expected = rho + (1 - rho) / 5
+        assert (train.labels == train.backgrounds).mean() == pytest.approx(expected, abs=0.025)
+        assert (test.labels == test.backgrounds).mean() == pytest.approx(0.2, abs=0.025)
+        assert np.bincount(test.backgrounds, minlength=5).min() > 650
+
+
+def test_rho_and_clutter_change_nothing_else():
+    """Arms that differ in one knob share every other pixel: same outlines, same objects."""
+    plain = render(ShapesOptions(clutter=0), "train", CHUNK)
+    cluttered = render(ShapesOptions(clutter=6), "train", CHUNK)
+    correlated = render(ShapesOptions(clutter=0, rho_train=1.0), "train", CHUNK)
+    inside = plain.masks > 0
+    for other in (cluttered, correlated):
+        np.testing.assert_array_equal(plain.masks, other.masks)
+        np.testing.assert_array_equal(plain.labels, other.labels)
+        np.testing.assert_array_equal(plain.images[inside], other.images[inside])
+    changed = (plain.images != cluttered.images).any(axis=3)
+    assert 0.01 < changed.mean() < 0.2
+    assert not np.array_equal(plain.images[~inside], correlated.images[~inside])
+
+
+def test_classes_are_distinct_combinations_of_shared_factors():
+    for classes in (2, 10, 25):
+        table = factors(classes)
+        assert len(np.unique(table[:, :2], axis=0)) == classes  # palette and texture together say the class
+        assert len(np.unique(ground_factors(classes), axis=0)) == classes
+        assert len(set(class_names(classes))) == len(set(background_names(classes))) == classes
+    table = factors(10)
+    assert all((np.bincount(table[:, factor]) == 2).all() for factor in range(3))  # no factor alone does
+    assert (factors(25)[:, 0] != ground_factors(25)[:, 0]).all()
+
+
+def test_outlines_have_equal_area():
+    angles = np.linspace(0, 2 * np.pi, 7200, endpoint=False)
+    for edge, reach in zip(EDGES, REACH, strict=True):
+        radius = edge(angles) * reach
+        assert np.pi * np.mean(radius**2) == pytest.approx(np.pi, rel=1e-3)
+        assert edge(angles).max() == pytest.approx(1.0, abs=0.02)
+
+
+def test_colour_statistics_are_ambiguous():
+    """The mean colour of an image says little about its class: nearest class mean stays below three times chance."""
+    train, test = (render(ShapesOptions(), split, 1000) for split in ("train", "test"))
+    x, y = (part.images.reshape(1000, -1, 3).mean(axis=1) for part in (train, test))
+    means = np.stack([x[train.labels == k].mean(axis=0) for k in range(10)])
+    nearest = ((y[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
+    assert 0.1 < (nearest == test.labels).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"clases": 10}, "unknown option of shapes 'clases'; did you mean 'classes'"),
+        ({"classes": 1}, "classes is 1, it must lie in 2 to 25"),
+        ({"classes": 26}, "classes is 26"),
+        ({"size": 8}, "size is 8, it must be at least 16 pixels"),
+        ({"train": 0}, "train=0 and test=2000 must be at least 1"),
+        ({"rho_test": 1.2}, r"rho_test is 1.2, a probability lies in \[0, 1\]"),
+        ({"scale": [0.7, 0.3]}, r"scale is \(0.7, 0.3\), it needs 0.1 <= low <= high <= 1"),
+        ({"clutter": -1}, "clutter is -1, it must be 0 or more"),
+    ],
+)
+def test_bad_options_say_so(options, text):
+    with pytest.raises(UsageError, match=text):
+        shapes_options(options)

@@ -1,0 +1,181 @@
+"""From words to settings: composition, merging, and one clear line for every wrong word."""
+
+import pytest
+
+from scd.errors import UsageError
+from studies import __main__ as command_line
+from studies.suite.settings import load_study, resolve_settings, study_names
+from studies.suite.study import Arm, Settings, merge
+
+MOCO = Arm("moco", "MoCo", {}, "", "")
+SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return resolve_settings("multicrop", ["tier=smoke"])
+
+
+# ---------------------------------------------------------------- wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tier=cpuu"], r"unknown tier 'cpuu'; did you mean 'cpu'\? valid: cpu, gpu, paper, smoke"),
+        (["data=shape"], r"unknown data 'shape'; did you mean 'shapes'\? valid: FOLDER, cifar10"),
+        (["data=no/such/folder"], r"data: 'no/such/folder' does not exist; give a folder, or one of cifar10"),
+        (["data=path"], r"data=path needs the folder itself: data=FOLDER"),
+        (["data=parquet"], r"option 'data\.locations\.test' needs a value"),
+        (["method=mocco"], r"unknown method 'mocco'; did you mean 'moco'\? valid: byol, moco, moco_symmetric"),
+        (["launcher=slrm"], r"unknown launcher 'slrm'; did you mean 'slurm'\? valid: local, slurm"),
+        (["backbone=resnet"], r"unknown backbone 'resnet'; did you mean 'resnet50'\?.* valid: resnet18_small"),
+        (["tiers=cpu"], r"unknown option 'tiers'; did you mean 'tier'\? valid: .*training"),
+        (["training.batchsize=3"], r"'training\.batchsize'; did you mean 'training\.batch_size'\? valid: training\.acc"),
+        (["seeds=x"], r"seeds=x: give how many \(seeds=5\) or which ones"),
+        (["seeds=0"], r"seeds=0: give how many"),
+        (["seeds=3,3"], r"seeds=3,3: .* each once"),
+        (["multicrop2"], r"'multicrop2' is not of the form key=value; for example tier=cpu"),
+        (["training.batch_size=[1"], r"cannot read 'training\.batch_size=\[1'"),
+        (["launcher.workers.x=1"], r"option 'launcher\.workers' is a single value and has no 'x'"),
+    ],
+)
+def test_a_wrong_word_gets_one_line(words, message):
+    with pytest.raises(UsageError, match=message) as raised:
+        resolve_settings("multicrop", words)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_study_ends_with_code_2_and_no_traceback(capsys, tmp_path):
+    assert command_line.main(["multicorp", "--store", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: unknown study 'multicorp'; did you mean 'multicrop'?")
+    assert "Traceback" not in captured.err and captured.err.count("\n") == 1
+
+
+def test_an_unknown_arm_ends_with_code_2(capsys, tmp_path):
+    assert command_line.main(["multicrop", "arms=moco,scdd", "--store", str(tmp_path)]) == 2
+    assert "unknown arm 'scdd'; did you mean 'scd'? valid:" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- right words
+
+
+def test_seeds_are_a_number_or_a_list():
+    assert resolve_settings("multicrop", ["seeds=3"]).seeds == (0, 1, 2)
+    assert resolve_settings("multicrop", ["seeds=4,7"]).seeds == (4, 7)
+    assert resolve_settings("multicrop", ["seeds=[5]"]).seeds == (5,)
+
+
+def test_the_default_is_the_cpu_tier_on_embedded_images():
+    settings = resolve_settings("multicrop", [])
+    assert (settings.tier, settings.data, settings.page) == ("cpu", "shapes", "multicrop")
+    assert settings.meaningful and len(settings.seeds) >= 3
+    assert settings.base["backbone"]["name"] == "resnet_tiny"
+    assert settings.base["training"]["accelerator"] == "cpu"
+
+
+@pytest.mark.parametrize("tier", ["smoke", "cpu", "gpu", "paper"])
+def test_every_tier_composes_with_every_method(tier):
+    for method in ("moco", "moco_symmetric", "byol"):
+        settings = resolve_settings("multicrop", [f"tier={tier}", f"method={method}"])
+        assert settings.base["method"] == settings.presets["method"][method]
+        batch, queue = settings.base["training"]["batch_size"], settings.presets["method"]["moco"]["queue_size"]
+        assert queue % (2 * batch) == 0
+
+
+def test_the_page_names_what_differs_from_the_default():
+    assert resolve_settings("multicrop", ["tier=smoke", "method=byol"]).page == "multicrop-byol-smoke"
+
+
+def test_a_folder_is_data_and_its_place_is_not_in_the_configuration(tmp_path):
+    folder = tmp_path / "my, own = images"
+    folder.mkdir()
+    settings = resolve_settings("multicrop", [f"data={folder}", "data.options.columns.image=img"])
+    assert settings.data == "my, own = images"
+    assert settings.locations == {"path": str(folder)}
+    assert settings.base["data"]["options"]["columns"]["image"] == "img"
+    assert str(tmp_path) not in repr(settings.base)
+
+
+def test_paths_of_parquet_files_may_hold_spaces():
+    words = ["data=parquet", "data.locations.train=/a b/it's, one.parquet", "data.locations.test=/c.parquet"]
+    assert resolve_settings("multicrop", words).locations == {
+        "train": "/a b/it's, one.parquet",
+        "test": "/c.parquet",
+    }
+
+
+def test_options_reach_the_run_and_references_follow():
+    settings = resolve_settings("multicrop", ["sizes.dim=24", "presets.wrapper.scd.margin=2", "backbone=resnet50"])
+    assert settings.base["method"]["dim"] == 24
+    assert settings.presets["wrapper"]["scd"]["margin"] == 2
+    assert settings.presets["wrapper"]["scd_constant"]["saliency"]["_target_"] == "scd.nn.saliency.ConstantMap"
+    assert "depth" not in settings.presets["wrapper"]["scd_constant"]["saliency"]
+    assert settings.base["backbone"] == {"name": "resnet50", "channels_last": True}
+
+
+# ---------------------------------------------------------------- specs
+
+
+def test_merging_goes_deep_and_changes_nothing():
+    base = {"a": {"x": 1, "y": [1, 2]}, "b": None}
+    assert merge(base, {"a": {"y": [3]}, "b": {"z": 1}}) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
+    assert base == {"a": {"x": 1, "y": [1, 2]}, "b": None}
+
+
+def test_another_target_or_name_replaces_the_whole():
+    base = {"method": {"_target_": "a.A", "dim": 1}, "backbone": {"name": "resnet_tiny", "widths": [1]}}
+    merged = merge(base, {"method": {"_target_": "b.B"}, "backbone": {"name": "resnet50"}})
+    assert merged == {"method": {"_target_": "b.B"}, "backbone": {"name": "resnet50"}}
+    assert merge(base, {"method": {"_target_": "a.A", "t": 2}})["method"] == {"_target_": "a.A", "dim": 1, "t": 2}
+
+
+def test_presets_are_filled_in_with_changes(smoke):
+    arm = Arm("x", "", {"wrapper": {"preset": "scd", "margin": 9.0}, "method": "byol"}, "", "")
+    config = smoke.spec(arm, seed=4).config
+    assert config["wrapper"] == {**smoke.presets["wrapper"]["scd"], "margin": 9.0}
+    assert config["method"] == smoke.presets["method"]["byol"]
+    assert config["seed"] == 4
+    with pytest.raises(UsageError, match="unknown wrapper 'sdc'; did you mean 'scd'"):
+        smoke.spec(Arm("x", "", {"wrapper": "sdc"}, "", ""), seed=0)
+
+
+def test_budgets(smoke):
+    assert smoke.spec(MOCO, 0).config["training"]["budget"] == smoke.base["training"]["budget"]
+    assert smoke.spec(MOCO, 0, "none").config["training"]["budget"] == {"unit": "steps", "value": 0}
+    budget = smoke.spec(SCD, 0, "flops", reference=MOCO).config["training"]["budget"]
+    assert budget["reference"]["wrapper"] is None and budget["of"] == smoke.base["training"]["budget"]
+    with pytest.raises(ValueError, match="pass reference="):
+        smoke.spec(SCD, 0, "flops")
+    with pytest.raises(UsageError, match="unknown budget 'time'"):
+        smoke.spec(SCD, 0, "time")
+
+
+def test_labels_and_axes(smoke):
+    spec = smoke.spec(SCD, 1, overrides={"data": {"options": {"rho_train": 0.8}}}, rho=0.8)
+    assert spec.labels == {"arm": "scd", "budget": "epochs", "seed": 1, "data": "shapes", "rho": 0.8}
+    assert spec.config["data"]["options"]["rho_train"] == 0.8
+    assert smoke.base["data"]["options"]["rho_train"] == 0.0
+
+
+def test_arms_are_selected_in_the_studys_order():
+    settings = Settings("s", "cpu", (0,), {}, arms=("scd", "moco"))
+    assert settings.select((MOCO, SCD)) == (MOCO, SCD)
+    with pytest.raises(UsageError, match="unknown arm 'scd'"):
+        settings.select((MOCO,))
+
+
+def test_every_study_can_be_listed():
+    assert "multicrop" in study_names()
+    listing = command_line.listing()
+    for name in study_names():
+        assert name in listing and load_study(name).question in listing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(40, "40 s"), (90, "2 min"), (1500, "25 min"), (3 * 3600, "3.0 h"), (4 * 86400, "4.0 days")]
+)
+def test_durations_in_words(seconds, words):
+    assert command_line.in_words(seconds) == words

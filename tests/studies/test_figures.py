@@ -1,0 +1,66 @@
+"""The figures: same bytes for same numbers, small files, whatever is missing."""
+
+from itertools import product
+from math import nan
+
+import pandas
+import pytest
+
+from studies.suite import figures
+
+ARMS = ("random", "moco", "scd")
+COLOUR = figures.colours(list(ARMS))
+
+
+def points(seeds=3, panels=("ρ = 0", "ρ = 0.8"), styles=("equal epochs", "equal training FLOPs")):
+    return pandas.DataFrame(
+        {
+            "panel": panel,
+            "row": arm,
+            "style": style,
+            "value": 50.0 + 3 * ARMS.index(arm) + 0.7 * seed + 2 * panels.index(panel),
+            "cost": float(ARMS.index(arm)) * (1 + 0.1 * styles.index(style)),
+        }
+        for panel, arm, style, seed in product(panels, ARMS, styles, range(seeds))
+    )
+
+
+def intervals(found):
+    means = found.groupby(["panel", "row", "style"], sort=False)["value"].mean().rename("mean").reset_index()
+    return means.assign(low=means["mean"] - 1, high=means["mean"] + 1)
+
+
+def draw(kind, path, found):
+    if kind == "seeds":
+        return figures.seed_points(path, found, "linear top-1 (%)", COLOUR, "moco")
+    if kind == "cost":
+        return figures.cost_points(path, found, "training FLOPs (TFLOP)", "linear top-1 (%)", COLOUR)
+    return figures.differences(path, found, intervals(found), "difference (points)", 1.0)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "cost", "differences"])
+def test_equal_numbers_give_equal_small_files(tmp_path, kind):
+    first, second = (draw(kind, tmp_path / f"{name}.png", points()).read_bytes() for name in "ab")
+    assert first == second and first.startswith(b"\x89PNG") and len(first) < 150_000
+    assert b"Software" not in first and b"tIME" not in first
+    moved = points().assign(value=lambda table: table["value"] + table.index % 2)
+    assert draw(kind, tmp_path / "c.png", moved).read_bytes() != first
+
+
+@pytest.mark.parametrize("kind", ["seeds", "cost", "differences"])
+def test_one_seed_one_panel_and_missing_values_are_drawn(tmp_path, kind):
+    found = points(seeds=1, panels=("shapes",), styles=("equal epochs",))
+    found.loc[found["row"] == "scd", "value"] = nan
+    assert draw(kind, tmp_path / "one.png", found).stat().st_size > 5_000
+    assert draw(kind, tmp_path / "none.png", found.assign(value=nan)).stat().st_size > 5_000
+
+
+def test_an_arm_keeps_its_colour_and_the_card_is_light():
+    assert len(set(COLOUR.values())) == len(ARMS) and figures.colours(["x", "y"])["x"] == COLOUR["random"]
+    assert all(int(figures.CARD[i : i + 2], 16) > 240 for i in (1, 3, 5))
+
+
+def test_figures_do_not_change_how_others_draw(tmp_path):
+    before = figures.matplotlib.rcParams["figure.facecolor"]
+    draw("seeds", tmp_path / "a.png", points())
+    assert figures.matplotlib.rcParams["figure.facecolor"] == before and not figures.plt.get_fignums()

@@ -1,0 +1,131 @@
+"""The multi-crop study: its plan, what is shared, and its page in the corner cases."""
+
+from dataclasses import replace
+from itertools import product
+
+import pandas
+import pytest
+
+from scd.errors import UsageError
+from studies.multicrop import ARMS, CONTRASTS, STUDY, compose, plan
+from studies.suite.evidence import assemble
+from studies.suite.settings import resolve_settings
+from studies.suite.study import Standing
+from studies.suite.verdict import family
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return resolve_settings("multicrop", ["tier=smoke", "seeds=2"])
+
+
+def by_labels(specs):
+    return {(s.labels["arm"], s.labels["budget"], s.labels.get("rho"), s.labels["seed"]): s for s in specs}
+
+
+def test_plan_has_every_arm_budget_correlation_and_seed(settings):
+    specs = by_labels(plan(settings))
+    names = [arm.name for arm in ARMS]
+    assert set(specs) == set(product(names, ("epochs", "flops"), (0.0, 0.8), (0, 1))) and len(specs) == 64
+    for (_, _, rho, seed), spec in specs.items():
+        assert spec.config["data"]["options"]["rho_train"] == rho and spec.config["seed"] == seed
+        assert spec.config["data"]["options"]["rho_test"] == 0
+
+
+def test_moco_and_random_weights_are_one_run_in_both_budgets(settings):
+    specs = by_labels(plan(settings))
+    for arm in (arm.name for arm in ARMS):
+        one, other = (specs[arm, budget, 0.8, 1] for budget in ("epochs", "flops"))
+        assert (one.id == other.id) == (arm in ("moco", "random"))
+    assert specs["random", "flops", 0.0, 0].config["training"]["budget"] == {"unit": "steps", "value": 0}
+    flops = specs["scd", "flops", 0.0, 0].config["training"]["budget"]
+    assert flops["unit"] == "flops" and flops["reference"]["wrapper"] is None
+    assert flops["reference"]["views"]["extra"]["kind"] == "none" and flops["of"] == settings.base["training"]["budget"]
+
+
+def test_arms_differ_in_what_they_say_and_in_nothing_else(settings):
+    specs = by_labels(plan(settings))
+    moco = specs["moco", "epochs", 0.0, 0].config
+    size = settings.base["views"]["size"]
+    extra = {"same_rectangle": ("same_rectangle", 2, size), "random_crops": ("random", 2, size)}
+    extra |= {name: ("local", 4, size // 2) for name in ("local_crops", "scd_local")}
+    wrapped = {"constant_map": "ConstantMap", "scd": "SaliencyMLP", "scd_local": "SaliencyMLP"}
+    for arm in ("same_rectangle", "random_crops", "local_crops", "constant_map", "scd", "scd_local"):
+        config = specs[arm, "epochs", 0.0, 0].config
+        differing = {key for key in config if config[key] != moco[key]}
+        assert differing == {*(["views"] if arm in extra else []), *(["wrapper"] if arm in wrapped else [])}
+        if arm in extra:
+            found = config["views"].pop("extra")
+            assert (found["kind"], found["count"], found["size"]) == extra[arm]
+            assert config["views"] == {key: value for key, value in moco["views"].items() if key != "extra"}
+        if arm in wrapped:
+            assert config["wrapper"]["_target_"] == "scd.method.SCD"
+            assert config["wrapper"]["saliency"]["_target_"].endswith(wrapped[arm])
+    local = specs["local_crops", "epochs", 0.0, 0].config
+    assert local["training"] == moco["training"]
+
+
+def test_other_data_have_no_correlation_axis(settings):
+    other = replace(
+        settings, base={**settings.base, "data": {**settings.base["data"], "name": "parquet", "options": {}}}
+    )
+    specs = plan(other)
+    assert len(specs) == 32 and all("rho" not in spec.labels for spec in specs)
+    assert all("rho_train" not in spec.config["data"]["options"] for spec in specs)
+
+
+def test_axes_and_arms_are_chosen_by_the_command_line(settings):
+    narrow = replace(settings, arms=("moco", "scd"), axes={"rho": [0.8], "budgets": ["epochs"]})
+    assert set(by_labels(plan(narrow))) == set(product(("moco", "scd"), ("epochs",), (0.8,), (0, 1)))
+    with pytest.raises(UsageError, match="unknown arm 'moko'; did you mean 'moco'"):
+        plan(replace(settings, arms=("moko",)))
+
+
+def test_the_claim_is_declared_with_its_controls():
+    claimed = family(CONTRASTS, STUDY.primary)
+    assert {each.control for each in claimed} == {
+        "moco", "same_rectangle", "random_crops", "local_crops", "constant_map",
+    }  # fmt: skip
+    assert {(each.treatment, each.metric, each.sesoi) for each in claimed} == {("scd", "linear_top1", 0.01)}
+    others = {(each.treatment, each.control) for each in CONTRASTS if each not in claimed}
+    assert others == {("scd_local", "local_crops"), ("constant_map", "moco")}
+
+
+def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
+    chosen = replace(settings, arms=("moco", "scd"), axes={"rho": [0.0]}, out=tmp_path, page="multicrop-smoke")
+    specs = plan(chosen)
+    numbers = {
+        spec.id: {"linear_top1": 0.3 + 0.01 * (spec.labels["arm"] == "scd"), "steps": 10, "total_flops": 1e9}
+        for spec in specs
+        if spec.labels["seed"] == 0
+    }
+    standing = Standing(planned=6, done=len(numbers))
+    evidence = assemble(STUDY, chosen, specs, {"name": "shapes"}, numbers, standing)
+    assert evidence.runs["status"].value_counts().to_dict() == {"done": 4, "missing": 4}
+    text = compose(evidence, tmp_path).read_text(encoding="utf-8")
+    assert "Its numbers mean nothing, and neither does its verdict." in text
+    assert "30.0 (n=1, no interval)" in text and "**Undecided** whether SCD" in text
+    assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
+    assert "Not measured: no finished run has these numbers." in text
+    assert "## Wiring only" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):
+    base = {**settings.base, "data": {**settings.base["data"], "name": "parquet", "options": {}}}
+    chosen = replace(settings, base=base, data="photos", page="multicrop-photos", meaningful=True)
+    specs = plan(chosen)
+    numbers = {
+        spec.id: {
+            "linear_top1": 0.3 + 0.01 * spec.labels["seed"] + 0.003 * len(spec.labels["arm"]) * spec.labels["seed"],
+            "knn_top1": 0.2,
+            "steps": 0 if spec.labels["arm"] == "random" else 10,
+            "total_flops": 0 if spec.labels["arm"] == "random" else 1e9,
+        }
+        for spec in specs
+    }
+    evidence = assemble(STUDY, chosen, specs, {"name": "photos"}, numbers, Standing(len(numbers), len(numbers)))
+    text = compose(evidence, tmp_path).read_text(encoding="utf-8")
+    assert "ρ" not in text.split("## Deviations")[0] and "### Equal epochs\n" in text
+    assert text.count("Not measured: no finished run has these numbers.") == 3
+    assert "Complete: 30 of 30 runs" in text and "mean nothing" not in text
+    assert pandas.read_csv(tmp_path / "records" / "multicrop-photos.csv")["data"].eq("photos").all()

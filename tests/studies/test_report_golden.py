@@ -1,0 +1,127 @@
+"""Stored records -> the exact page, and the numbers that a reader looks at first, worked out again by other means.
+
+The records (tests/studies/golden/records) are those of a small study with one failed run and one that is missing. Where
+a page is meant to change, ``SCD_WRITE_GOLDEN=1 pytest tests/studies/test_report_golden.py`` writes the expected page
+anew; read its difference before you keep it.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from scipy import stats
+
+from studies.multicrop import compose
+from studies.suite.evidence import load
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPECTED = GOLDEN / "golden.md"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A folder with the page that the stored records give."""
+    folder = tmp_path_factory.mktemp("reports")
+    compose(load(GOLDEN, "golden"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(out):
+    """The page's text."""
+    return (out / "golden.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def records():
+    """The stored records, read without any of the suite."""
+    return pandas.read_csv(GOLDEN / "records" / "golden.csv")
+
+
+def of(records, arm, budget, rho):
+    rows = records[(records.arm == arm) & (records.budget == budget) & (records.rho == rho)]
+    return rows.set_index("seed")["linear_top1"].dropna()
+
+
+def cells(line):
+    """The cells of a table row, the minus sign as a computer writes it."""
+    return [cell.strip().replace("−", "-") for cell in line.strip("|").split("|")]
+
+
+def row(page, *first, after=""):
+    """Cells of the first table row, after some text, that begins with these cells."""
+    lines = page[page.index(after) :].splitlines()
+    found = (cells(line) for line in lines if line.startswith("| "))
+    return next(line[len(first) :] for line in found if tuple(line[: len(first)]) == first)
+
+
+def test_page_is_the_golden_one(page):
+    if os.environ.get("SCD_WRITE_GOLDEN"):
+        EXPECTED.write_text(page, encoding="utf-8")
+    assert page == EXPECTED.read_text(encoding="utf-8")
+
+
+def test_records_beside_the_page_write_the_same_page_again(out, page, tmp_path):
+    compose(load(out, "golden"), tmp_path)
+    assert (tmp_path / "golden.md").read_text(encoding="utf-8") == page
+    for name in ("golden-seeds.png", "golden-cost.png", "golden-differences.png"):
+        assert (tmp_path / "figures" / name).read_bytes() == (out / "figures" / name).read_bytes()
+    csv = pandas.read_csv(out / "records" / "golden.csv")
+    assert len(csv) == 60 and csv["status"].value_counts().to_dict() == {"done": 57, "missing": 2, "failed": 1}
+
+
+def test_means_are_those_of_another_calculation(page, records):
+    values = of(records, "moco", "epochs", 0.0)
+    half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+    seeds, top1, *_ = row(page, "MoCo", after="### Equal epochs, ρ = 0")
+    assert (seeds, top1) == ("3", f"{100 * values.mean():.1f} ± {100 * half:.1f}")
+
+
+def test_contrasts_are_those_of_scipy(page, records):
+    scd, moco = of(records, "scd", "epochs", 0.8), of(records, "moco", "epochs", 0.8)
+    test = stats.ttest_rel(scd, moco)
+    interval = test.confidence_interval(0.95)
+    pairs, mean, shown, p, *_ = row(page, "SCD vs. MoCo", "equal epochs, ρ = 0.8")
+    assert (pairs, mean) == ("3", f"{100 * (scd - moco).mean():+.2f}")
+    assert shown == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+    assert float(p) == pytest.approx(test.pvalue, abs=5e-4)
+
+
+def test_a_failed_run_is_said_with_its_reason_and_only_common_seeds_are_paired(page):
+    seeds, top1, *_ = row(page, "SCD", after="### Equal training FLOPs, ρ = 0")
+    assert seeds == "2 of 3, 1 **failed**<sup>a</sup>" and "±" in top1
+    assert "<sup>a</sup> failed: the loss is not finite at step 31 (lr 0.06) | try a smaller lr." in page
+    assert row(page, "SCD vs. MoCo", "equal training FLOPs, ρ = 0")[0] == "2"
+    assert "(1 failed, 2 not run yet)" in page and "**Partial page:** 2 of 3 seeds are complete" in page
+
+
+def test_what_is_missing_is_a_dash_with_its_reason_and_never_a_number(page):
+    contrast = row(page, "SCD + local crops vs. MoCo + local crops", "equal epochs, ρ = 0")
+    assert contrast[0] == "0" and all(cell.startswith("–<sup>") for cell in contrast[1:])
+    assert "no seed has finished in both arms." in page and "no saliency map in this arm." in page
+    assert row(page, "MoCo", after="## Collapse")[-1].startswith("–<sup>")
+    shown = [cell for line in page.splitlines() if line.startswith("| ") for cell in cells(line)]
+    assert not {"nan", "None", "", "inf"} & set(shown)
+
+
+def test_every_section_and_figure_is_there(page, out):
+    for heading in (
+        "Arms", "Accuracy and cost", "Contrasts, declared before the runs", "Background reliance",
+        "Saliency maps against true masks", "Collapse", "How it was measured", "Deviations from the papers", "Cost",
+        "Provenance",
+    ):  # fmt: skip
+        assert f"\n## {heading}\n" in page
+    figures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("figures/")]
+    assert len(figures) == 3
+    for figure in figures:
+        assert 10_000 < (out / figure).stat().st_size < 150_000
+
+
+def test_index_lists_the_page_as_stale(out):
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "[golden](golden.md)" in text and "**stale**" in text and "(partial)" in text
+    about = json.loads((out / "records" / "golden.json").read_text(encoding="utf-8"))
+    assert about["answer"] in text and about["outcome"] in text

@@ -1,0 +1,211 @@
+"""The store: statuses, locks between real processes, corruption, full disks."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies.suite import store as store_module
+from studies.suite.store import Status, Store, StoreFull, is_disk_full, write_text
+
+RUN = "0123456789abcdef"
+PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.store import Store\n"
+ROOT = Path(store_module.__file__).resolve().parents[2]
+
+
+def finish(store, run=RUN, **numbers):
+    with store.claim(run) as folder:
+        assert folder is not None
+        store.begin(run, {"seed": 0})
+        store.finish(run, {"linear_top1": 0.5, **numbers}, {"python": "3"})
+
+
+def script(tmp_path, body):
+    """A real process that runs ``body`` with ``store`` at hand."""
+    text = PREAMBLE.format(root=str(ROOT)) + f"store = Store({str(tmp_path)!r})\n" + body
+    return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_goes_from_missing_to_done(tmp_path):
+    store = Store(tmp_path / "deep" / "runs")
+    assert store.status(RUN) is Status.MISSING
+    with store.claim(RUN) as folder:
+        store.begin(RUN, {"seed": 3})
+        assert store.status(RUN) is Status.RUNNING
+        assert json.loads((folder / "config.json").read_text()) == {"seed": 3}
+    assert store.status(RUN) is Status.INTERRUPTED
+    assert store.record(RUN) is None
+    finish(store, total_flops=1.5)
+    assert store.status(RUN) is Status.DONE
+    assert store.record(RUN) == {"linear_top1": 0.5, "total_flops": 1.5}
+    assert store.environment(RUN) == {"python": "3"}
+    assert list(store.finished()) == [store.record(RUN)]
+
+
+def test_a_finished_run_cannot_be_claimed_again(tmp_path):
+    store = Store(tmp_path)
+    finish(store)
+    with store.claim(RUN) as folder:
+        assert folder is None
+
+
+def test_a_failed_run_tells_why_and_is_tried_again(tmp_path):
+    store = Store(tmp_path)
+    with store.claim(RUN):
+        try:
+            raise ValueError("the loss is nan")
+        except ValueError as error:
+            store.fail(RUN, "ValueError: the loss is nan", error)
+    assert store.status(RUN) is Status.FAILED
+    assert store.failure(RUN) == "ValueError: the loss is nan"
+    assert "test_store.py" in json.loads((tmp_path / RUN / "failure.json").read_text())["traceback"]
+    finish(store)
+    assert store.status(RUN) is Status.DONE
+    assert store.failure(RUN) is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty-done"])
+def test_a_corrupt_record_is_set_aside_said_so_and_run_again(tmp_path, caplog, damage):
+    store = Store(tmp_path)
+    finish(store)
+    record, done = tmp_path / RUN / "record.json", tmp_path / RUN / "done"
+    if damage == "truncate":
+        record.write_text(record.read_text()[:-4])
+    elif damage == "flip":
+        record.write_text(record.read_text().replace("0.5", "0.9"))
+    elif damage == "remove":
+        record.unlink()
+    else:
+        done.write_text("")
+    assert store.status(RUN) is Status.CORRUPT
+    assert store.record(RUN) is None
+    assert not list(store.finished())
+    with caplog.at_level(logging.WARNING):
+        finish(store, linear_top1=0.7)
+    assert RUN in caplog.text and "does not have its checksum; set aside" in caplog.text
+    assert (tmp_path / RUN / "done.corrupt-1").exists()
+    assert (tmp_path / RUN / "record.json.corrupt-1").exists() is (damage != "remove")
+    assert store.record(RUN)["linear_top1"] == 0.7
+
+
+def test_two_processes_never_do_the_same_run(tmp_path):
+    body = """
+runs = [f"{i:016x}" for i in range(40)]
+for run in runs:
+    with store.claim(run) as folder:
+        if folder is not None:
+            store.begin(run, {"seed": 0})
+            with open(folder / "executions", "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            time.sleep(0.005)
+            store.finish(run, {"value": run}, {})
+            print(run)
+"""
+    processes = [script(tmp_path, body) for _ in range(3)]
+    done = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert sorted(sum(done, [])) == [f"{i:016x}" for i in range(40)]
+    for i in range(40):
+        assert len((tmp_path / f"{i:016x}" / "executions").read_text().split()) == 1
+        assert Store(tmp_path).record(f"{i:016x}") == {"value": f"{i:016x}"}
+
+
+def test_a_killed_process_leaves_an_interrupted_run_that_can_be_claimed(tmp_path):
+    body = f"""
+with store.claim({RUN!r}) as folder:
+    store.begin({RUN!r}, {{"seed": 0}})
+    (folder / ".writing-abc").write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    store, process = Store(tmp_path), script(tmp_path, body)
+    assert process.stdout.readline() == "held\n"
+    assert store.status(RUN) is Status.RUNNING
+    with store.claim(RUN) as folder:
+        assert folder is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert store.status(RUN) is Status.INTERRUPTED
+    finish(store)
+    assert store.status(RUN) is Status.DONE
+    assert not list((tmp_path / RUN).glob(".writing-*"))
+
+
+def test_a_status_query_never_makes_a_claim_fail(tmp_path):
+    store, deadline = Store(tmp_path), time.monotonic() + 1.0
+    process = script(tmp_path, f"print('go', flush=True)\nfor _ in range(200000): store.status({RUN!r})\n")
+    process.stdout.readline()
+    try:
+        while time.monotonic() < deadline:
+            with store.claim(RUN) as folder:
+                assert folder is not None
+    finally:
+        process.kill()
+        process.wait()
+
+
+class FullDisk:
+    """Stands for the operating system's fsync on a full disk."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, handle):
+        self.after -= 1
+        if self.after < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    finish(store)
+    with store.claim("1" * 16) as folder:
+        monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=2))
+        store.begin("1" * 16, {})
+        with pytest.raises(StoreFull, match="no space is left in .*what was finished stays finished; make room"):
+            store.finish("1" * 16, {"value": 1}, {})
+        assert not list(folder.glob(".writing-*"))
+    assert store.status("1" * 16) is Status.INTERRUPTED
+    assert store.status(RUN) is Status.DONE and store.record(RUN) == {"linear_top1": 0.5}
+
+
+def test_a_failure_that_cannot_be_recorded_is_logged(tmp_path, monkeypatch, caplog):
+    store = Store(tmp_path)
+    monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=0))
+    with store.claim(RUN), caplog.at_level(logging.WARNING):
+        store.fail(RUN, "the loss is nan")
+    assert "the loss is nan" in caplog.text and "could not be recorded" in caplog.text
+    assert store.status(RUN) is Status.INTERRUPTED
+
+
+def test_writing_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "page.md"
+    write_text(path, "old")
+    monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=0))
+    with pytest.raises(StoreFull):
+        write_text(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["page.md"]
+
+
+def test_a_full_disk_is_recognised_behind_other_errors():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError as error:
+            raise RuntimeError("cannot save") from error
+    except RuntimeError as outer:
+        assert is_disk_full(outer)
+    assert not is_disk_full(OSError(errno.EACCES, "denied"))
+
+
+def test_a_store_that_cannot_be_made_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(store_module.UsageError, match="the store '.*file/runs' cannot be made: Not a directory"):
+        Store(tmp_path / "file" / "runs")

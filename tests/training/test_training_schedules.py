@@ -1,0 +1,100 @@
+"""Learning-rate schedules at their ends, against the papers' formulas, and their errors."""
+
+import math
+
+import pytest
+
+from scd.errors import UsageError
+from scd.training.schedules import Schedule, cosine, linear_warmup
+
+
+def test_cosine_at_its_ends_and_in_the_middle():
+    assert cosine(0.0) == 1.0
+    assert cosine(1.0) == 0.0
+    assert cosine(0.5) == pytest.approx(0.5)
+    assert cosine(0.0, start=0.2, end=0.8) == pytest.approx(0.2)
+    assert cosine(1.0, start=0.2, end=0.8) == pytest.approx(0.8)
+    assert cosine(-1) == 1.0 and cosine(2) == 0.0
+
+
+def test_linear_warmup_starts_at_zero_and_ends_at_one():
+    assert [linear_warmup(step, 4) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+    assert linear_warmup(0, 0) == 1.0
+
+
+def test_per_epoch_is_mocos_rule():
+    """MoCo: lr * 0.5 * (1 + cos(pi * epoch / epochs)), constant within an epoch."""
+    schedule = Schedule(per="epoch")
+    factors = [schedule.factor(step, 30, 10) for step in range(30)]
+    expected = [0.5 * (1 + math.cos(math.pi * epoch / 3)) for epoch in (0, 1, 2) for _ in range(10)]
+    assert factors == pytest.approx(expected)
+
+
+def test_per_step_falls_at_every_step_and_ends_near_final():
+    factors = [Schedule(final=0.1).factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == 1.0
+    assert all(a > b for a, b in zip(factors, factors[1:], strict=False))
+    assert 0.1 < factors[-1] < 0.1 + 0.9 * 3e-4  # the step after the last one would be at 0.1
+    assert factors[50] == pytest.approx(0.55)
+
+
+def test_byol_warmup_then_cosine_over_the_rest():
+    """BYOL: linear for ten epochs, then cosine over the steps that are left, both per step."""
+    schedule = Schedule(warmup_epochs=10)
+    assert schedule.factor(0, 1000, 5) == 0.0
+    assert schedule.factor(25, 1000, 5) == 0.5
+    assert schedule.factor(50, 1000, 5) == 1.0
+    assert schedule.factor(525, 1000, 5) == pytest.approx(0.5)
+
+
+def test_warmup_is_per_step_where_the_decay_is_per_epoch():
+    schedule = Schedule(warmup_epochs=1, per="epoch")
+    factors = [schedule.factor(step, 12, 4) for step in range(12)]
+    assert factors[:4] == [0.0, 0.25, 0.5, 0.75]
+    assert factors[4:8] == [1.0] * 4
+    assert factors[8:] == pytest.approx([0.5] * 4)
+
+
+def test_warmup_that_ends_inside_an_epoch_never_exceeds_the_base_rate():
+    factors = [Schedule(warmup_epochs=1.5, per="epoch").factor(step, 16, 4) for step in range(16)]
+    assert max(factors) == 1.0 and factors[6:8] == [1.0, 1.0]
+    assert factors[8:12] == pytest.approx([cosine(2 / 10)] * 4)
+
+
+def test_constant_keeps_the_base_rate_after_warmup():
+    schedule = Schedule("constant", warmup_epochs=2)
+    assert [schedule.factor(step, 3, 2) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_by_time_follows_the_share_and_warms_up_in_steps():
+    schedule = Schedule(warmup_epochs=1)
+    assert schedule.factor_by_time(0.0, 0, 4) == 0.0
+    assert schedule.factor_by_time(0.5, 2, 4) == pytest.approx(0.25)
+    assert schedule.factor_by_time(0.5, 400, 4) == pytest.approx(0.5)
+    assert schedule.factor_by_time(1.0, 400, 4) == 0.0
+    assert Schedule("constant").factor_by_time(0.9, 4, 4) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"name": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        ({"per": "epochs"}, "did you mean 'epoch'"),
+        ({"warmup_epochs": -1}, "0 or more epochs, not -1"),
+        ({"warmup_epochs": math.nan}, "0 or more epochs, not nan"),
+        ({"final": 1.5}, r"in \[0, 1\], not 1.5"),
+    ],
+)
+def test_wrong_options_say_what_is_right(options, text):
+    with pytest.raises(UsageError, match=text):
+        Schedule(**options)
+
+
+def test_warmup_as_long_as_the_run_is_an_error_at_the_first_step():
+    with pytest.raises(UsageError, match=r"warm-up of 10 epochs \(40 steps\) leaves nothing of a run of 40 steps"):
+        Schedule(warmup_epochs=10).factor(0, 40, 4)
+
+
+def test_per_epoch_decay_has_no_meaning_by_time():
+    with pytest.raises(UsageError, match="use schedule.per=step"):
+        Schedule(per="epoch").factor_by_time(0.1, 3, 4)
