@@ -19,7 +19,7 @@ with (i, j) the (online view, target view) pairs of the Siamese, ' the momentum 
    - the positive and the other view's background come from the momentum branch, without gradient (``positive_branch``);
    - the maps and vectors of the momentum branch come from EMA copies of the saliency head and of the projection, with
      the Siamese's own momentum;
-   - distance = squared Euclidean on unit vectors (``distance``, ``normalise``), ``margin``, ``weight``;
+   - distance = Euclidean between unit vectors (``distance``, ``normalise``), ``margin``, ``weight``;
    - weighted mean rather than weighted sum (``pooling``);
    - a projection MLP shared by foreground and background before the distance (``projection_dim``,
      ``projection_hidden``, ``projection_norm``);
@@ -29,9 +29,9 @@ with (i, j) the (online view, target view) pairs of the Siamese, ' the momentum 
      saturation and entropy are logged instead.
 
 NOTE: nothing in this loss says which side is the foreground; a map that is high on the background satisfies it too.
-NOTE: a fresh map is nearly flat, so fg and bg start nearly equal, where the squared distance has almost no gradient.
-Without a norm in the projection all vectors share one direction and the loss can rest at ``margin`` for hundreds of
-steps of SGD; BN there (the default, as in BYOL's heads) spreads them, and ``distance="euclidean"`` has no such plateau.
+NOTE: a fresh map is nearly flat, so fg and bg start nearly equal. The Euclidean distance pulls with unit force there;
+the squared one has almost no gradient, and its loss can rest at ``margin`` for hundreds of steps of SGD. BN in the
+projection leaves that plateau too, but by stretching what a still flat map gives: the loss then says little of the map.
 NOTE: with :class:`scd.nn.saliency.ConstantMap` fg = bg = the pooled vector, in both branches. The half of the triplets
 with the other view's background then is the constant ``margin`` (two equal distances, whose gradients cancel); the
 other half is ``margin + d(fg_i, fg'_j)``. What stays is a pull between the two views of an image through the
@@ -80,7 +80,7 @@ class SCD(nn.Module):
         saliency: a map source, or what builds one from ``dim=C`` (``functools.partial(SaliencyMLP, depth=3)``, in a
             configuration ``_partial_: true``); None is ``SaliencyMLP`` with its defaults.
         weight: of the triplet loss against the image-level loss.
-        margin: in units of the distance; unit vectors are at most 4 apart in squared Euclidean distance.
+        margin: in units of the distance; unit vectors are at most 2 apart, 4 in squared distance.
         projection_dim: width D of the projected vectors; 0 leaves the pooled features as they are.
         projection_hidden: width of the projection's hidden layer; C when None.
         projection_norm: norm of the hidden layer, see :class:`scd.nn.heads.MLP`; BN counts both regions of a view.
@@ -106,10 +106,10 @@ class SCD(nn.Module):
         margin: float = 0.5,
         projection_dim: int = 128,
         projection_hidden: int | None = None,
-        projection_norm: str = "batch",
+        projection_norm: str = "none",
         anchors: str = "foreground",
         positive_branch: str = "target",
-        distance: str = "squared_euclidean",
+        distance: str = "euclidean",
         normalise: bool = True,
         pooling: str = "mean",
         map_gradient: bool = True,

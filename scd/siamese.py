@@ -111,15 +111,23 @@ class Siamese(nn.Module):
         return pairs + [(extra, target) for extra in extras for target in targets]
 
     def encode(self, views: dict[str, View]) -> Encoded:
-        """Feature maps of every view that a pair needs: online ones with, target ones without gradient."""
+        """Feature maps of every view that a pair needs: online ones with, target ones without gradient.
+
+        NOTE: a global view has a forward pass of its own; extra views of one size share one, as in SwAV and DINO, so BN
+        never mixes resolutions, and never an extra view with a global one.
+        """
         pairs = self.pairs(views)
-        online = {name: self.encode_online(views[name].images) for name in unique(i for i, _ in pairs)}
+        online: dict[str, Features] = {}
+        for names in passes(views, unique(i for i, _ in pairs)):
+            together = self.encode_online(torch.cat([views[name].images for name in names]))
+            parts = zip(together.maps.chunk(len(names)), together.pooled.chunk(len(names)), strict=True)
+            online |= {name: Features(*part) for name, part in zip(names, parts, strict=True)}
         with torch.no_grad():
             target = {name: self.encode_target(views[name].images) for name in unique(j for _, j in pairs)}
         return Encoded(views, online, target, pairs)
 
     def encode_online(self, images: Tensor) -> Features:
-        """Features of the online backbone. NOTE: one forward pass per view, so BN never mixes views or resolutions."""
+        """Features (of one view, or of several of one size in a row) from the online backbone."""
         maps = self.backbone(images)
         return Features(maps, maps.mean(dim=(2, 3)))
 
@@ -171,6 +179,16 @@ def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target
     losses = [matcher(online[i], target[j]) for i, j in pairs]
     matcher.remember([target[name] for name in unique(j for _, j in pairs)])
     return torch.stack(losses).mean()
+
+
+def passes(views: dict[str, View], names: list[str]) -> list[list[str]]:
+    """The names in groups that go through the backbone together: each global view alone, extra views by size."""
+    groups: dict[tuple, list[str]] = {}
+    for name in names:
+        view = views[name]
+        key = (name,) if view.role == "global" else tuple(view.images.shape)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -56,7 +56,7 @@ class ShapesOptions:
     test: int = 2000
     rho_train: float = 0.0
     rho_test: float = 0.0
-    scale: tuple[float, float] = (0.35, 0.75)
+    scale: tuple[float, float] = (0.3, 0.6)
     clutter: int = 3
     seed: int = 0
 
@@ -196,7 +196,7 @@ def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options
     )
     share = 0.5 + 0.5 * np.clip(2.5 * _by_level(texture, patterns, a, b, warp), -1, 1)
     light = 0.92 + 0.16 * (0.5 + u)  # a gentle shade across the object
-    return _colour(rng, palette, share, n, contrast=(0.25, 0.55), saturation=(0.35, 0.95)) * light[..., None]
+    return _colour(rng, palette, share, n, contrast=(0.22, 0.5), saturation=(0.4, 0.95)) * light[..., None]
 
 
 # ------------------------------------------------------------------------------------------------ backgrounds
@@ -222,7 +222,7 @@ def paint_backgrounds(rng, backgrounds: np.ndarray, options: ShapesOptions) -> n
         lambda u, v, p, o, c, g: 2.2 * (v + 0.5 * (o - 0.5)) + 0.25 * c,
     )
     share = 0.5 + 0.5 * np.clip(_by_level(ground, patterns, u, v, period, phase, clouds, grain), -1, 1)
-    return _colour(rng, palette, share, n, contrast=(0.1, 0.3), saturation=(0.2, 0.8))
+    return _colour(rng, palette, share, n, contrast=(0.12, 0.35), saturation=(0.25, 0.85))
 
 
 def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
@@ -247,7 +247,7 @@ def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
 def _colour(rng, palette: np.ndarray, share: np.ndarray, n: int, contrast, saturation) -> np.ndarray:
     """Two shades of a palette mixed by ``share`` (N, S, S) in [0, 1], jittered by instance -> (N, S, S, 3)."""
     hues = np.array(list(PALETTES.values()))[palette]  # (N, 2)
-    hue = hues + rng.normal(0, 0.055, (n, 1)) + rng.normal(0, 0.02, (n, 2))
+    hue = hues + rng.normal(0, 0.035, (n, 1)) + rng.normal(0, 0.015, (n, 2))
     value = rng.uniform(0.42, 0.78, n)
     half = rng.uniform(*contrast, n) / 2
     first = _hsv(hue[:, 0], rng.uniform(*saturation, n), value + half)

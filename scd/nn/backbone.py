@@ -1,8 +1,8 @@
 """Backbones as feature maps: images (B, 3, s, s) to (B, C, h, w), CNN or ViT alike.
 
-    resnet_tiny             three stages of one BasicBlock; 8 x 8 map at 32 px; for CPUs
-    resnet18, resnet50, …   torchvision's ResNets without their classifier
-    timm/<name>             any timm model: a CNN's last map, a ViT's patch tokens laid out as a map
+resnet_tiny             three stages of one BasicBlock; 8 x 8 map at 32 px; for CPUs
+resnet18, resnet50, …   torchvision's ResNets without their classifier
+timm/<name>             any timm model: a CNN's last map, a ViT's patch tokens laid out as a map
 """
 
 import inspect

@@ -105,8 +105,9 @@ def number(metric: str, value: float, signed: bool = False) -> str:
         text = f"{abs(shown):.2f}" if signed else f"{abs(shown):.1f}"
     else:
         text = f"{abs(shown):.2f}" if abs(shown) < 100 else f"{abs(shown):,.0f}"
-    negative = shown < 0 and float(text.replace(",", "")) != 0
-    return (MINUS if negative else "+" if signed else "") + text
+    if not float(text.replace(",", "")):
+        return text
+    return (MINUS if shown < 0 else "+" if signed else "") + text
 
 
 def mean_cell(metric: str, values: Sequence[float], expected: int) -> str:

@@ -31,7 +31,7 @@ def smoke():
         (["launcher=slrm"], r"unknown launcher 'slrm'; did you mean 'slurm'\? valid: local, slurm"),
         (["backbone=resnet"], r"unknown backbone 'resnet'; did you mean 'resnet50'\?.* valid: resnet18_small"),
         (["tiers=cpu"], r"unknown option 'tiers'; did you mean 'tier'\? valid: .*training"),
-        (["training.batchsize=3"], r"'training\.batchsize'; did you mean 'training\.batch_size'\? valid: training\.acc"),
+        (["training.batchsize=3"], r"'training\.batchsize'; did you mean 'training\.batch_size'\? valid: training"),
         (["seeds=x"], r"seeds=x: give how many \(seeds=5\) or which ones"),
         (["seeds=0"], r"seeds=0: give how many"),
         (["seeds=3,3"], r"seeds=3,3: .* each once"),

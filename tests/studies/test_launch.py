@@ -172,12 +172,12 @@ def command(store, out, *words):
 
 
 def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_path):
-    words = ["seeds=2", "arms=random,moco", "training.budget.value=400", "launcher.checkpoint_seconds=0.2"]
-    process = command(tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=2")
-    deadline = time.monotonic() + 240
+    words = ["seeds=1", "arms=random,moco", "training.budget.value=200", "launcher.checkpoint_seconds=0.1"]
+    process = command(tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=1")
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "runs").glob("*/checkpoints/step-*")) and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.2)
+        time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
@@ -188,13 +188,13 @@ def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_pa
     states = {folder.name: store.status(folder.name) for folder in store.root.iterdir() if folder.name != ".locks"}
     assert Status.INTERRUPTED in states.values() and Status.FAILED not in states.values()
 
-    both = [command(tmp_path / "runs", tmp_path / f"out{i}", *words, "launcher.workers=1") for i in range(2)]
+    both = [command(tmp_path / "runs", tmp_path / f"out{i}", *words, "launcher.workers=0") for i in range(2)]
     for i, other in enumerate(both):
-        _, error = other.communicate(timeout=400)
+        _, error = other.communicate(timeout=300)
         assert other.returncode == 0, error
         assert (tmp_path / f"out{i}" / "multicrop-smoke.md").exists()
     done = [folder.name for folder in store.root.iterdir() if folder.name != ".locks"]
-    assert len(done) == 4 and all(store.status(run) is Status.DONE for run in done)
+    assert len(done) == 2 and all(store.status(run) is Status.DONE for run in done)
     assert any("resumed" in log.read_text() for log in store.root.glob("*/training.log"))
 
 

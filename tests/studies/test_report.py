@@ -11,7 +11,8 @@ from studies.suite.conditions import conditions, everywhere, title, words
 from studies.suite.evidence import Evidence, load, save
 from studies.suite.identity import fresh_fingerprint
 from studies.suite.index import is_stale, write_index
-from studies.suite.report import Page, environment_line, markdown, standing, words as option_words
+from studies.suite.report import Page, environment_line, markdown, standing
+from studies.suite.report import words as option_words
 from studies.suite.statistics import difference_of
 from studies.suite.study import Contrast
 from studies.suite.tables import Table
@@ -93,7 +94,7 @@ def test_contrast_table_pairs_common_seeds_and_leaves_unknown_things_out():
     contrast = Contrast("a-b", "a", "b", "linear_top1", 0.01, "A beats B", {"budget": "epochs"})
     name, where = {"a-b": "A vs. B"}, {"a-b": "equal epochs"}
     whole = cells(tables.contrast_table(evidence(), [contrast], name, where))
-    assert whole[:5] == ["A vs. B", "equal epochs", "3", "+11.00", "[+6.03, +15.97]"]
+    assert whole[:5] == ["A vs. B", "equal epochs", "3", "+11.00", "[+6.70, +15.30]"]  # 11 ± 4.303 · 1.732 / √3
     assert whole[5] == whole[6]  # one test: Holm changes nothing
     one = tables.contrast_table(evidence((0.6,), "missing"), [contrast], name, where)
     assert cells(one)[2:4] == ["1", "+10.00"] and set(cells(one)[4:]) == {"–<sup>a</sup>"}

@@ -69,7 +69,7 @@ def test_building_leaves_the_global_generator_alone(settings):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"_target_": "scd.nn.saliency.ConstantMap", "vaule": 1}, "unknown argument of ConstantMap 'vaule'; did you mean"),
+        ({"_target_": "scd.nn.saliency.ConstantMap", "vaule": 1}, "argument of ConstantMap 'vaule'; did you mean"),
         ({"_target_": "scd.nn.saliency.Nope"}, "_target_ 'scd.nn.saliency.Nope' cannot be imported"),
         ({"_target_": "scd.nope.Nope"}, "_target_ 'scd.nope.Nope' cannot be imported"),
         ({"dim": 3}, "without _target_ cannot be built"),
