@@ -119,8 +119,9 @@ class Siamese(nn.Module):
         pairs = self.pairs(views)
         online: dict[str, Features] = {}
         for names in passes(views, unique(i for i, _ in pairs)):
-            together = self.encode_online(torch.cat([views[name].images for name in names]))
-            parts = zip(together.maps.chunk(len(names)), together.pooled.chunk(len(names)), strict=True)
+            together = self.encode_online(torch.stack([views[name].images for name in names], dim=1).flatten(0, 1))
+            shape = (-1, len(names))  # (B·V, ...) -> (B, V, ...): all views of an image stay in its BN group
+            parts = zip(*(part.unflatten(0, shape).unbind(1) for part in (together.maps, together.pooled)), strict=True)
             online |= {name: Features(*part) for name, part in zip(names, parts, strict=True)}
         with torch.no_grad():
             target = {name: self.encode_target(views[name].images) for name in unique(j for _, j in pairs)}

@@ -16,7 +16,7 @@ from scd.data.views import View, ViewMaker
 from scd.training.loop import pretrain
 from studies.suite.run import build_method
 
-STEPS = 40
+STEPS = 20
 ROUNDS = 5
 WORKERS = (0, 1, 2)  # of lightly's DataLoader; the best counts
 
@@ -95,13 +95,13 @@ def suite(tier, images, tmp_path):
     return lambda: train(tier, batches, ViewMaker(recipe, seed=0), tmp_path / str(next(runs)))
 
 
-def report(benchmark, measured: dict[str, float], ratio: float, text: str) -> None:
+def report(benchmark, measured: dict[str, float], ratio: float, text: str, cores: int) -> None:
     benchmark.extra_info.update({f"{name}, images/s": round(rate) for name, rate in measured.items()}, ratio=ratio)
     listing = ", ".join(f"{name} {rate:,.0f}" for name, rate in measured.items())
-    print(f"\n{text} (load {os.getloadavg()[0]:.1f}), images/s: {listing}; ratio {ratio:.2f}")
+    print(f"\n{text}, {cores} core(s), load {os.getloadavg()[0]:.1f}, images/s: {listing}; ratio {ratio:.2f}")
 
 
-def test_pretraining_against_lightly(benchmark, rates, tier, images, suite):
+def test_pretraining_against_lightly(benchmark, rates, tier, images, suite, cores):
     pytest.importorskip("lightly", reason="lightly is not installed: nox -s bench installs it")
     dataset = LightlyPairs(images, tier["views"]["size"])
     arms = {"suite": suite}
@@ -111,12 +111,12 @@ def test_pretraining_against_lightly(benchmark, rates, tier, images, suite):
     measured = rates(arms, ROUNDS)
     best = max(rate for name, rate in measured.items() if name != "suite")
     ratio = measured["suite"] / best
-    report(benchmark, measured, ratio, "end to end against lightly's best")
+    report(benchmark, measured, ratio, "end to end against lightly's best", cores)
     benchmark.pedantic(suite, rounds=3)
     assert ratio >= 2.3
 
 
-def test_pretraining_against_bare_compute(benchmark, rates, tier, suite):
+def test_pretraining_against_bare_compute(benchmark, rates, tier, suite, cores):
     method = build_method(tier).train()
     size, batch_size = tier["views"]["size"], tier["training"]["batch_size"]
     views = two_views(*torch.randn(2, batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)))
@@ -129,6 +129,6 @@ def test_pretraining_against_bare_compute(benchmark, rates, tier, suite):
 
     measured = rates({"suite": suite, "forward and backward alone": bare}, ROUNDS)
     ratio = measured["suite"] / measured["forward and backward alone"]
-    report(benchmark, measured, ratio, "end to end against bare compute")
+    report(benchmark, measured, ratio, "end to end against bare compute", cores)
     benchmark.pedantic(suite, rounds=3)
     assert ratio >= 0.8

@@ -47,7 +47,7 @@ def batched(tier, images):
     return run
 
 
-def test_batched_views_against_a_pillow_pipeline(benchmark, rates, tier, images, batched):
+def test_batched_views_against_a_pillow_pipeline(benchmark, rates, tier, images, batched, cores):
     transform = per_image_pipeline(tier["views"]["size"])
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:BATCH]]
 
@@ -58,12 +58,12 @@ def test_batched_views_against_a_pillow_pipeline(benchmark, rates, tier, images,
     ratio = measured["batched"] / measured["per image"]
     benchmark.extra_info.update({f"{name}, views/s": round(rate) for name, rate in measured.items()}, ratio=ratio)
     benchmark.pedantic(batched, rounds=3)
-    print(f"\nviews/s: batched {measured['batched']:,.0f}, torchvision on PIL images (one process) "
-          f"{measured['per image']:,.0f}, ratio {ratio:.1f}")
-    assert ratio >= 14  # 20,000 against 1,400 views/s on two cores
+    listing = ", ".join(f"{name} {rate:,.0f}" for name, rate in measured.items())
+    print(f"\nviews/s on {cores} core(s), the per-image pipeline always in one process: {listing}; ratio {ratio:.1f}")
+    assert ratio >= 7 * min(cores, 2)  # 20,000 views/s on two cores against 1,400 of one process
 
 
-def test_batched_views_against_kornia(benchmark, rates, tier, images, batched):
+def test_batched_views_against_kornia(benchmark, rates, tier, images, batched, cores):
     augmentation = pytest.importorskip("kornia.augmentation", reason="kornia is not installed: pip install kornia")
     size = tier["views"]["size"]
     pipeline = augmentation.AugmentationSequential(
@@ -83,5 +83,6 @@ def test_batched_views_against_kornia(benchmark, rates, tier, images, batched):
     ratio = measured["batched"] / measured["kornia"]
     benchmark.extra_info.update({f"{name}, views/s": round(rate) for name, rate in measured.items()}, ratio=ratio)
     benchmark.pedantic(batched, rounds=3)
-    print(f"\nviews/s: batched {measured['batched']:,.0f}, kornia {measured['kornia']:,.0f}, ratio {ratio:.1f}")
+    listing = ", ".join(f"{name} {rate:,.0f}" for name, rate in measured.items())
+    print(f"\nviews/s on {cores} core(s): {listing}; ratio {ratio:.1f}")
     assert ratio >= 2  # 20,000 against 8,000 views/s on two cores

@@ -1,4 +1,4 @@
-"""What the benchmarks share: all cores, images of the cpu tier, and arms measured in turn within one process.
+"""What the benchmarks share: a number of cores, images of the cpu tier, and arms measured in turn in one process.
 
 `nox -s bench` runs the files bench_*.py here; `nox -s tests` does not collect them. A ratio is taken between arms that
 ran interleaved, round by round, so that whatever else the machine does meets all of them alike.
@@ -16,16 +16,21 @@ from torch import Tensor
 from studies.suite.settings import resolve_settings
 
 
-@pytest.fixture(autouse=True)
-def all_cores():
-    """Every core for PyTorch, as in a run by itself, or as many as SCD_BENCH_THREADS says.
+@pytest.fixture(autouse=True, params=[1, os.cpu_count()], ids=["one core", "all cores"])
+def cores(request):
+    """The cores that every arm may use, loader processes included.
 
-    On a machine that does other work, two threads that wait for each other measure the other work: give 1 there.
+    One core is how a study runs here: as many runs beside each other as there are cores. All cores: one run by itself.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("SCD_BENCH_THREADS", os.cpu_count())))
-    yield
-    torch.set_num_threads(before)
+    threads, pinned = torch.get_num_threads(), hasattr(os, "sched_setaffinity")
+    allowed = os.sched_getaffinity(0) if pinned else set()
+    torch.set_num_threads(request.param)
+    if pinned:
+        os.sched_setaffinity(0, sorted(allowed)[: request.param])
+    yield request.param
+    torch.set_num_threads(threads)
+    if pinned:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.fixture(scope="session")

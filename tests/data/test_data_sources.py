@@ -1,9 +1,7 @@
 """Every kind of source opens as the same thing, and what is wrong with a user's data is said in one line."""
 
 import io
-import os
-import subprocess
-import sys
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -70,23 +68,26 @@ def test_shapes_opens_and_is_cached(monkeypatch, tmp_path):
     assert not list((tmp_path / "shapes").glob("*.tmp"))
 
 
-def test_two_processes_fill_the_cache_at_once(tmp_path):
+def fill(queue, barrier):
+    barrier.wait()
+    source = open_source("shapes", train=60, test=20, size=24)
+    queue.put((source.fingerprint, int(load_images(source, "train", 24).images.sum())))
+
+
+def test_two_processes_fill_the_cache_at_once(monkeypatch, tmp_path):
     """Both get the same images and leave one complete folder, no debris."""
-    code = (
-        "from scd.data.sources import open_source; from scd.data.images import load_images;"
-        "s = open_source('shapes', train=60, test=20, size=24);"
-        "print(s.fingerprint, int(load_images(s, 'train', 24).images.sum()))"
-    )
-    env = {**os.environ, "SCD_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    outputs = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], outputs
-    assert outputs[0][0] == outputs[1][0]
-    assert len([f for f in (tmp_path / "shapes").iterdir() if f.is_dir()]) == 1
-    assert len([f for f in (tmp_path / "images").iterdir() if f.is_dir()]) == 1
+    monkeypatch.setenv("SCD_CACHE", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    queue, barrier = context.Queue(), context.Barrier(2)
+    runs = [context.Process(target=fill, args=(queue, barrier)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    results = [queue.get(timeout=120) for _ in runs]
+    for run in runs:
+        run.join()
+    assert results[0] == results[1]
+    for kind in ("shapes", "images"):
+        assert len([entry for entry in (tmp_path / kind).iterdir() if entry.is_dir()]) == 1
 
 
 def test_parquet_by_path_glob_and_folder(tmp_path):
