@@ -45,7 +45,7 @@ class ShapesOptions:
         train, test: number of images in each split.
         rho_train, rho_test: probability that the background's class is the object's partner (the class of the same
             number); otherwise it is drawn uniformly from all.
-        scale: range of the object's extent (diameter of the circle around it) as a fraction of the image's side.
+        scale: range of the object's extent (diameter of the disc of its area) as a fraction of the image's side.
         clutter: largest number of small distractor blobs on the background.
         seed: seed of the images; the seeds of runs do not enter.
     """

@@ -215,8 +215,11 @@ def _rename(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Datase
             raise unknown("column", ours, COLUMNS)
         if theirs not in dataset.column_names:
             raise _no_column(source, theirs, dataset)
-    wanted = {ours: columns.get(ours, ours) for ours in COLUMNS}
-    if wanted["image"] not in dataset.column_names:
+    if len(set(columns.values())) < len(columns):
+        raise UsageError(f"columns={dict(columns)} uses one column twice")
+    taken = set(columns.values())  # a column that the user gives another meaning has lost its own
+    wanted = {ours: columns.get(ours, ours) for ours in COLUMNS if ours in columns or ours not in taken}
+    if wanted.get("image") not in dataset.column_names:
         raise _no_column(source, "image", dataset)
     present = {theirs: ours for ours, theirs in wanted.items() if theirs in dataset.column_names}
     dataset = dataset.select_columns(list(present))

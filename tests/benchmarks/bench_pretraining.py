@@ -16,8 +16,8 @@ from scd.data.views import View, ViewMaker
 from scd.training.loop import pretrain
 from studies.suite.run import build_method
 
-STEPS = 20
-ROUNDS = 5
+STEPS = 60
+ROUNDS = 3
 WORKERS = (0, 1, 2)  # of lightly's DataLoader; the best counts
 
 

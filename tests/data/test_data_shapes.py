@@ -1,6 +1,7 @@
 """The embedded generator: exact masks, balanced classes, known correlation, fixed by version and seed."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,15 +29,18 @@ def rendered():
     return render(ShapesOptions(), "train", 500)
 
 
-def test_images_are_fixed_by_version_and_seed(rendered):
-    """The pixels' hash: a change of the generator must come with a new VERSION and a new hash here."""
-    digest = hashlib.sha256(b"".join(a.tobytes() for a in (rendered.masks, rendered.labels, rendered.backgrounds)))
-    assert (VERSION, digest.hexdigest()[:16]) == ("1", "GOLDEN")
-    np.testing.assert_array_equal(rendered.images[:3].mean(axis=(1, 2, 3)).round(1), "PIXELS")
-    again = render(ShapesOptions(), "train", 260)
-    np.testing.assert_array_equal(again.images, rendered.images[:260])  # nested, whatever the number asked for
-    assert not np.array_equal(render(ShapesOptions(seed=1), "train", 250).labels, rendered.labels[:250])
-    assert not np.array_equal(render(ShapesOptions(), "test", 250).labels, rendered.labels[:250])
+def test_images_are_fixed_by_version_and_seed():
+    """What the generator draws: a change of these numbers must come with a new VERSION (the cache's key)."""
+    options = ShapesOptions(classes=10, size=48, scale=(0.35, 0.75), clutter=3)
+    fixed = render(options, "train", 250)
+    digest = hashlib.sha256(fixed.labels.tobytes() + fixed.backgrounds.tobytes()).hexdigest()
+    assert (VERSION, digest[:16]) == ("1", "9c9150108a08ea36")
+    assert (fixed.masks[:4] > 0).sum(axis=(1, 2)).tolist() == pytest.approx([564, 290, 281, 287], abs=2)
+    assert fixed.images[:4].mean(axis=(1, 2, 3)).tolist() == pytest.approx([108.87, 112.0, 132.42, 106.82], abs=0.1)
+    np.testing.assert_array_equal(render(options, "train", 100).images, fixed.images[:100])  # nested
+    np.testing.assert_array_equal(render(options, "train", 251).images[:250], fixed.images)
+    assert not np.array_equal(render(replace(options, seed=1), "train", 250).labels, fixed.labels)
+    assert not np.array_equal(render(options, "test", 250).labels, fixed.labels)
 
 
 def test_shapes_and_ranges(rendered):

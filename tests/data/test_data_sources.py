@@ -219,6 +219,8 @@ def test_bad_parquet_says_so(tmp_path):
         open_source("parquet", train=str(no_image))
     with pytest.raises(DataError, match="column 'label' of 'parquet' holds Value.*, not images"):
         open_source("parquet", train=str(no_image), columns={"image": "label"})
+    with pytest.raises(UsageError, match="uses one column twice"):
+        open_source("parquet", train=file, columns={"image": "image", "mask": "image"})
 
 
 def test_the_hub_without_a_network_says_what_to_do(monkeypatch):
