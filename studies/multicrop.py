@@ -245,10 +245,12 @@ def measured(evidence: Evidence) -> dict[str, str]:
     }
     for name, preset in evidence.about["presets"].get("wrapper", {}).items():
         entries[f"Wrapper {name}"] = report.method_line(preset)
-    if evidence.levels("rho"):
+    if levels := evidence.levels("rho"):
+        values = " and ".join(f"{level:g}" for level in levels)
         entries["Background correlation"] = (
-            "ρ is how often the background's class is the object class's partner (else it is drawn at random) in the "
-            "training images, from which pretraining and the probes learn; in the test images ρ is 0"
+            f"ρ = {values} in the place of the training images' value above; ρ is how often the background's class is "
+            "the object class's partner (else it is drawn at random) in the training images, from which pretraining "
+            "and the probes learn; in the test images ρ is 0"
         )
     return entries
 

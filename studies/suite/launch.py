@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -115,7 +117,7 @@ class Bar:
         self.shares = dict.fromkeys(finished, 1.0)
         self.finished = set(finished)
         self.tqdm = tqdm(
-            total=sum(work.values()),
+            total=sum(work.values()) * (1 + 1e-9),  # sums of shares may exceed it by a rounding error
             initial=sum(work[run] for run in finished),
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             smoothing=0.02,
@@ -211,7 +213,6 @@ class LauncherGone(BaseException):
 
 def serve(pipe: Connection, root: str, launcher: dict[str, Any], threads: int, device: int) -> None:
     """A worker: receive (id, spec), execute, answer, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher, which stops its workers
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     import torch
 
@@ -232,6 +233,26 @@ def serve(pipe: Connection, root: str, launcher: dict[str, Any], threads: int, d
             pipe.send(("end", perform(run, spec, store, runtime, threads, launcher["keep_checkpoints"])))
     except (EOFError, OSError, LauncherGone):
         return
+
+
+@contextmanager
+def inherited(**variables: str) -> Iterator[None]:
+    """What a process that is started here begins with: environment variables, and deafness to Ctrl-C.
+
+    BLAS and OpenMP read their number of threads from the environment, once. Ctrl-C reaches all processes of a terminal;
+    the launcher answers it, and stops its workers.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    listens = threading.current_thread() is threading.main_thread()  # Python changes handlers in the main thread only
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if listens:
+            signal.signal(signal.SIGINT, handler)
 
 
 class Pool:
@@ -283,19 +304,14 @@ class Pool:
                 return
 
     def _start(self) -> Worker:
-        """A new process. BLAS and OpenMP read their number of threads from the environment, once."""
+        """A new process."""
         ours, theirs = self.context.Pipe()
         taken = {worker.process.name for worker in self.workers}
         index = next(i for i in range(self.crew.workers) if f"worker-{i}" not in taken)
         arguments = (theirs, str(self.store.root), self.launcher, self.crew.threads, index)
         process = self.context.Process(target=serve, args=arguments, name=f"worker-{index}")
-        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        os.environ.update(dict.fromkeys(before, str(self.crew.threads)))
-        try:
+        with inherited(OMP_NUM_THREADS=str(self.crew.threads), MKL_NUM_THREADS=str(self.crew.threads)):
             process.start()
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
         theirs.close()
         worker = Worker(process, ours)
         self.workers.append(worker)

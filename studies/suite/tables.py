@@ -123,7 +123,7 @@ def mean_cell(metric: str, values: Sequence[float], expected: int) -> str:
 def interval(metric: str, result: PairedResult) -> str:
     """The interval of a difference, or that there is none."""
     if result.ci_low is None:
-        return "no interval"
+        return "(no interval)"
     return f"[{number(metric, result.ci_low, signed=True)}, {number(metric, result.ci_high, signed=True)}]"
 
 

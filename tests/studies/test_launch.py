@@ -183,7 +183,7 @@ def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_pa
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped; what was finished stays finished" in error and "Traceback" not in error
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert children and not psutil.wait_procs(children, timeout=30)[1]
     store = Store(tmp_path / "runs")
     states = {folder.name: store.status(folder.name) for folder in store.root.iterdir() if folder.name != ".locks"}
     assert Status.INTERRUPTED in states.values() and Status.FAILED not in states.values()

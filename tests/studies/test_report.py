@@ -66,7 +66,7 @@ def test_a_difference_in_a_sentence():
     assert (
         tables.amount("linear_top1", difference_of([0, 1], [0.01, 0.02])) == "+1.50 points [−4.85, +7.85], n = 2 pairs"
     )
-    assert tables.amount("linear_top1", difference_of([0], [0.01])) == "+1.00 points no interval, n = 1 pair"
+    assert tables.amount("linear_top1", difference_of([0], [0.01])) == "+1.00 points (no interval), n = 1 pair"
     assert tables.amount("linear_top1", difference_of([], [])) == "not measured yet"
 
 
