@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scd.errors import UsageError
 
-RENDER_SECONDS = 30.0  # the page is rewritten at most this often while runs arrive, and at the end
+RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
