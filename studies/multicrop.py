@@ -242,8 +242,8 @@ def measured(evidence: Evidence) -> dict[str, str]:
         ),
         "Settings of the arms": (
             "learning rate, momentum, queue and temperature are the same in every arm. The cpu tier's were chosen on "
-            "MoCo alone (seed 0, embedded images) for a clear gain over random weights, the distance of SCD's triplets by "
-            "its own training loss, which the squared one left at the margin; pretraining sees no mask and no label"
+            "MoCo alone (seed 0, embedded images) for a clear gain over random weights, the distance of SCD's triplets "
+            "by its own training loss, which the squared one left at the margin; pretraining sees no mask and no label"
         ),
     }
     for name, preset in evidence.about["presets"].get("wrapper", {}).items():
