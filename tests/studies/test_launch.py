@@ -23,15 +23,15 @@ from studies.suite.study import Arm
 ROOT = Path(store_module.__file__).resolve().parents[2]
 WORDS = ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"]
 MOCO = Arm("moco", "MoCo", {}, "", "")
-LOCAL = {"name": "local", "workers": 0, "threads": 1, "loader_workers": 0, "checkpoint_seconds": 0.0,
+LOCAL = {"name": "local", "workers": 0, "threads": 1, "loader_workers": 0, "checkpoint_seconds": 60.0,
          "keep_checkpoints": False}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """A run of 200 epochs (id first), and two of 0 steps."""
+    """A run of 100 epochs (id first), and two of 0 steps."""
     settings = resolve_settings("multicrop", WORDS)
-    long = settings.spec(MOCO, 0, overrides={"training": {"budget": {"value": 200}}})
+    long = settings.spec(MOCO, 0, overrides={"training": {"budget": {"value": 100}}})
     planned = plan.resolve([long, settings.spec(MOCO, 1, "none"), settings.spec(MOCO, 2, "none")], check=False)
     return plan.unique(planned)
 
@@ -152,7 +152,7 @@ def test_a_killed_worker_costs_its_run_only_and_the_run_resumes(runs, tmp_path):
     store = Store(tmp_path)
     victim, *others = runs
     with Assassin(plan.work(runs), [], 3) as bar:
-        bar.pool = Pool(specs(runs), store, LOCAL, Crew(1, 1), bar, lambda: None)
+        bar.pool = Pool(specs(runs), store, {**LOCAL, "checkpoint_seconds": 0.0}, Crew(1, 1), bar, lambda: None)
         result = bar.pool.run()
     assert bar.killed and result.done == 2
     assert result.failed.keys() == {victim} and "ended by signal 9 (SIGKILL)" in result.failed[victim]
@@ -161,7 +161,7 @@ def test_a_killed_worker_costs_its_run_only_and_the_run_resumes(runs, tmp_path):
     assert not any(psutil.pid_exists(worker.process.pid) for worker in bar.pool.workers)
 
     assert launch(specs(runs), plan.work(runs), store, LOCAL).done == 1
-    assert store.record(victim)["steps"] == 1000
+    assert store.record(victim)["steps"] == 500
     assert "resumed" in (store.folder(victim) / "training.log").read_text()
 
 
@@ -172,8 +172,10 @@ def command(store, out, *words):
 
 
 def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_path):
-    words = ["seeds=1", "arms=random,moco", "training.budget.value=200", "launcher.checkpoint_seconds=0.1"]
-    process = command(tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=1")
+    words = ["seeds=1", "arms=random,moco", "training.budget.value=100"]
+    process = command(
+        tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=1", "launcher.checkpoint_seconds=0.3"
+    )
     deadline = time.monotonic() + 300
     while not list((tmp_path / "runs").glob("*/checkpoints/step-*")) and time.monotonic() < deadline:
         assert process.poll() is None
