@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scd.errors import unknown
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, torchvision's constants
-ORDERS = tuple(permutations(range(4)))  # orders of brightness 0, contrast 1, saturation 2, hue 3
+ORDERS = np.array(list(permutations(range(4))))  # orders of brightness 0, contrast 1, saturation 2, hue 3
 PHOTOMETRIC_DRAWS = 10
 SMALLEST_SIGMA = 0.25
 
@@ -87,22 +88,24 @@ def draw_parameters(draws: Tensor, recipe: Photometric, sigma_scale: float = 1.0
     NOTE: the blur's sigma is multiplied by ``sigma_scale`` (the view's size / 224 by default in ``ViewMaker``): the
     papers give it in pixels of a 224 px view, and the same blur on a 32 px view would remove most of the image.
     """
+    draws = draws.numpy()  # as in sample_boxes
     jitter = draws[:, 0] < recipe.jitter_p
-    half_widths = draws.new_tensor([recipe.brightness, recipe.contrast, recipe.saturation])
-    low = (1 - half_widths).clamp(min=0)
-    factors = low + draws[:, 1:4] * (1 + half_widths - low)
-    hue = (2 * draws[:, 4] - 1) * recipe.hue
-    orders = torch.tensor(ORDERS)[(draws[:, 5] * len(ORDERS)).long().clamp(max=len(ORDERS) - 1)]
-    sigma = recipe.sigma[0] + draws[:, 8] * (recipe.sigma[1] - recipe.sigma[0])
+    half_widths = np.array([recipe.brightness, recipe.contrast, recipe.saturation], dtype=np.float32)
+    low = np.maximum(1 - half_widths, 0)
+    factors = np.where(jitter[:, None], low + draws[:, 1:4] * (1 + half_widths - low), np.float32(1))
+    hue = np.where(jitter, (2 * draws[:, 4] - 1) * np.float32(recipe.hue), np.float32(0))
+    sigma = recipe.sigma[0] + draws[:, 8] * np.float32(recipe.sigma[1] - recipe.sigma[0])
+    parameters = {
+        "factors": factors,
+        "hue": hue,
+        "order": ORDERS[(draws[:, 5] * len(ORDERS)).astype(np.int64).clip(max=len(ORDERS) - 1)],
+        "grey": draws[:, 6] < recipe.grey_p,
+        "blur": draws[:, 7] < recipe.blur_p,
+        "sigma": sigma * np.float32(sigma_scale),
+        "solarise": draws[:, 9] < recipe.solarise_p,
+    }
     return PhotometricDraw(
-        factors=torch.where(jitter[:, None], factors, torch.ones_like(factors)),
-        hue=torch.where(jitter, hue, torch.zeros_like(hue)),
-        order=orders,
-        grey=draws[:, 6] < recipe.grey_p,
-        blur=draws[:, 7] < recipe.blur_p,
-        sigma=sigma * sigma_scale,
-        solarise=draws[:, 9] < recipe.solarise_p,
-        threshold=recipe.threshold,
+        **{name: torch.from_numpy(value) for name, value in parameters.items()}, threshold=recipe.threshold
     )
 
 
@@ -143,9 +146,9 @@ def jitter_colours(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) 
     """ColorJitter with a separate order of the four operations for every image.
 
     The three blends share one form, x <- clamp(f x + (1 - f) reference), with the reference black (brightness), the
-    image's mean luma (contrast) or each pixel's luma (saturation). So each image's three blends run at places 0, 1, 2
-    of one loop over the batch, and its hue shift between them, where its order puts it: the batch is sorted by that
-    place, so that the images of one place are a slice.
+    image's mean luma (contrast) or each pixel's luma (saturation). The batch is sorted by the number of blends before
+    an image's hue shift: first run the blends before it, each on the images that still have one, then all hue shifts
+    at once, then the blends after it.
 
     Args:
         images: (B, 3, h, w) in [0, 1].
@@ -153,60 +156,66 @@ def jitter_colours(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) 
         hue: (B,) shift in turns.
         order: (B, 4), a permutation of brightness 0, contrast 1, saturation 2, hue 3 for every image. All on the CPU.
     """
-    if bool((factors == 1).all()) and bool((hue == 0).all()):
+    active = (factors != 1).any(dim=1) | (hue != 0)
+    if not bool(active.any()):
         return images
     is_hue = order == 3
     blends = order[~is_hue].view(-1, 3)  # (B, 3), the order of the blends alone
-    blend_factors = factors.gather(1, blends)
-    hue_place = torch.where(hue == 0, 4, is_hue.int().argmax(dim=1))  # number of blends before the hue shift
+    hue_place = torch.where(active, is_hue.int().argmax(dim=1), 4)  # blends before the hue shift; 4: left alone
     ranks = hue_place.argsort(stable=True)
     ends = hue_place.bincount(minlength=5).cumsum(0).tolist()
+    weights = blend_weights(blends, factors.gather(1, blends))[:, ranks].to(images.device)  # (3, B, 3)
     images = images.index_select(0, ranks.to(images.device))
-    blends, blend_factors, hue = blends[ranks], blend_factors[ranks], hue[ranks].to(images.device)
-    start = 0
-    for place in range(4):
-        part = slice(start, ends[place])
-        if part.start < part.stop:
-            images[part] = shift_hue(images[part], hue[part])
-        if place < 3:
-            images = blend(images, blends[:, place], blend_factors[:, place])
-        start = ends[place]
+    for place in range(3):
+        part = slice(ends[place], ends[3])
+        blend(images[part], weights[:, part, place])
+    if bool((hue != 0).any()):
+        shift_hue(images[: ends[3]], hue[ranks[: ends[3]]].to(images.device))
+    for place in range(3):
+        part = slice(0, ends[place])
+        blend(images[part], weights[:, part, place])
     return images.index_select(0, ranks.argsort().to(images.device))
 
 
-def blend(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
-    """One blend per image, in place: ``operation`` (B,) 0 brightness, 1 contrast, 2 saturation with ``factor`` (B,)."""
+def blend_weights(operation: Tensor, factor: Tensor) -> Tensor:
+    """Weights (3, ...) of the image itself, of its mean luma and of its luma in a blend.
+
+    Args:
+        operation: (...) 0 brightness, 1 contrast, 2 saturation.
+        factor: (...), 1 is the identity.
+    """
     rest = 1 - factor
-    weights = torch.stack([factor, rest * (operation == 1), rest * (operation == 2)]).to(images.device)
+    return torch.stack([factor, rest * (operation == 1), rest * (operation == 2)])
+
+
+def blend(images: Tensor, weights: Tensor) -> Tensor:
+    """One blend per image, in place: ``weights`` (3, B) as :func:`blend_weights` makes them, on the images' device."""
+    if len(images) == 0:
+        return images
     own, by_mean, by_pixel = weights[:, :, None, None]  # (B, 1, 1) each
     grey = grey_plane(images)
-    offset = grey.mean(dim=(1, 2), keepdim=True) * by_mean
+    offset = grey.mean(dim=(1, 2), keepdim=True).mul_(by_mean)
     reference = grey.mul_(by_pixel).add_(offset)  # (B, h, w)
     return images.mul_(own[:, None]).add_(reference[:, None]).clamp_(0, 1)
 
 
 def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of each image by ``shift`` (B,) turns, keeping value and chroma.
+    """Turn the hue of each image by ``shift`` (B,) turns, in place, keeping value and chroma.
 
-    With v = max, c = max - min and h the hue in turns, a channel is v - c clamp(min(k, 4 - k), 0, 1) with
-    k = (n + 6 h) mod 6 and n = 5, 3, 1 for red, green, blue: the HSV hexcone in closed form.
+    The HSV hexcone without branches. With v = max, m = min, c = v - m, the hue lies |d| sixths of a turn away from
+    red, d = (v - 2 m + green + blue - red) / c, on green's side where green > blue, else on blue's. A channel whose
+    own hue is n sixths (red 0, green 2, blue 4) is v - c clamp(|x| - 1, 0, 1) at x sixths from it.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = (6 * chroma).clamp_(min=1e-8).reciprocal_()
-    hue = torch.where(
-        value == red,
-        (green - blue).mul_(scale),
-        torch.where(value == green, (blue - red).mul_(scale).add_(1 / 3), (red - green).mul_(scale).add_(2 / 3)),
-    )
-    hue.add_(shift[:, None, None] + 1)  # (B, h, w), turns, positive
-    out = torch.empty_like(images)
-    for channel, n in enumerate((5, 3, 1)):
-        k = (hue + n / 6).frac_().mul_(6)
-        share = torch.minimum(k, 4 - k).clamp_(0, 1)
-        torch.addcmul(value, share, chroma, value=-1, out=out[:, channel])
-    return out
+    low = torch.minimum(torch.minimum(red, green), blue)
+    sixfold = (value - low).mul_(6)
+    hue = (green + blue).sub_(red).add_(value).sub_(low, alpha=2).div_(sixfold.clamp(min=1e-8))
+    hue.copysign_(green - blue).add_(shift[:, None, None] + 2.5)  # (B, h, w), turns, half a turn on, positive
+    own = images.new_tensor([0, 1 / 3, 2 / 3])[:, None, None]
+    turns = (hue[:, None] - own).frac_().sub_(0.5).abs_()  # (B, 3, h, w), distance from the channel's own hue
+    share = turns.clamp_(1 / 6, 1 / 3).mul_(sixfold[:, None])  # c times 1 to 2
+    return torch.sub(value.add_(sixfold, alpha=1 / 6)[:, None], share, out=images).clamp_(0, 1)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:

@@ -133,5 +133,5 @@ def centre_view(
     if images.shape[2] == size:
         return normalise(images.to(torch.float32).div_(255), mean, std)
     zeros, ones = torch.zeros(len(images), device=images.device), torch.ones(len(images), device=images.device)
-    weights = interpolation_matrix(zeros, ones, images.shape[2], size)
-    return normalise(resample(row_layout(images), weights, weights), mean, std)
+    weights = interpolation_matrix(zeros, ones, images.shape[2], size)[:, None]
+    return normalise(resample(row_layout(images), weights, weights)[0], mean, std)

@@ -4,6 +4,7 @@ A recipe names its crops; a :class:`ViewMaker` turns a uint8 batch into one :cla
 the coordinate grid of a view come from the same rectangle and the same flip, so dense methods, masks and boxes line up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,11 @@ class View:
     flips: Tensor
     masks: Tensor | None = None
 
+    def part(self, rows: slice) -> "View":
+        """The view of some of the images."""
+        masks = None if self.masks is None else self.masks[rows]
+        return View(self.name, self.role, self.images[rows], self.boxes[rows], self.flips[rows], masks)
+
     def grid(self, h: int, w: int) -> Tensor:
         """Source coordinates (B, h, w, 2), x then y in [0, 1], of the centres of an h x w feature grid."""
         x0, y0, x1, y1 = self.boxes.unbind(dim=1)
@@ -122,6 +128,8 @@ class ViewMaker:
         masks: cut the masks, too (for methods that declare that they need them).
         mean, std: normalisation of the three channels, for values in [0, 1].
         blur_reference: side of the view, in pixels, that the papers' blur sigma refers to; None takes sigma as pixels.
+        steps_at_once: how many steps' views the training loop should ask for together: a tensor operation on a small
+            batch costs as much as one on a larger batch. It changes no pixel.
     """
 
     def __init__(
@@ -133,6 +141,7 @@ class ViewMaker:
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         blur_reference: int | None = 224,
+        steps_at_once: int = 1,
     ):
         self.recipe = recipe
         self.seed = seed
@@ -141,9 +150,9 @@ class ViewMaker:
         self.mean = mean
         self.std = std
         self.blur_reference = blur_reference
+        self.steps_at_once = steps_at_once
         self.crops = {crop.name: crop for crop in recipe.crops}
 
-    @torch.no_grad()
     def __call__(
         self,
         images: Tensor,
@@ -165,12 +174,33 @@ class ViewMaker:
             ValueError: images that are not uint8 (B, 3, S, S), rows that do not match, masks missing or of another
                 size.
         """
-        rows, total = self._check(images, masks, rows, total)
+        return self.several([images], [step], [masks], rows, total)[0]
+
+    @torch.no_grad()
+    def several(
+        self,
+        images: Sequence[Tensor],
+        steps: Sequence[int],
+        masks: Sequence[Tensor | None],
+        rows: slice | None = None,
+        total: int | None = None,
+    ) -> list[dict[str, View]]:
+        """All views of the batches of several steps, made as one larger batch; arguments and errors as for a call."""
+        for batch, objects in zip(images, masks, strict=True):
+            rows, total = self._check(batch, objects, rows, total)
         with torch.autocast(self.device.type if self.device.type != "meta" else "cpu", enabled=False):
-            source = row_layout(images.to(self.device))
-            objects = masks.to(self.device, torch.float32)[:, :, None, :] if self.masks else None
-            draws = {name: self._draws(step, name, rows, total) for name in self._streams()}
-            return {crop.name: self._view(crop, source, objects, draws) for crop in self.recipe.crops}
+            source = row_layout(torch.cat(list(images)).to(self.device))
+            objects = torch.cat(list(masks)).to(self.device, torch.float32)[:, :, None, :] if self.masks else None
+            draws = {
+                name: torch.cat([self._draws(step, name, rows, total) for step in steps]) for name in self._streams()
+            }
+            made = [view for crops in self._alike() for view in self._views(crops, source, objects, draws)]
+        views = {view.name: view for view in made}
+        share = len(images[0])
+        return [
+            {crop.name: views[crop.name].part(slice(i * share, (i + 1) * share)) for crop in self.recipe.crops}
+            for i in range(len(steps))
+        ]
 
     def _check(self, images: Tensor, masks: Tensor | None, rows: slice | None, total: int | None) -> tuple[slice, int]:
         shape = tuple(images.shape)
@@ -189,27 +219,45 @@ class ViewMaker:
     def _streams(self) -> set[str]:
         return {name for crop in self.recipe.crops for name in (crop.name, crop.rectangle_of) if name is not None}
 
+    def _alike(self) -> list[list[CropSpec]]:
+        """The crops in groups of equal settings: a group is made in one go, as a larger batch."""
+        groups = {}
+        for crop in self.recipe.crops:
+            place = self.crops[crop.rectangle_of or crop.name]
+            settings = (crop.size, crop.flip, crop.photometric, place.scale, place.ratio)
+            groups.setdefault(settings, []).append(crop)
+        return list(groups.values())
+
     def _draws(self, step: int, name: str, rows: slice, total: int) -> Tensor:
         """(B, ...) uniform numbers of one view: rectangle, flip, photometrics. The layout is part of the pairing."""
         columns = RECTANGLE_DRAWS + 1 + PHOTOMETRIC_DRAWS
         return torch.rand(total, columns, generator=generator(self.seed, "augmentation", step, name))[rows]
 
-    def _view(self, crop: CropSpec, source: Tensor, objects: Tensor | None, draws: dict[str, Tensor]) -> View:
-        own = draws[crop.name]
-        place = self.crops[crop.rectangle_of or crop.name]
-        boxes = sample_boxes(draws[place.name][:, :RECTANGLE_DRAWS], place.scale, place.ratio).to(self.device)
-        flips = (own[:, RECTANGLE_DRAWS] < crop.flip).to(self.device)
+    def _views(
+        self, crops: list[CropSpec], source: Tensor, objects: Tensor | None, draws: dict[str, Tensor]
+    ) -> list[View]:
+        """The views (V of them) of crops with equal settings."""
+        b, v, size = len(source), len(crops), crops[0].size
+        places = [self.crops[crop.rectangle_of or crop.name] for crop in crops]
+        own = torch.stack([draws[crop.name] for crop in crops])  # (V, B, draws)
+        boxes = torch.stack([draws[place.name][:, :RECTANGLE_DRAWS] for place in places], dim=1)  # (B, V, draws)
+        boxes = sample_boxes(boxes.flatten(0, 1), places[0].scale, places[0].ratio).to(self.device)  # (B*V, 4)
+        flips = (own[:, :, RECTANGLE_DRAWS] < crops[0].flip).to(self.device)  # (V, B)
         x0, y0, x1, y1 = boxes.unbind(dim=1)
-        vertical = interpolation_matrix(y0, y1, source.shape[1], crop.size)
-        horizontal = interpolation_matrix(x0, x1, source.shape[3], crop.size, flips)
-        cut = resample(source, vertical, horizontal)  # (B, 3, s, s)
-        sigma_scale = 1.0 if self.blur_reference is None else crop.size / self.blur_reference
-        parameters = draw_parameters(own[:, RECTANGLE_DRAWS + 1 :], photometric(crop.photometric), sigma_scale)
-        cut = apply_photometric(cut, parameters)
-        masks = None if objects is None else (resample(objects, vertical, horizontal)[:, 0] > 0.5).float()
-        return View(crop.name, crop.role, normalise(cut, self.mean, self.std), boxes, flips, masks)
+        vertical = interpolation_matrix(y0, y1, source.shape[1], size).unflatten(0, (b, v))
+        horizontal = interpolation_matrix(x0, x1, source.shape[3], size, flips.T.flatten()).unflatten(0, (b, v))
+        cuts = resample(source, vertical, horizontal)  # (V, B, 3, s, s)
+        sigma_scale = 1.0 if self.blur_reference is None else size / self.blur_reference
+        recipe = photometric(crops[0].photometric)
+        parameters = draw_parameters(own[:, :, RECTANGLE_DRAWS + 1 :].flatten(0, 1), recipe, sigma_scale)
+        cuts = normalise(apply_photometric(cuts.flatten(0, 1), parameters), self.mean, self.std).unflatten(0, (v, b))
+        masks = [None] * v if objects is None else (resample(objects, vertical, horizontal)[:, :, 0] > 0.5).float()
+        boxes = boxes.unflatten(0, (b, v)).transpose(0, 1).contiguous()  # (V, B, 4)
+        return [View(crop.name, crop.role, cuts[i], boxes[i], flips[i], masks[i]) for i, crop in enumerate(crops)]
 
 
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """(images - mean) / std of images (B, 3, s, s) in [0, 1], in place."""
-    return images.sub_(images.new_tensor(mean).view(1, 3, 1, 1)).div_(images.new_tensor(std).view(1, 3, 1, 1))
+    return images.sub_(images.new_tensor(mean).view(1, 3, 1, 1)).mul_(
+        images.new_tensor(std).reciprocal_().view(1, 3, 1, 1)
+    )

@@ -6,9 +6,10 @@ so a run that is killed at any moment and started again ends with the very weigh
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -102,7 +103,8 @@ def pretrain(
         method: ``forward(views) -> {"loss": scalar, ...}`` and ``after_step(progress)``, progress in (0, 1];
             ``needs == "masks"`` asks for the images' masks in the views.
         batches: :class:`scd.data.loader.MemoryBatches` or another with ``steps_per_epoch`` and ``iterate``.
-        view_maker: :class:`scd.data.views.ViewMaker` or another of its signature, on the device of ``fabric``.
+        view_maker: :class:`scd.data.views.ViewMaker` or another of its signature, on the device of ``fabric``; one with
+            ``steps_at_once`` above 1 is asked for ``several`` steps together.
         steps: optimiser steps of the whole run; None trains until ``max_seconds``.
         optimizer: options of :func:`scd.training.optim.build_optimizer`.
         schedule: options of :class:`scd.training.schedules.Schedule`.
@@ -185,15 +187,13 @@ def train(
         reporter(state.step, course.expected_steps(state.step, share), state.window.latest.get("loss"), True)
         return ended
     stop = ENDLESS if course.steps is None else course.steps
-    stream = iter(batches.iterate(state.step, stop, rank=fabric.global_rank, world=world))
-    with closing(stream) if hasattr(stream, "close") else nullcontext():
+    with closing(views_by_step(view_maker, batches, state.step, stop, method.needs == "masks", fabric)) as stream:
         clock.start()
         while not ended:
             step = state.step
-            batch = next(stream, None)
-            if batch is None:
+            images, views = next(stream, (None, None))
+            if views is None:
                 raise RuntimeError(f"the batches ended after {step} steps, before the run did")
-            views = make_views(view_maker, batch, step, method.needs == "masks", fabric)
             clock.lap("views")
 
             lr = course.learning_rate(step, share)
@@ -212,7 +212,7 @@ def train(
             clock.lap("step")
 
             state.step = done = step + 1
-            state.images += batch.total
+            state.images += images
             ended = course.ended(done, share)
             log_due = done % log_every == 0 or bool(ended)
             check_due = log_due or done % check_every == 0
@@ -234,13 +234,37 @@ def train(
     return ended
 
 
-def make_views(view_maker: Callable, batch, step: int, with_masks: bool, fabric: Fabric) -> dict:
-    """This process's views of its share of a batch, on its device."""
-    images = batch.images.to(fabric.device, non_blocking=True)
-    masks = batch.masks if with_masks else None
-    if masks is not None:
-        masks = masks.to(fabric.device, non_blocking=True)
-    return view_maker(images, step, masks=masks, rows=batch.rows, total=batch.total)
+def views_by_step(
+    view_maker: Callable, batches, step: int, stop: int, with_masks: bool, fabric: Fabric
+) -> Iterator[tuple[int, dict]]:
+    """(images of the whole batch, this process's views on its device) of every step from ``step`` on.
+
+    A view maker with ``steps_at_once`` above 1 makes the views of so many steps together. Such a block begins at a
+    multiple of it, also in a run that resumes within one, so that no pixel depends on where a run was interrupted.
+    """
+    window = getattr(view_maker, "steps_at_once", 1)
+    first = step - step % window
+    stream = iter(batches.iterate(first, stop, rank=fabric.global_rank, world=fabric.world_size))
+    with closing(stream) if hasattr(stream, "close") else nullcontext():
+        while block := list(islice(stream, window)):
+            views = make_views(view_maker, block, range(first, first + len(block)), with_masks, fabric)
+            for place in range(max(0, step - first), len(block)):
+                yield block[place].total, views[place]
+            first += len(block)
+
+
+def make_views(view_maker: Callable, block: list, steps: range, with_masks: bool, fabric: Fabric) -> list[dict]:
+    """The views of the batches of some steps."""
+
+    def here(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(fabric.device, non_blocking=True)
+
+    images = [here(batch.images) for batch in block]
+    masks = [here(batch.masks) if with_masks else None for batch in block]
+    share = {"rows": block[0].rows, "total": block[0].total}
+    if len(block) == 1:
+        return [view_maker(images[0], steps[0], masks=masks[0], **share)]
+    return view_maker.several(images, steps, masks, **share)
 
 
 def write_line(state: RunState, course: Course, lr: float, share: float, pace: float) -> None:

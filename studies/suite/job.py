@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scd.allocator import keep_freed_memory
 from scd.errors import UsageError
 from studies.suite import environment, identity
 from studies.suite.store import Store, disk_full, is_disk_full, remove
@@ -51,6 +52,7 @@ def perform(
     """
     from studies.suite.run import execute  # torch is imported by workers, not by whoever starts them
 
+    keep_freed_memory()
     with store.claim(run) as folder:
         if folder is None:
             return Outcome(Ending.BUSY)

@@ -35,6 +35,7 @@ from scd.training.loop import TrainingSummary, pretrain
 from studies.suite.study import RunSpec
 
 Progress = Callable[[int, int, float], None]
+IMAGES_AT_ONCE = 128  # whose views are made together, where a batch has fewer
 LOG_EVERY = 10  # steps per line of progress.jsonl; the record's losses are means over so many steps
 
 
@@ -136,10 +137,11 @@ def train(
     if budget["value"] == 0:
         return None, batches.steps_per_epoch
     length = Budget(**budget)
+    steps_at_once = max(1, IMAGES_AT_ONCE // training["batch_size"])
     summary = pretrain(
         method,
         batches,
-        ViewMaker(recipe, seed, fabric.device, masks=method.needs == "masks"),
+        ViewMaker(recipe, seed, fabric.device, masks=method.needs == "masks", steps_at_once=steps_at_once),
         steps=length.steps(batches.steps_per_epoch, cost),
         max_seconds=length.seconds,
         optimizer=config["optimizer"],

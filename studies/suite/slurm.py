@@ -99,9 +99,7 @@ def options(launcher: Mapping[str, Any], devices: int, cluster: str) -> dict[str
     }
 
 
-def follow(
-    jobs: Mapping[str, Any], store: Store, bar: Bar, on_end: Callable[[], None], poll: float
-) -> Launched:
+def follow(jobs: Mapping[str, Any], store: Store, bar: Bar, on_end: Callable[[], None], poll: float) -> Launched:
     """Wait for the jobs; what counts is what the store says of their runs."""
     result, open_jobs = Launched(), dict(jobs)
     while open_jobs:

@@ -160,8 +160,7 @@ def test_cost_in_image_forwards():
 def test_counted_operations_of_an_extra_view_are_the_closed_form(name, symmetric):
     method = moco(symmetric)
     none, one, two = (
-        training_flops(method, recipe_with(name, count=count) if count else recipe_with(), BATCH)
-        for count in (0, 1, 2)
+        training_flops(method, recipe_with(name, count=count) if count else recipe_with(), BATCH) for count in (0, 1, 2)
     )
     assert two.total - one.total == one.total - none.total > 0  # each view costs the same
     assert two.backward - one.backward == one.backward - none.backward

@@ -14,7 +14,7 @@ from scd.data.loader import Batch, MemoryBatches
 from scd.data.recipes import build_recipe
 from scd.data.views import View, ViewMaker
 from scd.training.loop import pretrain
-from studies.suite.run import build_method
+from studies.suite.run import IMAGES_AT_ONCE, build_method
 
 STEPS = 60
 ROUNDS = 3
@@ -91,8 +91,9 @@ def suite(tier, images, tmp_path):
     """The whole loop, with its log and its last checkpoint."""
     batches = MemoryBatches(ImageSet(images), tier["training"]["batch_size"], seed=0)
     recipe = build_recipe(tier["views"]["recipe"], tier["views"]["size"], scale=tier["views"]["scale"])
+    at_once = max(1, IMAGES_AT_ONCE // tier["training"]["batch_size"])
     runs = iter(range(10**6))
-    return lambda: train(tier, batches, ViewMaker(recipe, seed=0), tmp_path / str(next(runs)))
+    return lambda: train(tier, batches, ViewMaker(recipe, seed=0, steps_at_once=at_once), tmp_path / str(next(runs)))
 
 
 def report(benchmark, measured: dict[str, float], ratio: float, text: str, cores: int) -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from scd.allocator import keep_freed_memory
 from studies.suite.settings import resolve_settings
+
+
+@pytest.fixture(autouse=True, scope="session")
+def allocator() -> None:
+    """As in the process of a run; every arm, other pipelines included, has the benefit of it."""
+    keep_freed_memory()
 
 
 @pytest.fixture(autouse=True, params=[1, os.cpu_count()], ids=["one core", "all cores"])

@@ -13,6 +13,7 @@ from scd.data.photometric import (
     PHOTOMETRICS,
     apply_photometric,
     blend,
+    blend_weights,
     draw_parameters,
     gaussian_blur,
     greyscale,
@@ -47,14 +48,14 @@ def close(ours: torch.Tensor, theirs: list[torch.Tensor], atol: float = 2e-5) ->
 def test_blends(images, operation, function):
     factor = torch.linspace(0.2, 1.8, B)
     expected = [function(image, float(f)) for image, f in zip(images, factor, strict=True)]
-    close(blend(images.clone(), torch.full((B,), operation), factor), expected)
+    close(blend(images.clone(), blend_weights(torch.full((B,), operation), factor)), expected)
 
 
 def test_blends_of_different_kinds_in_one_batch(images):
     functions = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
     operation, factor = torch.arange(B) % 3, torch.linspace(0.2, 1.8, B)
     expected = [functions[op](image, float(f)) for image, op, f in zip(images, operation.tolist(), factor, strict=True)]
-    close(blend(images.clone(), operation, factor), expected)
+    close(blend(images.clone(), blend_weights(operation, factor)), expected)
 
 
 def test_hue(images):
@@ -69,7 +70,7 @@ def test_jitter_in_every_order(images):
     factors = 0.6 + 0.8 * torch.rand(B, 3, generator=random)
     hue = 0.2 * torch.rand(B, generator=random) - 0.1
     hue[::5] = 0
-    order = torch.tensor(ORDERS)
+    order = torch.from_numpy(ORDERS)
     names = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation, reference.adjust_hue)
     expected = []
     for i, image in enumerate(images):

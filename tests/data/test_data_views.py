@@ -147,8 +147,8 @@ def test_impossible_rectangles_fall_back_to_the_central_one():
 @pytest.mark.parametrize("size", [16, 33, 48, 80])
 def test_resampling_the_whole_image_is_the_antialiased_resize(size):
     images = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    weights = interpolation_matrix(torch.zeros(3), torch.ones(3), 48, size)
-    ours = resample(row_layout(images), weights, weights)
+    weights = interpolation_matrix(torch.zeros(3), torch.ones(3), 48, size)[:, None]
+    ours = resample(row_layout(images), weights, weights)[0]
     theirs = interpolate(images.float() / 255, size=(size, size), mode="bilinear", antialias=True)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     torch.testing.assert_close(centre_view(images, size, **PLAIN), theirs, rtol=0, atol=1e-5)
@@ -243,3 +243,19 @@ def test_bad_batches_say_so():
         with_masks(images, 0)
     with pytest.raises(ValueError, match=r"masks are \(4, 24, 24\), images \(4, 3, 48, 48\)"):
         with_masks(images, 0, masks=torch.zeros(4, 24, 24))
+
+
+def test_views_of_several_steps_are_those_of_each_step():
+    """Made together or apart, to the last bit; all kinds of crops, masks, and a process's rows of a larger batch."""
+    random = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8, generator=random) for _ in range(3)]
+    masks = [torch.randint(0, 2, (6, 48, 48), dtype=torch.uint8, generator=random) for _ in range(3)]
+    for recipe, extra in (("mocov2", {"kind": "local", "count": 2}), ("byol", {"kind": "same_rectangle", "count": 3})):
+        make = ViewMaker(build_recipe(recipe, 24, extra=extra), 5, masks=True)
+        together = make.several(images, [7, 8, 9], masks, rows=slice(6, 12), total=18)
+        for i, step in enumerate((7, 8, 9)):
+            apart = make(images[i], step, masks[i], rows=slice(6, 12), total=18)
+            assert list(apart) == list(together[i])
+            for name, view in apart.items():
+                for field in ("images", "boxes", "flips", "masks"):
+                    assert torch.equal(getattr(view, field), getattr(together[i][name], field)), (name, field)

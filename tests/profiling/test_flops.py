@@ -128,8 +128,10 @@ def recipe_of(*sizes):
 
 def step_by_hand(batch, side, extras):
     """(forward, backward) of one PlainPair step; the images need no gradient, the head's input does."""
+
     def conv(size):
         return 2 * batch * size * size * 3 * 3 * 3 * 8
+
     head, bank = 2 * batch * 8 * 4, 2 * batch * 8 * 16
     online = [side, *extras]
     forward = sum(conv(s) + head for s in online) + conv(side) + bank

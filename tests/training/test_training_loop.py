@@ -117,6 +117,41 @@ def test_time_spent_on_views_is_seen_as_views():
     assert summary.views_seconds > summary.step_seconds
 
 
+class Together(Views):
+    """Makes the views of several steps together."""
+
+    def __init__(self, steps_at_once):
+        super().__init__()
+        self.steps_at_once, self.blocks = steps_at_once, []
+
+    def several(self, images, steps, masks, rows=None, total=None):
+        self.blocks.append(list(steps))
+        return [self(*arguments, rows, total) for arguments in zip(images, steps, masks, strict=True)]
+
+
+def test_views_of_several_steps_at_once_do_not_change_the_numbers(tmp_path):
+    expected = state_hash(tiny_run()[0])
+    views = Together(5)
+    assert state_hash(tiny_run(views=views)[0]) == expected
+    assert views.blocks == [[*range(0, 5)], [*range(5, 10)], [*range(10, 15)], [*range(15, 20)], [*range(20, 24)]]
+
+
+def test_a_run_resumes_within_views_of_several_steps(tmp_path):
+    class Interrupted(Together):
+        def several(self, images, steps, masks, rows=None, total=None):
+            if 15 in steps:
+                raise KeyboardInterrupt
+            return super().several(images, steps, masks, rows, total)
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(tmp_path, views=Interrupted(5), checkpoint_every=4)
+    views = Together(5)
+    method, summary = tiny_run(tmp_path, views=views, checkpoint_every=4)
+    assert summary.resumed_from == 12
+    assert views.blocks[0] == [10, 11, 12, 13, 14]
+    assert state_hash(method) == state_hash(tiny_run()[0])
+
+
 # ---------------------------------------------------------------- seconds
 
 
