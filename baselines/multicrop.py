@@ -99,7 +99,7 @@ def control(name: str) -> Control:
 def extra_views(name: str, size: int, scale: tuple[float, float] = (0.2, 1.0), count: int | None = None) -> dict:
     """The recipe option ``extra`` of a control: ``{"kind", "count", "size", "scale"}``.
 
-    NOTE: local views have 96/224 of the global side, rounded to a multiple of 8 (SwAV, DINO: 96 px), and areas of 0.05
+    NOTE: local views have 96/224 of the global side, rounded to a multiple of 4 (SwAV, DINO: 96 px), and areas of 0.05
     to 0.2, up to where MoCo v2's global crops begin (SwAV: 0.05 to 0.14, its global crops beginning at 0.14).
 
     Args:

@@ -1,5 +1,8 @@
 """Data sets of the Hugging Face hub, and a clear word when there is no network."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -17,7 +20,8 @@ def load_hub(repo: str, config: str | None, revision: str | None, cache: Path) -
             what to put where and which option then to use.
     """
     try:
-        found = datasets.load_dataset(repo, config, revision=revision, cache_dir=str(cache))
+        with errors_only("huggingface_hub"):  # it would tell of each of its tries; ours is the one word
+            found = datasets.load_dataset(repo, config, revision=revision, cache_dir=str(cache))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
@@ -28,3 +32,15 @@ def load_hub(repo: str, config: str | None, revision: str | None, cache: Path) -
     if not splits:
         raise DataError(f"'{repo}' has the splits {', '.join(found)}; none is named train, validation or test")
     return splits
+
+
+@contextmanager
+def errors_only(name: str) -> Iterator[None]:
+    """The named logger's warnings are not shown meanwhile."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -74,7 +74,7 @@ def extra_crops(
         kind: "none"; "same_rectangle": v1's rectangle with a fresh flip and fresh photometrics (named same0, ...);
             "random": further crops of v1's distribution (random0, ...); "local": small crops (local0, ...).
         count: how many; 0 only for "none".
-        size: side in pixels; default v1's, for "local" 96/224 of it, rounded to a multiple of 8.
+        size: side in pixels; default v1's, for "local" 96/224 of it, rounded to a multiple of 4.
         scale: range of the area; default v1's, for "local" 0.05 to 0.2; "same_rectangle" has v1's rectangle.
         photometric: name of a photometric recipe; default v1's.
 
@@ -90,7 +90,7 @@ def extra_crops(
     if count < 1:
         raise UsageError(f"views.extra: kind '{kind}' needs a count of at least 1, not {count}")
     is_local = kind == "local"
-    default_size = max(8, round(v1.size * LOCAL_SIZE / 8) * 8) if is_local else v1.size
+    default_size = max(8, round(v1.size * LOCAL_SIZE / 4) * 4) if is_local else v1.size
     default_scale = LOCAL_SCALE if is_local else v1.scale
     return tuple(
         CropSpec(

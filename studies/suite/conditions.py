@@ -20,9 +20,13 @@ def conditions(evidence: Evidence, labels: Sequence[str]) -> list[Condition]:
 
 
 def everywhere(contrasts: Sequence[Contrast], found: Sequence[Condition]) -> list[Contrast]:
-    """Each contrast in each condition, under a name of its own, condition by condition."""
+    """Each contrast in each condition, under a name of its own; its claim says in which budgets it is made."""
+    budgets = " and at ".join(dict.fromkeys(BUDGETS[each["budget"]] for each in found if "budget" in each))
+    at = f", at {budgets}" if budgets else ""
     return [
-        replace(contrast, name=f"{contrast.name}, {words(condition)}", conditions=condition)
+        replace(
+            contrast, name=f"{contrast.name}, {words(condition)}", conditions=condition, claim=f"{contrast.claim}{at}"
+        )
         for condition in found
         for contrast in contrasts
     ]
