@@ -33,7 +33,7 @@ def environment(session: nox.Session) -> None:
     if installed.is_file() and installed.read_bytes() == wanted.read_bytes():
         session.log("the environment is up to date; delete .nox to build it afresh")
         return
-    session.install("pip", "-e", ".[tests]")
+    session.install("pip", "-e", ".[tests]", env={"UV_COMPILE_BYTECODE": "1"})  # once here, or in every process
     installed.write_bytes(wanted.read_bytes())
 
 
@@ -56,6 +56,12 @@ def add_study(name: str) -> None:
 
 for study_name in STUDIES:
     add_study(study_name)
+
+
+@nox.session(name="cost-profile", venv_backend="none", requires=["environment"], default=False)
+def cost_profile(session: nox.Session) -> None:
+    """Count and measure what every method costs, and write its page; arguments: tier=gpu ... --count-only."""
+    session.run(python(session), "-m", "studies.cost_profile", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", requires=["environment"])

@@ -180,6 +180,37 @@ def differences(
         return _save(figure, path)
 
 
+def curves(path: Path, points: pandas.DataFrame, ylabel: str) -> Path:
+    """A quantity along several axes, one panel each: medians joined by a line, the interquartile range as a bar.
+
+    Args:
+        points: columns panel (the axis with its unit, printed under it), style (a way of measuring), x, value, and low
+            and high, equal to value where it is exact.
+    """
+    styles, names = _order(points, "style"), _order(points, "panel")
+    with plt.rc_context(LOOK):
+        figure, grid = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3.0), squeeze=False, layout="constrained")
+        for axes, name in zip(grid[0], names, strict=True):
+            part = points[points["panel"] == name]
+            for position, style in enumerate(styles):
+                line = part[part["style"] == style].dropna(subset=["value"]).sort_values("x")
+                if line.empty:
+                    continue
+                span = [line["value"] - line["low"], line["high"] - line["value"]]
+                axes.errorbar(
+                    range(len(line)) if len(styles) == 1 else line["x"], line["value"], yerr=span, color=INK, lw=1.2,
+                    marker=MARKERS[position], ms=5, mfc=INK if position == 0 else CARD, mew=1.2, elinewidth=1.0,
+                )  # fmt: skip
+                if len(styles) == 1:
+                    axes.set_xticks(range(len(line)), [f"{x:g}" for x in line["x"]])
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            axes.set_xlabel(name)
+            axes.grid(axis="y", lw=0.7)
+        grid[0][0].set_ylabel(ylabel)
+        _legend(figure, styles)
+        return _save(figure, path)
+
+
 # -------------------------------------------------------------------- shared parts
 
 

@@ -51,7 +51,8 @@ def write_index(out: Path) -> Path:
 
 def _row(about: dict[str, Any]) -> dict[str, str]:
     seeds = len(about["seeds"])
-    done = f"{about['done']} of {about['planned']} runs"
+    done = f"{about['done']} of {about['planned']} {about.get('unit', 'runs')}"
+    done += f", {seeds} seed{'s' if seeds != 1 else ''}" if seeds else ""
     whole = about["done"] == about["planned"]
     return {
         "page": f"[{about['page']}]({about['page']}.md)",
@@ -59,7 +60,7 @@ def _row(about: dict[str, Any]) -> dict[str, str]:
         "data": about["data"],
         "tier": about["tier"],
         "verdict": about.get("outcome") or "none yet",
-        "runs": f"{done}, {seeds} seed{'s' if seeds != 1 else ''}" + ("" if whole else " (partial)"),
+        "runs": done + ("" if whole else " (partial)"),
         "code": "**stale**" if is_stale(about) else "current",
     }
 

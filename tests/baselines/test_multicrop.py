@@ -66,14 +66,14 @@ def test_each_control_differs_from_the_others_in_what_it_says():
 
     assert area(random["random0"]).min() >= 0.2 - 0.02  # v1's range
     assert area(local["local0"]).max() <= 0.2 + 0.02 and area(local["local0"]).min() >= 0.05 - 0.02
-    assert local["local0"].images.shape[-1] == 16 and random["random0"].images.shape[-1] == SIZE
+    assert local["local0"].images.shape[-1] == 12 and random["random0"].images.shape[-1] == SIZE
 
 
 def test_sizes_and_scales_follow_the_global_views():
     assert extra_views("local", 224) == {"kind": "local", "count": 2, "size": 96, "scale": [0.05, 0.2]}
     assert extra_views("random", 224, (0.08, 1.0)) == {"kind": "random", "count": 2, "size": 224, "scale": [0.08, 1.0]}
     assert extra_views("same_rectangle", 64)["size"] == 64
-    assert extra_views("local", 32, count=4) == {"kind": "local", "count": 4, "size": 16, "scale": [0.05, 0.2]}
+    assert extra_views("local", 32, count=4) == {"kind": "local", "count": 4, "size": 12, "scale": [0.05, 0.2]}
 
 
 def test_an_unknown_control_names_the_valid_ones():
@@ -153,7 +153,7 @@ def test_cost_in_image_forwards():
     local = image_forwards("local", 224, symmetric=True)
     assert (local.online, local.target) == (4, 2)
     assert local.full_size == pytest.approx(4 + 2 * (96 / 224) ** 2)
-    assert image_forwards("local", 32, symmetric=False, count=4).full_size == 2 + 1  # four views of half the side
+    assert image_forwards("local", 32, symmetric=False, count=4).full_size == 2 + 4 * (12 / 32) ** 2
 
 
 @pytest.mark.parametrize("name, symmetric", [("same_rectangle", False), ("local", False), ("random", True)])

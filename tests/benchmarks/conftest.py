@@ -17,13 +17,18 @@ from scd.allocator import keep_freed_memory
 from studies.suite.settings import resolve_settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The words of the command line that `studies.cost_profile` hands on."""
+    parser.addoption("--words", default="tier=cpu", help="settings of the cost profile: 'tier=cpu sizes.crop=32'")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def allocator() -> None:
     """As in the process of a run; every arm, other pipelines included, has the benefit of it."""
     keep_freed_memory()
 
 
-@pytest.fixture(autouse=True, params=[1, os.cpu_count()], ids=["one core", "all cores"])
+@pytest.fixture(params=[1, os.cpu_count()], ids=["one core", "all cores"])
 def cores(request):
     """The cores that every arm may use, loader processes included.
 

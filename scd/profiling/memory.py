@@ -1,0 +1,60 @@
+"""Peak memory of a piece of work: the allocator's on CUDA, the resident set of a fresh process on the CPU."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's result, from a new interpreter that ends afterwards: no memory of earlier work is in it.
+
+    Args:
+        function: a function of a module, so that the new process can import it.
+
+    Raises:
+        RuntimeError: the process ended without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def resident() -> int | None:
+    """Bytes of this process that are in memory; None where the system does not tell (it is not Linux)."""
+    return _status("VmRSS")
+
+
+def reset_peak(device: torch.device) -> bool:
+    """Peaks are counted from here on; False where that cannot be done."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        CLEAR.write_text("5")  # proc(5): resets VmHWM to the present size
+    except OSError:
+        return False
+    return True
+
+
+def peak(device: torch.device) -> int | None:
+    """Bytes at the highest moment since :func:`reset_peak`: tensors on CUDA, the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int | None:
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    return None

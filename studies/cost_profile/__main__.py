@@ -1,0 +1,149 @@
+"""The command line: ``python -m studies.cost_profile [tier=cpu ...]`` counts, measures, and writes the page."""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scd.errors import UsageError
+from studies.suite import environment
+from studies.suite.evidence import FOLDER, read_about
+from studies.suite.store import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARK = ROOT / "tests" / "benchmarks" / "profile_cost.py"
+KEPT = ("machine_info", "commit_info", "benchmarks", "datetime", "version")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 the measuring failed, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.cost_profile",
+        description="Counts what every method costs at the papers' scale, measures it on this machine, writes a page.",
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value", help="settings of what is measured: tier=gpu, ...")
+    parser.add_argument("--out", default="reports", metavar="DIR", help="where the page is written (default: reports)")
+    parser.add_argument("--count-only", action="store_true", help="no measuring: exact numbers, in a minute")
+    parser.add_argument("--page-only", action="store_true", help="write the page again from its records")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        return profile(options, shlex.join(["python", "-m", "studies.cost_profile", *arguments]))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the page is as it was", file=sys.stderr)
+        return 130
+
+
+def profile(options: argparse.Namespace, command: str) -> int:
+    """Count, measure, write records, page and index."""
+    from scd.environment_check import check_torchvision
+
+    check_torchvision()
+    from studies.cost_profile import page as pages
+    from studies.suite.index import write_index
+    from studies.suite.settings import resolve_settings
+
+    settings = resolve_settings("multicrop", options.words)  # a wrong word is said before anything is counted
+    out = Path(options.out)
+    name = "cost-profile" if settings.tier == "cpu" else f"cost-profile-{settings.tier}"
+    records, code = out / FOLDER / f"{name}.json", 0
+    if options.page_only:
+        evidence = read_about(records)
+        evidence["about"]["answer"] = evidence["answer"] = pages.answer(evidence["counted"], evidence["measured"])
+    else:
+        counted, curves = count()
+        measured, why = [], "--count-only was given"
+        if not options.count_only:
+            measured, why = measure(tuple(options.words), out / "benchmarks" / f"{name}.json")
+            code = 1 if why else 0
+        evidence = assemble(name, settings, counted, curves, measured, why, command)
+    out.mkdir(parents=True, exist_ok=True)
+    records.parent.mkdir(exist_ok=True)
+    write_text(records, json.dumps(evidence, indent=1) + "\n")
+    path = pages.compose(evidence, out).write(out / f"{name}.md")
+    write_index(out)
+    print(path, file=sys.stderr)
+    if code:
+        print(f"not everything was measured: {why}", file=sys.stderr)
+    return code
+
+
+def count() -> tuple[dict[str, list], list]:
+    """The counted rows by scale, and the counted curves."""
+    from studies.cost_profile.arms import arms
+    from studies.cost_profile.counted import CURVES, SCALES, count_arm, count_curve
+
+    work = len(SCALES) * len(arms()) + len(CURVES)
+    with tqdm(total=work, desc="counting", unit="", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+              disable=None) as bar:  # fmt: skip
+        counted: dict[str, list] = {}
+        for scale, (_, words) in SCALES.items():
+            counted[scale] = []
+            for arm in arms():
+                counted[scale].append(count_arm(arm, words))
+                bar.update()
+        curves = []
+        for curve in CURVES:
+            curves += count_curve(curve)
+            bar.update()
+    return counted, curves
+
+
+def measure(words: tuple[str, ...], kept: Path) -> tuple[list[dict[str, Any]], str]:
+    """The measured rows, and why there are none or not all; pytest-benchmark's JSON is kept for comparisons."""
+    with tempfile.TemporaryDirectory(prefix="scd-cost-") as folder:
+        raw = Path(folder) / "raw.json"
+        command = [sys.executable, "-m", "pytest", str(BENCHMARK), "--benchmark-only", f"--benchmark-json={raw}",
+                   "--benchmark-disable-gc", "-q", "-p", "no:cacheprovider", f"--words={' '.join(words)}"]  # fmt: skip
+        print("measuring: about five minutes on two cores; nothing else should run", file=sys.stderr)
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout, file=sys.stderr)
+        if not raw.is_file() or not raw.stat().st_size:
+            last = [line for line in done.stdout.splitlines() if line.strip()]
+            return [], f"the benchmark wrote nothing ({last[-1] if last else f'exit code {done.returncode}'})"
+        report = {key: value for key, value in json.loads(raw.read_text()).items() if key in KEPT}
+    report["machine_info"].pop("node", None)  # the machine's name is nobody's business
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for benchmark in report["benchmarks"]:
+        benchmark["stats"].pop("data", None)
+    write_text(kept, json.dumps(report, indent=1) + "\n")
+    why = "" if done.returncode == 0 else f"pytest ended with {done.returncode}, see above"
+    return [benchmark["extra_info"] for benchmark in report["benchmarks"]], why
+
+
+def assemble(name, settings, counted, curves, measured, why, command) -> dict[str, Any]:
+    """All that the page is made of, as plain values; the first keys are what the index reads of every page."""
+    from studies.cost_profile import page as pages
+    from studies.cost_profile.arms import arms
+    from studies.cost_profile.counted import SCALES
+    from studies.suite.identity import code_fingerprint
+
+    roots = ["scd.profiling.memory", "scd.profiling.parts", "scd.profiling.steptime", "studies.suite.run",
+             "baselines.byol", "baselines.lewel", "baselines.moco", "scd.method"]  # fmt: skip
+    text = pages.answer(counted, measured)
+    rows = [row for scale in SCALES for row in counted[scale]]
+    about = {
+        "page": name, "tier": settings.tier, "command": command, "not_measured": why, "answer": text,
+        "fingerprint": code_fingerprint(roots), "roots": roots, "environments": [environment.describe(1)],
+    }  # fmt: skip
+    index = {
+        "page": name, "questions": ["R4-d"], "data": "none", "tier": settings.tier, "meaningful": settings.meaningful,
+        "answer": text, "outcome": "measured" if measured else "counted", "seeds": [], "planned": len(rows),
+        "done": sum("error" not in row for row in rows), "unit": f"methods × {len(SCALES)} backbones",
+        "fingerprint": about["fingerprint"], "roots": roots, "arms": [arm.name for arm in arms()],
+    }  # fmt: skip
+    return {**index, "about": about, "counted": counted, "curves": curves, "measured": measured}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
