@@ -50,7 +50,7 @@ from scd.data.views import View
 from scd.errors import UsageError, unknown
 from scd.nn.ema import copy_without_grad, ema_update
 from scd.nn.heads import MLP
-from scd.nn.losses import DISTANCES, triplet
+from scd.nn.losses import DISTANCES, TERMS, triplet
 from scd.nn.saliency import SaliencyMLP, map_statistics
 from scd.siamese import Encoded, Features, Pair, Siamese, unique
 
@@ -60,6 +60,7 @@ CHOICES = {
     "distance": DISTANCES,
     "pooling": ("mean", "sum"),
     "triplet_views": ("global", "all"),
+    "terms": TERMS,
 }
 
 
@@ -92,6 +93,8 @@ class SCD(nn.Module):
         pooling: "mean" divides by the map's mass, "sum" does not.
         map_gradient: False stops the map's gradient at the feature map, so that only the head learns from it.
         triplet_views: "global", or "all": extra views are anchors too.
+        terms: "both" is the triplet loss; "consistency" leaves its pull, d(fg_i, fg'_j) alone, "discrimination" its
+            push, max(0, margin - d(fg_i, bg)): the two halves of the triplet as ablations.
 
     Raises:
         UsageError: an unknown choice for one of the arguments (the text names the valid ones), or
@@ -114,6 +117,7 @@ class SCD(nn.Module):
         pooling: str = "mean",
         map_gradient: bool = True,
         triplet_views: str = "global",
+        terms: str = "both",
     ):
         super().__init__()
         given = {
@@ -122,6 +126,7 @@ class SCD(nn.Module):
             "distance": distance,
             "pooling": pooling,
             "triplet_views": triplet_views,
+            "terms": terms,
         }
         for option, choice in given.items():
             if choice not in CHOICES[option]:
@@ -146,7 +151,7 @@ class SCD(nn.Module):
         self.pooling = pooling
         self.map_gradient = map_gradient
         self.triplet_views = triplet_views
-        self.triplet = partial(triplet, margin=margin, distance=distance)
+        self.triplet = partial(triplet, margin=margin, distance=distance, terms=terms)
 
     @property
     def backbone(self) -> nn.Module:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from scd.data.views import View
 from scd.nn.ema import copy_without_grad, cosine_momentum, ema_update
+from scd.nn.maps import maps_and_vector
 
 Pair = tuple[str, str]
 
 
 @dataclass
 class Features:
-    """What a backbone says of one view: ``maps`` (B, C, h, w) and ``pooled`` (B, C), the spatial mean of the maps."""
+    """What a backbone says of one view: ``maps`` (B, C, h, w), and ``pooled`` (B, C): their mean, or a CLS token."""
 
     maps: Tensor
     pooled: Tensor
@@ -119,6 +120,9 @@ class Siamese(nn.Module):
         pairs = self.pairs(views)
         online: dict[str, Features] = {}
         for names in passes(views, unique(i for i, _ in pairs)):
+            if len(names) == 1:
+                online[names[0]] = self.encode_online(views[names[0]].images)
+                continue
             together = self.encode_online(torch.stack([views[name].images for name in names], dim=1).flatten(0, 1))
             shape = (-1, len(names))  # (B·V, ...) -> (B, V, ...): all views of an image stay in its BN group
             parts = zip(*(part.unflatten(0, shape).unbind(1) for part in (together.maps, together.pooled)), strict=True)
@@ -129,13 +133,11 @@ class Siamese(nn.Module):
 
     def encode_online(self, images: Tensor) -> Features:
         """Features (of one view, or of several of one size in a row) from the online backbone."""
-        maps = self.backbone(images)
-        return Features(maps, maps.mean(dim=(2, 3)))
+        return Features(*maps_and_vector(self.backbone(images)))
 
     def encode_target(self, images: Tensor) -> Features:
         """Features of the momentum backbone; a framework with its own rule for keys (shuffling) overrides this."""
-        maps = self.target_backbone(images)
-        return Features(maps, maps.mean(dim=(2, 3)))
+        return Features(*maps_and_vector(self.target_backbone(images)))
 
     # ---------------------------------------------------------------- loss
 

@@ -47,6 +47,8 @@ class ShapesOptions:
             number); otherwise it is drawn uniformly from all.
         scale: range of the object's extent (diameter of the disc of its area) as a fraction of the image's side.
         clutter: largest number of small distractor blobs on the background.
+        objects: number of objects of the image's class, each of its own place, size and colours; later ones may cover
+            earlier ones; the mask is their union.
         seed: seed of the images; the seeds of runs do not enter.
     """
 
@@ -58,6 +60,7 @@ class ShapesOptions:
     rho_test: float = 0.0
     scale: tuple[float, float] = (0.3, 0.6)
     clutter: int = 3
+    objects: int = 1
     seed: int = 0
 
     def __post_init__(self):
@@ -75,6 +78,8 @@ class ShapesOptions:
             raise UsageError(f"shapes: scale is {self.scale}, it needs 0.1 <= low <= high <= 1")
         if self.clutter < 0:
             raise UsageError(f"shapes: clutter is {self.clutter}, it must be 0 or more")
+        if self.objects < 1:
+            raise UsageError(f"shapes: objects is {self.objects}, it must be at least 1")
 
 
 @dataclass
@@ -142,10 +147,14 @@ def _chunk(options: ShapesOptions, split: str, rho: float, index: int, with_obje
     backgrounds = np.where(draw.random(CHUNK) < rho, labels, uniform)
     image = paint_backgrounds(rng("background"), backgrounds, options)
     _add_clutter(image, rng("clutter"), options)
-    masks, u, v = place_objects(rng("outline"), labels, options)
-    if with_objects:
-        objects = paint_objects(rng("object"), labels, u, v, options)
-        image[masks] = objects[masks]
+    masks = np.zeros(image.shape[:3], dtype=bool)
+    for number in range(options.objects):
+        which = f" {number}" if number else ""  # the first object's streams have no number
+        mask, u, v = place_objects(rng(f"outline{which}"), labels, options)
+        if with_objects:
+            objects = paint_objects(rng(f"object{which}"), labels, u, v, options)
+            image[mask] = objects[mask]
+        masks |= mask
     image += np.float32(0.02) * rng("noise").standard_normal(image.shape, dtype=np.float32)
     pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     return Rendered(pixels, masks.astype(np.uint8) * 255, labels, backgrounds)

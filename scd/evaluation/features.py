@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scd.data.recipes import centre_view
 from scd.errors import UsageError
+from scd.nn.maps import maps_and_vector
 
 
 @contextmanager
@@ -28,11 +29,11 @@ def extract(
 ) -> Tensor:
     """Pooled features (N, C), float32 on ``device``, of the test-time view of every image.
 
-    Global average pooling of the backbone's feature maps, BN in evaluation mode, no augmentation (train and test alike,
-    as in the kNN protocol of DINO). The backbone must already live on ``device``.
+    Global average pooling of the backbone's feature maps, or its CLS token where it has one; BN in evaluation mode, no
+    augmentation (train and test alike, as in the kNN protocol of DINO). The backbone must already live on ``device``.
 
     Args:
-        backbone: maps (B, 3, s, s) to feature maps (B, C, h, w).
+        backbone: maps (B, 3, s, s) to feature maps (B, C, h, w), or to these and one vector (B, C) per image.
         images: (N, 3, S, S) uint8.
         size: side s in pixels of the view that the network sees.
         batch: images per forward pass; it does not change the result.
@@ -41,7 +42,7 @@ def extract(
         UsageError: no images, or features that are not finite.
     """
     with frozen(backbone):
-        features = _in_batches(lambda views: backbone(views).float().mean(dim=(2, 3)), images, size, batch, device)
+        features = _in_batches(lambda views: maps_and_vector(backbone(views))[1].float(), images, size, batch, device)
     if not torch.isfinite(features).all():
         raise UsageError("the backbone's features hold values that are not finite; its training diverged")
     return features

@@ -109,6 +109,13 @@ METRICS: dict[str, Metric] = {
         None,
         "standard deviation of the map inside an image, mean over images; 0: a constant map, no separation (collapse)",
     ),
+    "view_agreement": Metric(
+        "agreement between views",
+        "correlation in [-1, 1]",
+        None,
+        "Pearson correlation over positions of the map of a corner rectangle (3/4 of the side) with the part of the "
+        "whole image's map that covers it; mean over the images where both vary",
+    ),
     "feature_std": Metric(
         "feature spread",
         "1 = even over the sphere",

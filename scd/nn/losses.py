@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scd.errors import unknown
 
+TERMS = ("both", "consistency", "discrimination")
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
 
 
@@ -50,6 +51,7 @@ def triplet(
     negatives: Sequence[Tensor],
     margin: float,
     distance: str = "squared_euclidean",
+    terms: str = "both",
 ) -> Tensor:
     """Mean over the batch and over the negatives of max(0, margin + d(a, p) - d(a, n)).
 
@@ -61,14 +63,20 @@ def triplet(
         negatives: one (B, D) tensor, or several.
         margin: by how much the negative has to be farther away than the positive, in units of the distance.
         distance: "squared_euclidean" (in [0, 4] on unit vectors), "euclidean" or "cosine" (1 - cos).
+        terms: "both"; "consistency": d(a, p) alone; "discrimination": max(0, margin - d(a, n)) alone.
 
     Raises:
-        UsageError: an unknown distance.
+        UsageError: an unknown distance or choice of terms.
     """
+    if terms not in TERMS:
+        raise unknown("terms", terms, TERMS)
     with _float32(anchor):
         near = _distance(anchor, positive, distance)  # (B,)
-        terms = [F.relu(margin + near - _distance(anchor, negative, distance)) for negative in negatives]
-        return torch.stack(terms).mean()
+        if terms == "consistency":
+            return near.mean()
+        pull = near if terms == "both" else torch.zeros_like(near)
+        hinges = [F.relu(margin + pull - _distance(anchor, negative, distance)) for negative in negatives]
+        return torch.stack(hinges).mean()
 
 
 def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:

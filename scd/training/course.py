@@ -48,6 +48,10 @@ class Course:
             return self.base_lr * self.schedule.factor_by_time(progress, step, self.steps_per_epoch)
         return self.base_lr * self.schedule.factor(step, self.steps, self.steps_per_epoch)
 
+    def weight_decay(self, base: float, progress: float) -> float:
+        """The weight decay of a parameter group after a share of the run."""
+        return self.schedule.weight_decay(base, progress)
+
     def ended(self, done: int, progress: float) -> str:
         """Why the run is over after ``done`` steps: "steps", "seconds", or "" when it goes on."""
         if self.steps is None:

@@ -21,11 +21,11 @@ from scd.errors import UsageError, unknown
 from scd.seeds import derive_seed
 from scd.training.course import Course
 from scd.training.log import Report, Reporter, RunLog
-from scd.training.optim import build_optimizer
+from scd.training.optim import build_optimizer, clip_each
 from scd.training.resume import NonFiniteLoss, RunState
 from scd.training.schedules import Schedule
 
-__all__ = ["NonFiniteLoss", "TrainingSummary", "pretrain"]
+__all__ = ["NonFiniteLoss", "Observer", "TrainingSummary", "pretrain"]
 
 CHECK_EVERY = 50  # steps; the longest time a non-finite loss goes unseen where looking at it would stall the device
 ENDLESS = 10**9  # steps; where the clock ends the run
@@ -56,6 +56,20 @@ class TrainingSummary:
     resumed_from: int | None
     stopped_by: str
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Somebody who looks at the method during training and changes nothing.
+
+    Args:
+        steps: after how many steps it looks, 0 being the untrained method.
+        look: called with the number of steps done, on the first process; may be called twice for a step by a run that
+            is interrupted and resumes, with the same weights.
+    """
+
+    steps: tuple[int, ...]
+    look: Callable[[int], None]
 
 
 class Opaque:
@@ -96,6 +110,7 @@ def pretrain(
     checkpoint_seconds: float | None = 60.0,
     progress: Report | None = None,
     max_seconds: float | None = None,
+    observer: Observer | None = None,
 ) -> TrainingSummary:
     """Trains a method in place, going on from the newest whole checkpoint in ``run_dir``.
 
@@ -106,7 +121,8 @@ def pretrain(
         view_maker: :class:`scd.data.views.ViewMaker` or another of its signature, on the device of ``fabric``; one with
             ``steps_at_once`` above 1 is asked for ``several`` steps together.
         steps: optimiser steps of the whole run; None trains until ``max_seconds``.
-        optimizer: options of :func:`scd.training.optim.build_optimizer`.
+        optimizer: options of :func:`scd.training.optim.build_optimizer`, and ``clip``, the norm that each parameter's
+            gradient is cut to (:func:`scd.training.optim.clip_each`); None cuts nothing.
         schedule: options of :class:`scd.training.schedules.Schedule`.
         seed: the run's seed. PyTorch's global generator is seeded anew at every step, alike on all processes, and is
             given back as it was found.
@@ -120,15 +136,18 @@ def pretrain(
         max_seconds: time in views and steps after which the run ends. With ``steps=None`` it is the run's budget: the
             schedule and ``after_step`` then follow the share of it that is used up, and a resumed run is a fair
             continuation, but not the same run step for step. With ``steps`` it cuts the run short.
+        observer: looks at the method on the way; its time is not counted.
 
     Raises:
         NonFiniteLoss: the loss or the weights are NaN or infinite. One CPU process sees a loss at once, a GPU or
             several processes up to ``CHECK_EVERY`` steps later (the text names the true step); no such state is saved.
         UsageError: wrong options, or a checkpoint of another run in ``run_dir``.
     """
-    check_arguments(steps, max_seconds, log_every, checkpoint_every, fabric)
     rate = Schedule(**known("schedule", schedule, [field.name for field in fields(Schedule)]))
-    options = known("optimizer", optimizer, list(inspect.signature(build_optimizer).parameters)[1:])
+    valid = [*list(inspect.signature(build_optimizer).parameters)[1:], "clip"]
+    options = dict(known("optimizer", optimizer, valid))
+    clip = options.pop("clip", None)
+    check_arguments(steps, max_seconds, log_every, checkpoint_every, clip, fabric)
     method.train()
     model, stepper = fabric.setup(Trained(method), build_optimizer(method, **options))
     first = fabric.is_global_zero
@@ -138,6 +157,8 @@ def pretrain(
     identity = {"seed": seed, "steps": steps, "max_seconds": max_seconds if steps is None else None}
     identity["processes"] = fabric.world_size
     base_lr = stepper.param_groups[0]["lr"]
+    for group in stepper.param_groups:
+        group["initial_weight_decay"] = group["weight_decay"]
     state = RunState(method, stepper, fabric, run_dir, log, identity)
     course = Course(steps, max_seconds, batches.steps_per_epoch, base_lr, rate, fabric, state.clock)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
@@ -145,7 +166,7 @@ def pretrain(
         resumed_from = state.resume()
         with torch.random.fork_rng(devices), closing(Reporter(progress, first)) as reporter:
             every = (log_every, checkpoint_every, checkpoint_seconds)
-            stopped_by = train(model, state, course, batches, view_maker, reporter, seed, *every)
+            stopped_by = train(model, state, course, batches, view_maker, reporter, seed, clip, observer, *every)
     finally:
         log.close()
     return TrainingSummary(
@@ -169,6 +190,8 @@ def train(
     view_maker: Callable,
     reporter: Reporter,
     seed: int,
+    clip: float | None,
+    observer: Observer | None,
     log_every: int,
     checkpoint_every: int | None,
     checkpoint_seconds: float | None,
@@ -187,6 +210,9 @@ def train(
         reporter(state.step, course.expected_steps(state.step, share), state.window.latest.get("loss"), True)
         return ended
     stop = ENDLESS if course.steps is None else course.steps
+    observed = observer.steps if observer is not None and fabric.is_global_zero else ()
+    if state.step == 0 and 0 in observed:
+        observer.look(0)
     with closing(views_by_step(view_maker, batches, state.step, stop, method.needs == "masks", fabric)) as stream:
         clock.start()
         while not ended:
@@ -199,10 +225,13 @@ def train(
             lr = course.learning_rate(step, share)
             for group in optimizer.param_groups:
                 group["lr"] = lr
+                group["weight_decay"] = course.weight_decay(group["initial_weight_decay"], share)
             seed_generators(derive_seed(seed, "method", step), fabric.device)
             outputs = model(Opaque(views))
             state.window.add(step, lr, outputs)
             fabric.backward(outputs["loss"])
+            if clip is not None:
+                clip_each(method, clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             clock.lap("step")
@@ -222,6 +251,8 @@ def train(
                 save_due = (waited if world == 1 else fabric.broadcast(waited)) >= checkpoint_seconds
             if check_due or save_due:
                 state.settle()
+            if done in observed:
+                observer.look(done)
             if log_due:
                 pace = (state.images - line_images) / max(clock.total - line_seconds, 1e-9)
                 write_line(state, course, lr, share, pace)
@@ -298,7 +329,12 @@ def known(kind: str, options: dict, valid: list[str]) -> dict:
 
 
 def check_arguments(
-    steps: int | None, max_seconds: float | None, log_every: int, checkpoint_every: int | None, fabric: Fabric
+    steps: int | None,
+    max_seconds: float | None,
+    log_every: int,
+    checkpoint_every: int | None,
+    clip: float | None,
+    fabric: Fabric,
 ) -> None:
     """Raises the one-line error for arguments that do not make a run."""
     if steps is None and max_seconds is None:
@@ -310,5 +346,7 @@ def check_arguments(
     for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is at least 1 step, not {value}")
+    if clip is not None and not clip > 0:
+        raise UsageError(f"optimizer.clip is a norm above 0, or null, not {clip}")
     if getattr(fabric.strategy.precision, "scaler", None) is not None:
         raise UsageError("16-mixed keeps a loss scale outside the checkpoint: use training.precision=bf16-mixed")

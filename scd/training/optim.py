@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -79,6 +80,16 @@ def split_parameters(module: nn.Module, exclude_bias_norm: bool) -> tuple[list[n
     if not exclude_bias_norm:
         return trainable, []
     return [p for p in trainable if p.ndim >= 2], [p for p in trainable if p.ndim < 2]
+
+
+def clip_each(module: nn.Module, norm: float) -> None:
+    """Scale the gradient of every parameter whose own 2-norm exceeds ``norm`` down to it, in place.
+
+    NOTE: parameter by parameter, as DINO's released code; PyTorch's ``clip_grad_norm_`` scales all by their joint norm.
+    """
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    torch._foreach_mul_(gradients, [(norm / (each + 1e-6)).clamp(max=1.0) for each in norms])
 
 
 def check(option: str, value: float, valid: bool, expected: str) -> None:

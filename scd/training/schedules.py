@@ -29,15 +29,18 @@ class Schedule:
             granularity (BYOL, LEWEL).
         per: "step" lowers the rate at every step (BYOL, SwAV, DINO), "epoch" at every epoch (MoCo, LEWEL).
         final: factor at the very end of the run.
+        final_weight_decay: where the weight decay ends that starts at the optimiser's and moves along half a cosine
+            at every step (DINO: 0.04 to 0.4); None keeps it.
 
     Raises:
-        UsageError: an unknown name or granularity, a negative warm-up, a ``final`` outside [0, 1].
+        UsageError: an unknown name or granularity, a negative warm-up or weight decay, a ``final`` outside [0, 1].
     """
 
     name: str = "cosine"
     warmup_epochs: float = 0.0
     per: str = "step"
     final: float = 0.0
+    final_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SHAPES:
@@ -48,6 +51,8 @@ class Schedule:
             raise UsageError(f"schedule.warmup_epochs is 0 or more epochs, not {self.warmup_epochs}")
         if not 0 <= self.final <= 1:
             raise UsageError(f"schedule.final is a share of the base rate in [0, 1], not {self.final}")
+        if self.final_weight_decay is not None and not self.final_weight_decay >= 0:
+            raise UsageError(f"schedule.final_weight_decay is 0 or more, not {self.final_weight_decay}")
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
         """Length of the warm-up in steps."""
@@ -74,6 +79,12 @@ class Schedule:
             )
         clock = step - step % steps_per_epoch if self.per == "epoch" else step
         return cosine((max(clock, warmup) - warmup) / (steps - warmup), end=self.final)
+
+    def weight_decay(self, base: float, progress: float) -> float:
+        """The weight decay at a point of the run, progress in [0, 1], of a parameter group that starts at ``base``."""
+        if self.final_weight_decay is None or not base:
+            return base
+        return cosine(progress, start=base, end=self.final_weight_decay)
 
     def factor_by_time(self, share: float, step: int, steps_per_epoch: int) -> float:
         """The factor when a share in [0, 1] of a budget of seconds is used up: warm-up in steps, decay in time.

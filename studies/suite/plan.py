@@ -100,7 +100,7 @@ class Resolver:
         data = config["data"]
         key = _key(data, locations, config["evaluation"])
         if key not in self.data:
-            embedded = data["name"] in EMBEDDED
+            embedded = data["name"] in EMBEDDED or "_target_" in data["options"]
             fingerprint, found = None, data["options"].get("train")
             if self.check or not embedded:
                 source = run.open_data(data, locations)
@@ -119,7 +119,7 @@ class Resolver:
         batch = config["training"]["batch_size"]
         key = _key(parts, batch)
         if key not in self.costs:
-            method = run.build_method({**parts, "seed": 0})
+            method = run.build_method({**parts, "seed": 0, "seed_of": {"init": None}})
             self.costs[key] = training_flops(method, run.build_recipe_of(config), batch).total
         return self.costs[key]
 

@@ -6,13 +6,12 @@ This file and all it imports from ``scd`` and ``baselines`` are part of every ru
 import importlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -31,12 +30,21 @@ from scd.profiling.flops import training_flops
 from scd.profiling.parameters import count_parameters
 from scd.seeds import derive_seed
 from scd.training.budget import Budget
-from scd.training.loop import TrainingSummary, pretrain
+from scd.training.loop import Observer, TrainingSummary, pretrain
+from scd.whole import write_whole
 from studies.suite.study import RunSpec
 
 Progress = Callable[[int, int, float], None]
 IMAGES_AT_ONCE = 128  # whose views are made together, where a batch has fewer
 LOG_EVERY = 10  # steps per line of progress.jsonl; the record's losses are means over so many steps
+
+
+class Trace(Protocol):
+    """What looks at a method while it learns, see :class:`scd.evaluation.trace.MapTrace`."""
+
+    def observer(self, method: nn.Module, steps: int | None) -> Observer | None: ...
+
+    def numbers(self) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def execute(spec: RunSpec, run_dir: Path, runtime: Runtime | None = None) -> dic
         UsageError: data or settings that cannot be used, or a loss that is not finite.
     """
     runtime = runtime or Runtime()
-    config, seed, training = spec.config, spec.config["seed"], spec.config["training"]
+    config, training = spec.config, spec.config["training"]
     source = open_data(config["data"], spec.locations)
     check_fingerprint(config["data"], source)
     recipe = build_recipe_of(config)
@@ -76,24 +84,29 @@ def execute(spec: RunSpec, run_dir: Path, runtime: Runtime | None = None) -> dic
     cost = training_flops(method, recipe, training["batch_size"]).total
     parameters = count_parameters(method)
     fabric = build_fabric(training, runtime)
-    summary, steps_per_epoch = train(method, recipe, source, config, cost, fabric, run_dir, runtime)
+    data = evaluation_data(source, config)
+    trace = open_trace(config, data, fabric.device, run_dir)
+    summary, steps_per_epoch = train(method, recipe, source, config, cost, fabric, run_dir, runtime, trace)
     if not fabric.is_global_zero:
         return {}
     method.to(fabric.device)
     began = perf_counter()
     scores = evaluate(
         method,
-        evaluation_data(source, config),
+        data,
         size=config["evaluation"]["size"],
-        seed=seed,
+        seed=seed_of(config, "probe"),
         protocols=tuple(config["evaluation"]["protocols"]),
         device=fabric.device,
     )
+    for protocol in config["evaluation"]["further"]:
+        scores |= build(protocol)(method, source, config, fabric.device)
     seconds_eval = perf_counter() - began
     export_backbone(method.backbone, run_dir / "backbone.safetensors")
     steps = summary.steps if summary else 0
     return {
         **scores,
+        **(trace.numbers() if trace and summary else {}),
         "protocol_version": PROTOCOL_VERSION,
         "supervision": method.supervision,
         "steps": steps,
@@ -123,26 +136,29 @@ def train(
     fabric: Fabric,
     run_dir: Path,
     runtime: Runtime,
+    trace: Trace | None,
 ) -> tuple[TrainingSummary | None, int]:
     """The summary of pretraining, None for a budget of 0 steps (random weights), and the steps of an epoch."""
-    seed, training, data = config["seed"], config["training"], config["data"]
+    training, data, order = config["training"], config["data"], seed_of(config, "order")
     if data["stream"]:
         batches = StreamBatches(
-            source, "train", data["size"], training["batch_size"], seed, workers=runtime.loader_workers
+            source, "train", data["size"], training["batch_size"], order, workers=runtime.loader_workers
         )
     else:
         images = load_images(source, "train", data["size"], data["train_limit"])
-        batches = MemoryBatches(images.to(fabric.device), training["batch_size"], seed)
+        batches = MemoryBatches(images.to(fabric.device), training["batch_size"], order)
     budget = training["budget"]
     if budget["value"] == 0:
         return None, batches.steps_per_epoch
     length = Budget(**budget)
     steps_at_once = max(1, IMAGES_AT_ONCE // training["batch_size"])
+    seed = seed_of(config, "views")
+    steps = length.steps(batches.steps_per_epoch, cost)
     summary = pretrain(
         method,
         batches,
         ViewMaker(recipe, seed, fabric.device, masks=method.needs == "masks", steps_at_once=steps_at_once),
-        steps=length.steps(batches.steps_per_epoch, cost),
+        steps=steps,
         max_seconds=length.seconds,
         optimizer=config["optimizer"],
         schedule=config["schedule"],
@@ -152,16 +168,33 @@ def train(
         log_every=LOG_EVERY,
         checkpoint_seconds=runtime.checkpoint_seconds,
         progress=runtime.progress or (lambda step, steps, loss: None),
+        observer=trace.observer(method, steps) if trace else None,
     )
     return summary, batches.steps_per_epoch
+
+
+def open_trace(config: Mapping[str, Any], data: EvaluationData, device: torch.device, run_dir: Path) -> Trace | None:
+    """What looks at the maps during training, if the configuration asks for it."""
+    trace = config["evaluation"]["trace"]
+    if not trace or not trace["points"]:
+        return None
+    return build(trace)(data.test, config["evaluation"]["size"], device, run_dir / "trace")
 
 
 # ---------------------------------------------------------------- the parts, from their configuration
 
 
+def seed_of(config: Mapping[str, Any], axis: str) -> int:
+    """The seed of one source of chance: its own, or the run's."""
+    own = config["seed_of"][axis]
+    return config["seed"] if own is None else own
+
+
 def open_data(data: Mapping[str, Any], locations: Mapping[str, Any]) -> Source:
     """The image source of a configuration, from where it lies on this machine."""
     options = {key: value for key, value in data["options"].items() if value is not None}
+    if "_target_" in options:  # a generator of its own, which only the runs that use it depend on
+        return build(options)
     if isinstance(options.get("columns"), Mapping):
         options["columns"] = {key: name for key, name in options["columns"].items() if name is not None}
     places = dict(locations)
@@ -203,13 +236,15 @@ def build_recipe_of(config: Mapping[str, Any]) -> Recipe:
 
 def build_method(config: Mapping[str, Any]) -> nn.Module:
     """Backbone, method and wrapper, each initialised from a seed of its own, so that arms share what they share."""
+    seed = seed_of(config, "init")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config["seed"], "init", "backbone"))
-        backbone = build_backbone(**config["backbone"])
-        torch.manual_seed(derive_seed(config["seed"], "init", "method"))
+        torch.manual_seed(derive_seed(seed, "init", "backbone"))
+        named = "_target_" not in config["backbone"]
+        backbone = build_backbone(**config["backbone"]) if named else build(config["backbone"])
+        torch.manual_seed(derive_seed(seed, "init", "method"))
         method = build(config["method"], backbone)
         if config["wrapper"] is not None:
-            torch.manual_seed(derive_seed(config["seed"], "init", "wrapper"))
+            torch.manual_seed(derive_seed(seed, "init", "wrapper"))
             method = build(config["wrapper"], method)
     return method
 
@@ -273,12 +308,7 @@ def build_fabric(training: Mapping[str, Any], runtime: Runtime) -> Fabric:
 def export_backbone(backbone: nn.Module, path: Path) -> None:
     """The trained backbone's weights and running statistics as safetensors, written whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    unfinished = path.with_name(f".writing-{path.name}")
-    try:
-        save_file(state, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, lambda unfinished: save_file(state, unfinished))
 
 
 def first_loss(run_dir: Path) -> float | None:

@@ -18,7 +18,7 @@ STUDIES = Path(__file__).resolve().parents[1]
 CONF = STUDIES / "conf"
 GROUPS = ("tier", "data", "method", "backbone", "launcher")
 DEFAULTS = {"tier": "cpu", "data": "shapes", "method": "moco"}
-RUN_KEYS = ("views", "backbone", "method", "wrapper", "optimizer", "schedule", "training", "evaluation")
+RUN_KEYS = ("views", "backbone", "method", "wrapper", "optimizer", "schedule", "training", "evaluation", "seed_of")
 DATA_KEYS = ("name", "size", "stream", "train_limit", "test_limit", "options")
 
 

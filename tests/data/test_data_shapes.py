@@ -103,6 +103,17 @@ def test_rho_and_clutter_change_nothing_else():
     assert not np.array_equal(plain.images[~inside], correlated.images[~inside])
 
 
+def test_several_objects_leave_the_first_and_the_background_as_they_are():
+    """Further objects are painted over what is there; they are of the image's class and join the mask."""
+    one = render(ShapesOptions(scale=(0.2, 0.3)), "train", CHUNK)
+    three = render(ShapesOptions(scale=(0.2, 0.3), objects=3), "train", CHUNK)
+    np.testing.assert_array_equal(one.labels, three.labels)
+    np.testing.assert_array_equal(one.masks & three.masks, one.masks)
+    outside = three.masks == 0
+    np.testing.assert_array_equal(one.images[outside], three.images[outside])
+    assert 1.7 < three.masks.mean() / one.masks.mean() < 3
+
+
 def test_classes_are_distinct_combinations_of_shared_factors():
     for classes in (2, 10, 25):
         table = factors(classes)

@@ -105,6 +105,18 @@ def test_triplet_gradient_is_finite_where_anchor_and_negative_coincide(kind):
     assert torch.isfinite(a.grad).all()
 
 
+def test_the_halves_of_the_triplet_by_hand():
+    """Consistency is the mean distance to the positive, discrimination the mean hinge on the negatives alone."""
+    anchor, positive, negatives = unit(6, 4, 0), unit(6, 4, 1), [unit(6, 4, 2), unit(6, 4, 3)]
+    pull = sum(float((a - p).norm()) for a, p in zip(anchor, positive, strict=True)) / 6
+    push = [max(0.0, 1.2 - float((a - n).norm())) for other in negatives for a, n in zip(anchor, other, strict=True)]
+    arguments = (anchor, positive, negatives, 1.2, "euclidean")
+    assert triplet(*arguments, terms="consistency").item() == pytest.approx(pull, rel=1e-4)
+    assert triplet(*arguments, terms="discrimination").item() == pytest.approx(sum(push) / 12, rel=1e-4)
+    with pytest.raises(UsageError, match="unknown terms 'bot'; did you mean 'both'"):
+        triplet(*arguments, terms="bot")
+
+
 def test_triplet_refuses_an_unknown_distance():
     a = unit(2, 4, 0)
     with pytest.raises(UsageError, match="unknown distance 'cosin'; did you mean 'cosine'\\?"):

@@ -95,11 +95,14 @@ def test_extra_views_are_passes_of_their_own_size():
 
 
 def test_activations_are_what_autograd_keeps():
-    """One convolution keeps its input, here the copy that joins the views of a pass; a wider head keeps more."""
+    """One convolution keeps its input: a view, which is not the method's own, or the copy that joins extra views."""
     narrow, wide = (
         count_step(MoCo(Pixels(), dim=4, hidden=hidden, queue_size=32, bn_groups=1), TWO, 8) for hidden in (16, 64)
     )
-    assert narrow.activations[ONLINE] == 4 * 8 * 3 * 36
+    assert narrow.activations[ONLINE] == 0
+    extra = (CropSpec("e0", 6, role="extra"), CropSpec("e1", 6, role="extra"))
+    joined = count_step(moco(), Recipe("four", (*TWO.crops, *extra)), 8)
+    assert joined.activations[ONLINE] == 4 * 2 * 8 * 3 * 36
     assert narrow.activations[TARGET] == 0  # it runs without gradient
     assert wide.activations[HEADS] - narrow.activations[HEADS] == 4 * 8 * (64 - 16)  # the hidden layer after its ReLU
 

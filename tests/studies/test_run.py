@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from scd.errors import DataError, UsageError
 from studies.suite import plan
 from studies.suite.job import Ending, perform
-from studies.suite.run import Runtime, build, build_method, check_fingerprint, execute, open_data
+from studies.suite.run import Runtime, build, build_method, check_fingerprint, execute, open_data, seed_of
 from studies.suite.settings import resolve_settings
 from studies.suite.store import Status, Store
 from studies.suite.study import Arm, merge
@@ -64,6 +64,17 @@ def test_building_leaves_the_global_generator_alone(settings):
     torch.manual_seed(5)
     build_method(settings.spec(SCD, 0).config)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_one_source_of_chance_at_a_time(settings):
+    """A seed of its own for the weights moves the weights alone; for the views it leaves them alone."""
+    same, init, views = (
+        settings.spec(MOCO, 0, overrides={"seed_of": own}).config for own in ({}, {"init": 7}, {"views": 7})
+    )
+    weights = [build_method(config).backbone.state_dict() for config in (same, init, views)]
+    assert any(not torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[2].items())
+    assert [seed_of(init, axis) for axis in ("init", "order", "views", "probe")] == [7, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from scd.errors import UsageError
 from scd.seeds import derive_seed
 from scd.training.checkpoint import list_checkpoints
 from scd.training.log import ScalarWindow
-from scd.training.loop import NonFiniteLoss, seed_generators
+from scd.training.loop import NonFiniteLoss, Observer, seed_generators
 from scd.training.schedules import Schedule
 
 
@@ -285,3 +285,50 @@ def test_cuda_trains_times_and_resumes(tmp_path, precision):
 def test_settings_of_these_tests_cross_every_boundary():
     """A checkpoint in the middle of a log window, an epoch that ends between both: what resume has to get right."""
     assert SETTINGS["checkpoint_every"] % SETTINGS["log_every"] and SETTINGS["steps"] > 4 * SETTINGS["log_every"]
+
+
+def test_an_observer_sees_the_steps_and_changes_nothing():
+    plain, _ = tiny_run()
+    seen = []
+    method = tiny_method()
+
+    def look(step):
+        seen.append((step, int(method.steps)))
+        torch.rand(100)  # even one that draws: every step is seeded anew
+
+    observed, _ = tiny_run(method=method, observer=Observer((0, 7, 24), look))
+    assert seen == [(0, 0), (7, 7), (24, 24)]
+    assert state_hash(observed) == state_hash(plain)
+
+
+def test_an_observer_is_not_asked_again_for_what_a_checkpoint_has_behind_it(tmp_path):
+    seen = []
+    tiny_run(tmp_path, observer=Observer((0, 7, 24), seen.append), max_seconds=1e-9)
+    tiny_run(tmp_path, observer=Observer((0, 7, 24), seen.append))
+    assert seen == [0, 7, 24]
+
+
+def test_clipping_and_weight_decay_of_the_loop_equal_those_by_hand():
+    method, batches, views = tiny_method(), Batches(), Views()
+    optimizer = torch.optim.SGD(method.backbone.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    for step, batch in enumerate(batches.iterate(0, 24)):
+        optimizer.param_groups[0]["weight_decay"] = 1e-2 + (1e-4 - 1e-2) * 0.5 * (1 + math.cos(math.pi * step / 24))
+        optimizer.param_groups[0]["lr"] = 0.05 * Schedule().factor(step, 24, 4)
+        crops = views(batch.images, step)
+        seed_generators(derive_seed(3, "method", step), torch.device("cpu"))
+        optimizer.zero_grad()
+        method(crops)["loss"].backward()
+        for parameter in method.backbone.parameters():
+            torch.nn.utils.clip_grad_norm_([parameter], 0.02)
+        optimizer.step()
+        with torch.no_grad():
+            method.after_step((step + 1) / 24)
+    options = {**SETTINGS["optimizer"], "clip": 0.02}
+    looped, _ = tiny_run(optimizer=options, schedule={"final_weight_decay": 1e-2})
+    for ours, theirs in zip(looped.state_dict().values(), method.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_norm_of_zero_is_refused():
+    with pytest.raises(UsageError, match="optimizer.clip is a norm above 0, or null, not 0"):
+        tiny_run(optimizer={**SETTINGS["optimizer"], "clip": 0})

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scd.errors import UsageError
-from scd.training.optim import build_optimizer
+from scd.training.optim import build_optimizer, clip_each
 
 
 def network():
@@ -93,3 +93,11 @@ def test_wrong_options_say_what_is_right(options, text):
 def test_nothing_to_train_is_an_error():
     with pytest.raises(UsageError, match="Linear has no parameter to train"):
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), lr=0.1, weight_decay=0.0)
+
+
+def test_each_gradient_is_cut_to_the_norm_by_itself():
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 4.0), torch.full((2,), 0.1)
+    clip_each(layer, 3.0)
+    assert layer.weight.grad.norm().item() == pytest.approx(3.0, rel=1e-5)
+    assert torch.equal(layer.bias.grad, torch.full((2,), 0.1))  # the joint norm would have cut it, too
