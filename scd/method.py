@@ -229,7 +229,11 @@ class SCD(nn.Module):
         ema_update(self.target_projection, self.projection, m)
 
     @torch.no_grad()
-    def saliency(self, images: Tensor) -> Tensor:
-        """The online map (B, h, w) in [0, 1] of images (B, 3, s, s); 1 is what the loss treats as foreground."""
+    def saliency(self, images: Tensor) -> Tensor | None:
+        """The online map (B, h, w) in [0, 1] of images (B, 3, s, s); 1 is what the loss treats as foreground.
+
+        None where the map source takes more than images, as an oracle does.
+        """
         features = self.siamese.encode_online(images)
-        return self.saliency_head(features.maps, None).float()
+        maps = self.saliency_head(features.maps, None)
+        return None if maps is None else maps.float()

@@ -22,6 +22,10 @@ from scd.training.loop import Observer
 from scd.whole import write_whole
 
 SIDE = 0.75  # of the rectangle whose own map is compared with the whole image's
+KEPT_NUMBERS = (
+    "saliency_iou", "saliency_iou_inverted", "saliency_inverted_share", "saliency_maxf", "saliency_maxf_inverted",
+    "map_entropy", "map_saturation", "map_area", "map_std", "view_agreement",
+)  # fmt: skip
 CORNERS = torch.tensor([[0.0, 0.0], [1 - SIDE, 0.0], [0.0, 1 - SIDE], [1 - SIDE, 1 - SIDE]])  # x0, y0
 
 
@@ -87,7 +91,8 @@ class MapTrace:
         if agreement is not None:
             numbers["view_agreement"] = agreement
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept, text = {"maps": maps[: self.kept].cpu().contiguous()}, json.dumps(numbers)
+        kept = {"maps": maps[: self.kept].cpu().contiguous()}
+        text = json.dumps({name: round(numbers[name], 6) for name in KEPT_NUMBERS if name in numbers})
         write_whole(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
         write_whole(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -2,8 +2,9 @@
 
 A source is a module ``source(maps, view) -> (B, h, w)`` in [0, 1]. ``maps`` (B, C, h, w) are the features that the
 image-level loss uses; ``view`` is the view that they were computed from (geometry, masks, pixels), or None when only
-images are at hand. Its first argument is ``dim``, the channels C, so that SCD can build it for any backbone. ``needs``
-and ``supervision`` say what it takes from the data and whether that counts as supervision.
+images are at hand; a source that cannot do without it then returns None. Its first argument is ``dim``, the channels
+C, so that SCD can build it for any backbone. ``needs`` and ``supervision`` say what it takes from the data and whether
+that counts as supervision.
 
 ``maps`` carry their gradient; a source that learns passes it on, and its momentum copy comes from ``copy.deepcopy``.
 """

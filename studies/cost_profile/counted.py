@@ -45,7 +45,7 @@ def count_arm(arm: CostArm, words: tuple[str, ...]) -> dict[str, Any]:
         method = build_on_meta(config)
         batch = config["training"]["batch_size"]
         count, parameters = count_step(method, build_recipe_of(config), batch), count_parameters(method)
-    except (UsageError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (UsageError, TypeError, ValueError, RuntimeError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return row | {"error": reason}
     return row | {
