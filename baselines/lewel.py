@@ -142,20 +142,8 @@ class LEWEL(nn.Module):
         return self.align(features, self.siamese.projector, self.object_projector).maps
 
     def saliency(self, images: Tensor) -> Tensor:
-        """One map (B, h, w) in [0, 1] of the K maps, for scoring against masks.
-
-        NOTE: LEWEL has no single map and no foreground, the rule is this suite's: "mean" averages the K maps,
-        "sharpest" takes each image's map of lowest entropy; the result is stretched from its minimum to its maximum in
-        each image, which shows a shape even where all weights are nearly equal. Score single maps with :meth:`maps`.
-        """
-        maps = self.maps(images)
-        if self.saliency_rule == "mean":
-            one = maps.mean(dim=1)
-        else:
-            index = entropy(maps).argmin(dim=1)  # (B,)
-            one = maps.take_along_dim(index[:, None, None, None], dim=1).squeeze(1)
-        low, high = one.amin(dim=(1, 2), keepdim=True), one.amax(dim=(1, 2), keepdim=True)
-        return (one - low) / (high - low).clamp_min(torch.finfo(one.dtype).tiny)
+        """One map (B, h, w) in [0, 1] of the K maps, for scoring against masks; score single maps with :meth:`maps`."""
+        return one_map(self.maps(images), self.saliency_rule)
 
 
 def alignment_maps(tokens: Tensor, scale: float) -> Tensor:
@@ -184,6 +172,22 @@ def one_per_image(objects: Tensor) -> Tensor:
     batch, count = objects.shape[:2]
     index = torch.randint(count, (batch,)).to(objects.device)
     return objects.take_along_dim(index[:, None, None], dim=1).squeeze(1)
+
+
+def one_map(maps: Tensor, rule: str) -> Tensor:
+    """One map (B, h, w) in [0, 1] of K distributions over positions (B, K, h, w).
+
+    NOTE: LEWEL has no single map and no foreground, the rule is this suite's: "mean" averages the K maps, "sharpest"
+    takes each image's map of lowest entropy; the result is stretched from its minimum to its maximum in each image,
+    which shows a shape even where all weights are nearly equal.
+    """
+    if rule == "mean":
+        one = maps.mean(dim=1)
+    else:
+        index = entropy(maps).argmin(dim=1)  # (B,)
+        one = maps.take_along_dim(index[:, None, None, None], dim=1).squeeze(1)
+    low, high = one.amin(dim=(1, 2), keepdim=True), one.amax(dim=(1, 2), keepdim=True)
+    return (one - low) / (high - low).clamp_min(torch.finfo(one.dtype).tiny)
 
 
 def alignment_statistics(maps: list[Tensor]) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ def seed_points(
         points: columns panel, row, style, value.
         reference: the row whose mean is drawn through each panel, in the colour of its row, per style.
     """
-    rows, styles = _order(points, "row"), _order(points, "style")
+    rows, styles = by_first_appearance(points, "row"), by_first_appearance(points, "style")
     with plt.rc_context(LOOK):
         figure, panels = _panels(points, height=0.9 + 0.42 * len(rows), sharex=False)
         for axes, (_, part) in panels:
@@ -92,8 +92,8 @@ def seed_points(
                     axes.axvline(summary.mean, color=colour[row], lw=0.9, ls=(0, (4, 3)), zorder=1)
             _rows(axes, rows)
             axes.set_xlabel(xlabel)
-        _legend(figure, styles)
-        return _save(figure, path)
+        legend(figure, styles)
+        return save(figure, path)
 
 
 def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, colour: Mapping[str, str]) -> Path:
@@ -103,7 +103,7 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
         points: columns panel, row, style, cost, value; a cost of 0 (random weights) is drawn as a dashed level. The
             marks of every style but the first, which have nearly equal costs, are spread sideways to be told apart.
     """
-    rows, styles = _order(points, "row"), _order(points, "style")
+    rows, styles = by_first_appearance(points, "row"), by_first_appearance(points, "style")
     spread = 0.012 * (points["cost"].max() - points.loc[points["cost"] > 0, "cost"].min())
     with plt.rc_context(LOOK):
         figure, panels = _panels(points, height=3.7, sharey=False)
@@ -141,8 +141,8 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
         arms = [
             Line2D([], [], color=colour[row], lw=1.4, ls=(0, (4, 3)) if row in free else "-", label=row) for row in rows
         ]
-        _legend(figure, styles, arms)
-        return _save(figure, path)
+        legend(figure, styles, arms)
+        return save(figure, path)
 
 
 def differences(
@@ -154,7 +154,7 @@ def differences(
         points: columns panel, row, style, value (one per pair of seeds).
         intervals: columns panel, row, style, mean, low, high; NaN where there is none.
     """
-    rows, styles = _order(intervals, "row"), _order(intervals, "style")
+    rows, styles = by_first_appearance(intervals, "row"), by_first_appearance(intervals, "style")
     with plt.rc_context(LOOK):
         figure, panels = _panels(intervals, height=0.9 + 0.42 * len(rows), sharex=True)
         for axes, (panel, part) in panels:
@@ -176,8 +176,8 @@ def differences(
                 axes.scatter(mean, y, s=30, marker=MARKERS[position], facecolor=face, edgecolor=INK, lw=1.2, zorder=4)
             _rows(axes, rows)
             axes.set_xlabel(xlabel)
-        _legend(figure, styles)
-        return _save(figure, path)
+        legend(figure, styles)
+        return save(figure, path)
 
 
 def curves(path: Path, points: pandas.DataFrame, ylabel: str) -> Path:
@@ -187,7 +187,7 @@ def curves(path: Path, points: pandas.DataFrame, ylabel: str) -> Path:
         points: columns panel (the axis with its unit, printed under it), style (a way of measuring), x, value, and low
             and high, equal to value where it is exact.
     """
-    styles, names = _order(points, "style"), _order(points, "panel")
+    styles, names = by_first_appearance(points, "style"), by_first_appearance(points, "panel")
     with plt.rc_context(LOOK):
         figure, grid = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3.0), squeeze=False, layout="constrained")
         for axes, name in zip(grid[0], names, strict=True):
@@ -207,20 +207,21 @@ def curves(path: Path, points: pandas.DataFrame, ylabel: str) -> Path:
             axes.set_xlabel(name)
             axes.grid(axis="y", lw=0.7)
         grid[0][0].set_ylabel(ylabel)
-        _legend(figure, styles)
-        return _save(figure, path)
+        legend(figure, styles)
+        return save(figure, path)
 
 
 # -------------------------------------------------------------------- shared parts
 
 
-def _order(points: pandas.DataFrame, column: str) -> list[str]:
+def by_first_appearance(points: pandas.DataFrame, column: str) -> list[str]:
+    """The values of a column, in the order in which they appear."""
     return list(dict.fromkeys(points[column]))
 
 
 def _panels(points: pandas.DataFrame, height: float, **sharing: bool):
     """A figure with one axes per panel, titled, and those axes with their part of the table."""
-    names = _order(points, "panel")
+    names = by_first_appearance(points, "panel")
     width = 4.2 + 3.4 * len(names) if len(names) > 1 else 6.8
     figure, grid = plt.subplots(1, len(names), figsize=(width, height), squeeze=False, layout="constrained", **sharing)
     for axes, name in zip(grid[0], names, strict=True):
@@ -247,7 +248,8 @@ def _rows(axes, rows: list[str]) -> None:
         axes.axhline(0.5 - lane, color=GRID, lw=0.7, zorder=0)
 
 
-def _legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
+def legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
+    """What colours and marks mean, under the figure."""
     marks = [
         Line2D(
             [], [], ls="", marker=MARKERS[position], ms=5.5, color=INK, mfc=INK if position == 0 else CARD, label=style
@@ -260,7 +262,8 @@ def _legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
 
 
-def _save(figure, path: Path) -> Path:
+def save(figure, path: Path) -> Path:
+    """Write the figure on its card, without date or version."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.patch.set_edgecolor(GRID)

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from baselines.byol import BYOL
 from baselines.lewel import LEWEL
 from baselines.moco import MoCo
+from baselines.swaps import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from scd.data.views import View
 from scd.method import SCD
 from scd.nn.backbone import build_backbone
+from scd.nn.polarity import SettledMap
+from scd.nn.priors import CentrePrior, FrozenMLP, OracleMask, OtherImage
 from scd.nn.queue import Queue
 from scd.nn.saliency import ConstantMap, SaliencyMLP
 
@@ -37,6 +40,14 @@ METHODS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "constant_map_moco": lambda backbone: SCD(moco(backbone), ConstantMap()),
     "lewel_moco": lambda backbone: LEWEL(moco(backbone)),
     "lewel_byol": lambda backbone: LEWEL(byol(backbone)),
+    "frozen_map_moco": lambda backbone: SCD(moco(backbone), partial(FrozenMLP, gain=4.0)),
+    "centre_prior_moco": lambda backbone: SCD(moco(backbone), CentrePrior()),
+    "other_images_map_moco": lambda backbone: SCD(moco(backbone), OtherImage),
+    "oracle_map_moco": lambda backbone: SCD(moco(backbone), OracleMask()),
+    "settled_map_byol": lambda backbone: SCD(byol(backbone), SettledMap),
+    "lewels_maps_in_scd": lambda backbone: AlignmentInSCD(moco(backbone), partial(AlignmentMaps, maps=4)),
+    "scds_map_in_lewel_moco": lambda backbone: SaliencyInLEWEL(moco(backbone)),
+    "scds_map_in_lewel_byol": lambda backbone: SaliencyInLEWEL(byol(backbone)),
 }
 
 
@@ -47,7 +58,8 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
 def view(name: str, images: Tensor, role: str = "global") -> View:
     boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(images), 4)
-    return View(name, role, images, boxes, torch.zeros(len(images), dtype=torch.bool))
+    masks = (images.mean(dim=1) > 0).float()  # for those that declare that they need them
+    return View(name, role, images, boxes, torch.zeros(len(images), dtype=torch.bool), masks)
 
 
 def batch(seed: int, sides: dict[str, int] | None = None) -> dict[str, View]:
