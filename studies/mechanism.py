@@ -224,7 +224,9 @@ def polarity(page: report.Page, evidence: Evidence, labels: dict[str, str]) -> N
             {
                 "arm": labels[arm],
                 "seeds that mark the background": f"{found[0]} of {found[1]}",
-                "images better inverted (%), by seed": ", ".join(f"{100 * x:.0f}" for x in runs["saliency_inverted_share"]),
+                "images better inverted (%), by seed": ", ".join(
+                    f"{100 * x:.0f}" for x in runs["saliency_inverted_share"]
+                ),
                 "IoU (%)": tables.mean_cell("saliency_iou", runs["saliency_iou"], len(runs)),
                 "IoU of the better side (%)": tables.mean_cell("saliency_iou", best, len(runs)),
             }

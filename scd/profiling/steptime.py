@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scd.data.views import ViewMaker
 from scd.profiling.parts import PARTS, PartStack
-from scd.training.optim import build_optimizer
+from scd.training.optim import build_optimizer, clip_each
 
 VIEWS, BACKWARD, OPTIMISER, STATE = "views", "backward", "optimiser", "EMA and queue"
 PHASES = (VIEWS, *PARTS, BACKWARD, OPTIMISER, STATE)
@@ -46,7 +46,7 @@ class Stepper:
         view_maker: on the same device; a block has as many steps as it makes views for at once.
         images: (N, 3, S, S) uint8 on that device; each step takes the next ``batch_size`` of them.
         batch_size: source images per step.
-        optimizer: options of :func:`scd.training.optim.build_optimizer`.
+        optimizer: options of :func:`scd.training.optim.build_optimizer`, and ``clip`` as the training loop knows it.
         steps: steps of a block; the view maker's ``steps_at_once`` when None.
     """
 
@@ -63,7 +63,8 @@ class Stepper:
         self.view_maker = view_maker
         self.images = images
         self.batch_size = batch_size
-        self.optimizer = build_optimizer(method, **optimizer)
+        self.clip = optimizer.get("clip")
+        self.optimizer = build_optimizer(method, **{key: value for key, value in optimizer.items() if key != "clip"})
         self.steps = view_maker.steps_at_once if steps is None else steps
         self.done = 0
 
@@ -97,6 +98,8 @@ class Stepper:
                 end(root)
                 loss.backward()
                 end(BACKWARD)
+                if self.clip is not None:
+                    clip_each(self.method, self.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 end(OPTIMISER)

@@ -32,6 +32,18 @@ def everywhere(contrasts: Sequence[Contrast], found: Sequence[Condition]) -> lis
     ]
 
 
+def by_what_there_is(contrasts: Sequence[Contrast], evidence: Evidence, fallback: str) -> list[Contrast]:
+    """The contrasts as they are, or all on ``fallback`` where no finished run has their metric (unlabelled images)."""
+    done = evidence.finished
+
+    def there(metric: str) -> bool:
+        return metric in done and bool(done[metric].notna().any())
+
+    if there(contrasts[0].metric) or not there(fallback):
+        return list(contrasts)
+    return [replace(each, metric=fallback) for each in contrasts]
+
+
 def words(condition: Condition) -> str:
     """A condition as a reader says it: "equal epochs, ρ = 0.8"."""
     budget = [BUDGETS[condition["budget"]]] if "budget" in condition else []

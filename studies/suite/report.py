@@ -100,7 +100,10 @@ def standing(evidence: Evidence) -> str:
     whole = [seed for seed in seeds if seed not in set(waiting["seed"])]
     line = f"{about['done']} of {about['planned']} runs have finished"
     if waiting.empty:
-        return f"Complete: {line}, {len(seeds)} seeds in every arm and setting."
+        count = (
+            f"{'at least ' if set(runs['seed']) - set(seeds) else ''}{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+        )
+        return f"Complete: {line}, {count} in every arm and setting."
     failed = waiting[waiting["status"] == FAILED]["run"].nunique()
     missing = waiting[waiting["status"] == MISSING]["run"].nunique()
     parts = [f"{failed} failed"] if failed else []

@@ -146,6 +146,34 @@ def difference_of(seeds: Sequence[int], differences: Sequence[float], confidence
     )
 
 
+def equivalence(result: PairedResult, margin: float) -> float | None:
+    """p of the two one-sided t tests (Schuirmann 1987): below 0.05, the mean lies within ± ``margin`` at 95 %.
+
+    None where the spread is unknown.
+    """
+    if not result.sd:
+        return None
+    error = result.sd / sqrt(result.n)
+    gaps = ((result.mean + margin) / error, (margin - result.mean) / error)
+    return float(max(special.stdtr(result.n - 1, -gap) for gap in gaps))
+
+
+def spread_interval(sd: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a standard deviation that was estimated from ``n`` normal values (chi-squared with n - 1)."""
+    tail = (1 - confidence) / 2
+    low, high = (sd * sqrt((n - 1) / float(stats.chi2.ppf(at, n - 1))) for at in (1 - tail, tail))
+    return low, high
+
+
+def least_margin(n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True) -> float:
+    """The true difference that a two-sided t test with ``n`` seeds (per arm) finds with the given power."""
+    low, high = 0.0, 100 * sd
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if t_power(n, sd, middle, alpha, paired) >= power else (middle, high)
+    return high
+
+
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down adjusted p values, in the order given (Holm 1979, Scand. J. Statist. 6, 65-70).
 

@@ -104,7 +104,11 @@ def maps_figure(
     columns = [(arm, share) for arm, share in shown if f"{arm}@{share:.2f}" in kept]
     titles = ["image", "mask", *(f"{labels[arm]}\n{_when(share)}" for arm, share in columns)]
     cells = [
-        [kept["images"][row], kept["masks"][row].astype(float), *(kept[f"{arm}@{share:.2f}"][row] for arm, share in columns)]
+        [
+            kept["images"][row],
+            kept["masks"][row].astype(float),
+            *(kept[f"{arm}@{share:.2f}"][row] for arm, share in columns),
+        ]
         for row in range(len(kept["images"]))
     ]
     figure = f"figures/{evidence.page}-maps.png"
