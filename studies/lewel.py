@@ -199,9 +199,13 @@ def mechanisms(main: Evidence) -> tables.Table:
         ("made by", "the projection head, applied to every position", f"an MLP of its own, {depth} layers"),
         ("normalised", "over positions: softmax of unit-length logits", "none: a sigmoid at each position"),
         ("pools", "a head's share of the channels", "all channels"),
-        ("compared with", "the same index in the other view (attraction)", "foreground against both backgrounds (triplet)"),
+        (
+            "compared with",
+            "the same index in the other view (attraction)",
+            "foreground with both backgrounds (triplet)",
+        ),
         ("who is pushed away", "other images' vectors, where the host has negatives", "the image's own background"),
-        ("weight of the new loss", f"{1 - lewel.get('weight', 0):g} of the sum", f"{scd.get('weight')} beside the host's"),
+        ("weight of its loss", f"{1 - lewel.get('weight', 0):g} of the sum", f"{scd.get('weight')} beside the host's"),
         ("gradient to the map", "yes", "yes" if scd.get("map_gradient") else "no"),
         ("trained parameters", record("lewel", "parameters_trained"), record("scd", "parameters_trained")),
         ("FLOPs per training step", record("lewel", "flops_per_step"), record("scd", "flops_per_step")),
@@ -217,7 +221,7 @@ def swept(evidence: Evidence, metric: str) -> dict[str, PairedResult]:
 
 
 def outcome_of(result: PairedResult) -> str:
-    """Wins: the 95 % interval lies above 0; loses: below; ties: within ± the smallest difference of interest; or open."""
+    """Wins: the 95 % interval lies above 0; loses: below; ties: it is within ± the smallest difference; or open."""
     if result.ci_low is not None and result.ci_low > 0:
         return "wins"
     if result.ci_high is not None and result.ci_high < 0:
@@ -236,9 +240,7 @@ def won(sweep: Mapping[str, PairedResult]) -> str:
 OUTCOMES = ("wins", "ties", "loses", "open")
 
 
-def scenarios(
-    page: report.Page, evidence: Evidence, sweep: Mapping[str, PairedResult], metric: str, out: Path
-) -> None:
+def scenarios(page: report.Page, evidence: Evidence, sweep: Mapping[str, PairedResult], metric: str, out: Path) -> None:
     """The sweep as a heat map and as a table."""
     page.heading("Where does SCD win?")
     adjusted = holm([result.p for result in sweep.values()])
@@ -257,9 +259,9 @@ def scenarios(
         )
     page.table(tables.Table(pandas.DataFrame(rows)))
     page.text(
-        f"Paired differences in {tables.label(metric)}, in points. SCD *wins* where the 95 % interval lies above 0, *loses* "
-        f"where it lies below, *ties* where two one-sided tests put the difference within ± {100 * SESOI:g} point, and is "
-        "*open* otherwise; Holm's correction runs over the scenarios."
+        f"Paired differences in {tables.label(metric)}, in points. SCD *wins* where the 95 % interval lies above 0, "
+        f"*loses* where it lies below, *ties* where two one-sided tests put the difference within ± {100 * SESOI:g} "
+        "point, and is *open* otherwise; Holm's correction runs over the scenarios."
     )
     present = [each for each in SWEPT if each in evidence.finished and evidence.finished[each].notna().any()]
     values, texts = {}, {}
@@ -305,8 +307,8 @@ def maps(page: report.Page, main: Evidence, labels: Mapping[str, str], out: Path
     """Both kinds of map against the masks, and on images."""
     report.indicators(
         page, main, labels, [{}], "Maps against true masks", SALIENCY, WITH_MAPS,
-        "Both polarities, beside a map that is 1 everywhere. LEWEL has no single map: its maps are averaged and stretched "
-        "from their minimum to their maximum in each image; IoU at 0.5 depends on that stretch, maxF hardly does.",
+        "Both polarities, beside a map that is 1 everywhere. LEWEL has no single map: its maps are averaged and "
+        "stretched from their minimum to their maximum in each image; IoU at 0.5 depends on that stretch, maxF hardly.",
     )  # fmt: skip
     figure = traces.maps_figure(main, LABELS, PICTURED, out)
     if figure:
@@ -320,7 +322,9 @@ def maps(page: report.Page, main: Evidence, labels: Mapping[str, str], out: Path
 def measured(evidence: Evidence) -> dict[str, str]:
     """What only this study has to say about its measuring."""
     entries = {
-        "Settings of the arms": "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two views",
+        "Settings of the arms": (
+            "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two views"
+        ),
         "Scenarios": "one change at a time from the main comparison, in training and test images alike (the background "
         "correlation in training images only)",
     }
@@ -341,8 +345,8 @@ DEVIATIONS = (
 STUDY = Study(
     name="lewel",
     question_ids=("R2-a", "R2-c"),
-    question="How exactly do SCD's saliency maps and their use differ from LEWEL's alignment maps, and in which scenarios "
-    "does SCD clearly beat LEWEL?",
+    question="How exactly do SCD's saliency maps and their use differ from LEWEL's alignment maps, and in which "
+    "scenarios does SCD clearly beat LEWEL?",
     arms=ARMS,
     contrasts=CONTRASTS,
     primary=CONTRASTS[0].name,

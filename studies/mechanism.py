@@ -77,8 +77,8 @@ PICTURED = (
     ("depth1", 1.0), ("depth3", 1.0), ("settled", 1.0), ("discrimination", 1.0), ("frozen", 1.0),
 )  # fmt: skip
 CLAIM = (
-    "the learned map is what helps: SCD is better than the same loss with a constant map, a frozen random one, a centre "
-    "prior, and another image's map"
+    "the learned map is what helps: SCD is better than the same loss with a constant map, a frozen random one, a "
+    "centre prior, and another image's map"
 )
 
 
@@ -237,7 +237,8 @@ def polarity(page: report.Page, evidence: Evidence, labels: dict[str, str]) -> N
     page.table(tables.Table(pandas.DataFrame(rows)))
     page.text(
         "A seed marks the background when more than half of its test images have a higher IoU for 1 − map. The better "
-        "side is chosen with the masks at hand, seed by seed: it says what a rule for the polarity could reach at best. "
+        "side is chosen with the masks at hand, seed by seed: it says what a rule for the polarity could reach at "
+        "best. "
         "Nothing in the triplet loss names a side; with both anchors the two sides enter it in the same way."
     )
 
@@ -262,7 +263,8 @@ DEVIATIONS = (
     "Scale: a small network on small images, see above; the papers' is a ResNet-50 at 224 px on ImageNet.",
     "SCD is a reconstruction: margin, distance, projection, positive branch and weight are this suite's "
     "(`scd/method.py`).",
-    "Frozen random MLP: its last layer's weights are multiplied by a gain (see the wrapper above), since a fresh map is "
+    "Frozen random MLP: its last layer's weights are multiplied by a gain (see the wrapper above), since a fresh map "
+    "is "
     "nearly 0.5 everywhere and would repeat the constant map.",
     "Oracle: the true mask of the crop, averaged over each position and kept between 0.02 and 0.98, so that a view "
     "without object still has two regions. It needs masks and counts as supervision.",

@@ -35,7 +35,8 @@ MARGINS = (0.1, 0.2, 0.3, 0.4)  # points; +0.2 and +0.3 are the published ones
 PUBLISHED = (67.7, 67.6, 67.4, 67.6, 67.3)  # MoCo v2, ImageNet linear top-1 of five runs (its repository)
 IMAGES = 50_000  # of ImageNet's validation set
 SOURCES = {
-    "init": "initial weights", "order": "order of the images", "views": "augmentation", "probe": "probe's held-out part",
+    "init": "initial weights", "order": "order of the images", "views": "augmentation", "probe": "probe's held-out "
+    "part",
 }  # fmt: skip
 
 
@@ -129,14 +130,16 @@ def compose(evidence: Evidence, out: Path) -> Path:
     page.text(margin_sentence(results[STUDY.primary]))
     page.table(tables.contrast_table(whole, contrasts, names, {each.name: "all chance" for each in contrasts}))
     page.text(
-        f"Paired differences in {tables.label(metric)}, in points, over the seeds that both arms have; Holm's correction "
+        f"Paired differences in {tables.label(metric)}, in points, over the seeds that both arms have; Holm's "
+        "correction "
         f"over all {len(contrasts)} rows; the last column is for a true difference of 1 point."
     )
     page.figure(panels.differences([replace(each, conditions={"budget": "epochs"}) for each in contrasts]))
     page.heading("Is it the same, then?")
     page.table(equivalence_table(results, names, metric))
     page.text(
-        "Two one-sided t tests: a p below 0.05 says that the difference lies within ± the margin. Neither different nor "
+        "Two one-sided t tests: a p below 0.05 says that the difference lies within ± the margin. Neither different "
+        "nor "
         "equivalent means that the seeds do not tell."
     )
     power(page, evidence, results, out)
@@ -170,7 +173,8 @@ def margin_sentence(main: PairedResult) -> str:
     for margin in (0.2, 0.3):
         here = seeds_needed(main.sd, margin / 100)
         parts.append(
-            f"+{margin} points takes {f'about {here:,} paired seeds' if here else 'an unknown number of seeds'} at this "
+            f"+{margin} points takes {f'about {here:,} paired seeds' if here else 'an unknown number of seeds'} at "
+            "this "
             f"page's spread of SCD − LEWEL, and {seeds_needed(sd, margin, paired=False)} runs of each method at MoCo "
             "v2's published one"
         )
@@ -217,16 +221,19 @@ def power(page: report.Page, evidence: Evidence, results: dict[str, PairedResult
     spread |= {name: f"{sd:.2f}" if sd else notes.dash("no two pairs that differ") for name, (sd, _) in columns.items()}
     page.table(tables.Table(pandas.DataFrame([*rows, spread]), notes.lines))
     page.text(
-        "Seeds (of each arm) with which a two-sided t test at 5 % finds a true difference of that size with 80 % power. "
+        "Seeds (of each arm) with which a two-sided t test at 5 % finds a true difference of that size with 80 % "
+        "power. "
         "The spreads here are those of a small network on a few thousand images and are larger than ImageNet's; the "
         "published column is of single runs of one method (67.7, 67.6, 67.4, 67.6, 67.3), whose seeds were not paired."
     )
     p = sum(PUBLISHED) / len(PUBLISHED) / 100
     apart, disagreeing = 1.96 * sqrt(2 * p * (1 - p) / IMAGES), 1.96 * sqrt(0.1 / IMAGES)
     page.text(
-        f"More seeds do not remove the test set's own error: on {IMAGES:,} images at {100 * p:.1f} % the difference of two "
+        f"More seeds do not remove the test set's own error: on {IMAGES:,} images at {100 * p:.1f} % the difference "
+        "of two "
         f"networks has a 95 % sampling half width of {100 * apart:.2f} points if their errors were independent, and of "
-        f"{100 * disagreeing:.2f} points if exactly one of them is right on 10 % of the images (computed, not measured)."
+        f"{100 * disagreeing:.2f} points if exactly one of them is right on 10 % of the images (computed, not "
+        "measured)."
     )
     known = {name: (sd, is_paired) for name, (sd, is_paired) in columns.items() if sd}
     points = [
@@ -273,11 +280,13 @@ def measured(evidence: Evidence, whole: Evidence) -> dict[str, str]:
     counts = whole.runs.groupby("arm")["seed"].nunique()
     entries = {
         "Seeds": (
-            f"{counts.max()} in the asymmetric arms, {counts.min()} in the others; a seed draws the initial weights, the "
+            f"{counts.max()} in the asymmetric arms, {counts.min()} in the others; a seed draws the initial weights, "
+            "the "
             "order of the images, the augmentation and the part that the probe holds out; intervals are two-sided 95 % "
             "Student-t over seeds, of paired differences"
         ),
-        "Settings of the arms": "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two views",
+        "Settings of the arms": "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two "
+        "views",
     }
     for group in ("method", "wrapper"):
         for name, content in evidence.about["presets"].get(group, {}).items():
@@ -286,7 +295,8 @@ def measured(evidence: Evidence, whole: Evidence) -> dict[str, str]:
 
 
 DEVIATIONS = (
-    "Scale: a small network on small images; published margins are of a ResNet-50 on ImageNet. What carries over is how "
+    "Scale: a small network on small images; published margins are of a ResNet-50 on ImageNet. What carries over is "
+    "how "
     "a margin compares with its spread, and the published spread itself.",
     "LEWEL on MoCo: no official code exists; its aligned vectors are contrasted with a queue of their own "
     "(`baselines/lewel.py`).",

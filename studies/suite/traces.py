@@ -115,8 +115,8 @@ def maps_figure(
     mapfigures.map_grid(Path(out) / figure, cells, titles)
     return Picture(
         figure,
-        "The first test images (by index, before any training), their true masks, and maps of the first seed; white is 1. "
-        "Read a column downwards: a map that marks the object is white where the mask is, an inverted one is black there.",
+        "The first test images (by index, before any training), their true masks, and maps of the first seed; white is "
+        "1. Read a column downwards: a map that marks the object is white where the mask is, an inverted one black.",
     )
 
 
