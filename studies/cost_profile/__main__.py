@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +82,19 @@ def profile(options: argparse.Namespace, command: str) -> int:
 
 
 def count() -> tuple[dict[str, list], list]:
-    """The counted rows by scale, and the counted curves."""
+    """The counted rows by scale, and the counted curves; on all cores, in processes of their own."""
     from studies.cost_profile.arms import arms
     from studies.cost_profile.counted import CURVES, SCALES, count_arm, count_curve
 
-    work = len(SCALES) * len(arms()) + len(CURVES)
-    with tqdm(total=work, desc="counting", unit="", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-              disable=None) as bar:  # fmt: skip
-        counted: dict[str, list] = {}
-        for scale, (_, words) in SCALES.items():
-            counted[scale] = []
-            for arm in arms():
-                counted[scale].append(count_arm(arm, words))
-                bar.update()
-        curves = []
-        for curve in CURVES:
-            curves += count_curve(curve)
-            bar.update()
-    return counted, curves
+    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        curves = [pool.submit(count_curve, curve) for curve in CURVES]
+        rows = {scale: [pool.submit(count_arm, arm, words) for arm in arms()] for scale, (_, words) in SCALES.items()}
+        waiting = [*curves, *(row for scale in rows.values() for row in scale)]
+        for done in tqdm(as_completed(waiting), "counting", len(waiting), unit="", bar_format=bar_format, disable=None):
+            done.result()  # an error ends the counting here
+    counted = {scale: [row.result() for row in scale_rows] for scale, scale_rows in rows.items()}
+    return counted, [point for curve in curves for point in curve.result()]
 
 
 def measure(words: tuple[str, ...], kept: Path) -> tuple[list[dict[str, Any]], str]:

@@ -20,10 +20,10 @@ SCALES = {
 }
 CURVES = {
     "image side (px), ResNet-50": [
-        (side, ("tier=paper", f"sizes.crop={side}")) for side in (64, 96, 128, 160, 224, 320, 448)
+        (side, ("tier=paper", f"sizes.crop={side}")) for side in (64, 96, 128, 224, 448)
     ],
     "images per step, ResNet-50 at 224 px": [
-        (batch, ("tier=paper", f"training.batch_size={batch}")) for batch in (32, 64, 128, 256, 512, 1024)
+        (batch, ("tier=paper", f"training.batch_size={batch}")) for batch in (64, 256, 1024)
     ],
     "layers of the backbone, ResNet at 224 px": [
         (layers, ("tier=paper", f"backbone.name=resnet{layers}")) for layers in (50, 101, 152)

@@ -167,7 +167,9 @@ def spread_interval(sd: float, n: int, confidence: float = 0.95) -> tuple[float,
 
 def least_margin(n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True) -> float:
     """The true difference that a two-sided t test with ``n`` seeds (per arm) finds with the given power."""
-    low, high = 0.0, 100 * sd
+    low, high = 0.0, sd / 8
+    while t_power(n, sd, high, alpha, paired) < power:
+        low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if t_power(n, sd, middle, alpha, paired) >= power else (middle, high)

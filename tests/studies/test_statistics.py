@@ -5,7 +5,19 @@ import pandas
 import pytest
 from scipy import stats
 
-from studies.suite.statistics import by_seed, difference_of, estimate, holm, paired, seeds_needed, seeds_until, t_power
+from studies.suite.statistics import (
+    by_seed,
+    difference_of,
+    equivalence,
+    estimate,
+    holm,
+    least_margin,
+    paired,
+    seeds_needed,
+    seeds_until,
+    spread_interval,
+    t_power,
+)
 
 RECORDS = pandas.DataFrame(
     [
@@ -122,3 +134,27 @@ def test_seeds_until_is_the_first_number_that_is_enough():
     assert mean - half(found) > 0 >= mean - half(found - 1)
     assert seeds_until(lambda low, high: low > 0, -mean, sd, (0.025, 0.025)) is None
     assert seeds_until(lambda low, high: low > 0, mean, None, (0.025, 0.025)) is None
+
+
+def test_equivalence_is_the_larger_of_two_one_sided_t_tests():
+    values = [0.004, -0.002, 0.001, 0.003, 0.0]
+    result = difference_of(range(5), values)
+    lower = stats.ttest_1samp(values, -0.01, alternative="greater").pvalue
+    upper = stats.ttest_1samp(values, 0.01, alternative="less").pvalue
+    assert equivalence(result, 0.01) == pytest.approx(max(lower, upper))
+    assert equivalence(result, 0.01) < 0.05 < equivalence(result, 0.002)
+    assert equivalence(difference_of([0], [0.1]), 0.01) is None
+
+
+def test_spread_interval_covers_what_it_says():
+    draw = np.random.default_rng(0)
+    samples = draw.normal(0, 2.0, (4000, 5)).std(axis=1, ddof=1)
+    inside = [low <= 2.0 <= high for low, high in (spread_interval(sd, 5) for sd in samples)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize("paired_design", [True, False])
+def test_least_margin_is_what_the_power_says(paired_design):
+    margin = least_margin(8, 0.3, paired=paired_design)
+    assert t_power(8, 0.3, margin, paired=paired_design) == pytest.approx(0.8, abs=1e-6)
+    assert seeds_needed(0.3, margin * 1.0001, paired=paired_design) == 8
