@@ -328,10 +328,7 @@ def measured(evidence: Evidence) -> dict[str, str]:
         "Scenarios": "one change at a time from the main comparison, in training and test images alike (the background "
         "correlation in training images only)",
     }
-    for group in ("method", "wrapper"):
-        for name, content in evidence.about["presets"].get(group, {}).items():
-            entries[f"{group.capitalize()} {name}"] = report.method_line(content)
-    return entries
+    return {**entries, **report.preset_lines(evidence)}
 
 
 DEVIATIONS = (

@@ -254,9 +254,7 @@ def measured(evidence: Evidence) -> dict[str, str]:
             "scored on the first 500 test images before training and at each quarter of it; looking changes nothing"
         ),
     }
-    for name, content in evidence.about["presets"].get("wrapper", {}).items():
-        entries[f"Wrapper {name}"] = report.method_line(content)
-    return entries
+    return {**entries, **report.preset_lines(evidence)}
 
 
 DEVIATIONS = (

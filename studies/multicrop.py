@@ -242,8 +242,7 @@ def measured(evidence: Evidence) -> dict[str, str]:
             "training loss, which the squared one left at the margin; pretraining sees no mask and no label"
         ),
     }
-    for name, preset in evidence.about["presets"].get("wrapper", {}).items():
-        entries[f"Wrapper {name}"] = report.method_line(preset)
+    entries |= report.preset_lines(evidence)
     if levels := evidence.levels("rho"):
         values = " and ".join(f"{level:g}" for level in levels)
         entries["Background correlation"] = (

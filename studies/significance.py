@@ -288,10 +288,7 @@ def measured(evidence: Evidence, whole: Evidence) -> dict[str, str]:
         "Settings of the arms": "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two "
         "views",
     }
-    for group in ("method", "wrapper"):
-        for name, content in evidence.about["presets"].get(group, {}).items():
-            entries[f"{group.capitalize()} {name}"] = report.method_line(content)
-    return entries
+    return {**entries, **report.preset_lines(evidence)}
 
 
 DEVIATIONS = (

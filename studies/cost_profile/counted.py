@@ -19,9 +19,7 @@ SCALES = {
     ),
 }
 CURVES = {
-    "image side (px), ResNet-50": [
-        (side, ("tier=paper", f"sizes.crop={side}")) for side in (64, 96, 128, 224, 448)
-    ],
+    "image side (px), ResNet-50": [(side, ("tier=paper", f"sizes.crop={side}")) for side in (64, 96, 128, 224, 448)],
     "images per step, ResNet-50 at 224 px": [
         (batch, ("tier=paper", f"training.batch_size={batch}")) for batch in (64, 256, 1024)
     ],

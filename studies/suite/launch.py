@@ -8,21 +8,19 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
-
-from tqdm import tqdm
 
 from scd.errors import UsageError
 from studies.suite import environment
 from studies.suite.job import Ending, Outcome, perform
+from studies.suite.launched import Bar, Launched, runtime_of
 from studies.suite.store import Status, Store, StoreFull
 from studies.suite.study import RunSpec
 
@@ -37,14 +35,6 @@ class Crew:
 
     workers: int
     threads: int
-
-
-@dataclass
-class Launched:
-    """What became of the runs that were asked for: how many ended here, and why some failed."""
-
-    done: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def crew(launcher: Mapping[str, Any], accelerator: str, pending: int) -> Crew:
@@ -95,7 +85,7 @@ def launch(
     missing = {run: spec for run, spec in runs.items() if store.status(run) is not Status.DONE}
     accelerators = {spec.config["training"]["accelerator"] for spec in missing.values()}
     if launcher["name"] == "slurm" and missing:
-        from studies.suite.slurm import submit
+        from studies.suite.slurm import submit  # submitit is an extra
 
         with Bar(work, [run for run in runs if run not in missing], len(runs)) as bar:
             return submit(missing, store, launcher, bar, on_end)
@@ -106,65 +96,6 @@ def launch(
         if chosen.workers == 0:
             return in_process(missing, store, launcher, bar, on_end)
         return Pool(missing, store, launcher, chosen, bar, on_end).run()
-
-
-class Bar:
-    """One progress bar over the training steps of all runs, each weighted by its cost; its ETA counts new work only."""
-
-    def __init__(self, work: Mapping[str, float], finished: list[str], total: int):
-        self.work = work
-        self.total = total
-        self.shares = dict.fromkeys(finished, 1.0)
-        self.finished = set(finished)
-        self.tqdm = tqdm(
-            total=sum(work.values()) * (1 + 1e-9),  # sums of shares may exceed it by a rounding error
-            initial=sum(work[run] for run in finished),
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            smoothing=0.02,
-            dynamic_ncols=True,
-            file=sys.stderr,
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        )
-        self.describe()
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.tqdm.close()
-
-    def at(self, run: str, step: int, steps: int) -> None:
-        """A run has done ``step`` of ``steps``; evaluation is the last tenth of its bar at most."""
-        self._move(run, 0.95 * step / max(1, steps))
-
-    def end(self, run: str, failed: str = "") -> None:
-        """A run has ended."""
-        self._move(run, 1.0)
-        self.finished.add(run)
-        self.describe()
-        if failed:
-            self.tqdm.write(f"run {run} failed: {failed}", file=sys.stderr)
-
-    def describe(self) -> None:
-        """Write the number of ended runs in front of the bar."""
-        self.tqdm.set_description_str(f"{len(self.finished)} of {self.total} runs")
-
-    def _move(self, run: str, share: float) -> None:
-        self.tqdm.update((share - self.shares.get(run, 0.0)) * self.work[run])
-        self.shares[run] = share
-
-
-def runtime_of(launcher: Mapping[str, Any], progress: Callable[[int, int, float], None], device: int = 0):
-    """The launcher's options as what a run is executed with."""
-    from studies.suite.run import Runtime
-
-    return Runtime(
-        device=device,
-        nodes=launcher.get("nodes", 1),
-        loader_workers=launcher["loader_workers"],
-        checkpoint_seconds=launcher["checkpoint_seconds"],
-        progress=progress,
-    )
 
 
 def in_process(

@@ -210,6 +210,15 @@ def views_line(views: Mapping[str, Any]) -> str:
     )
 
 
+def preset_lines(evidence: Evidence) -> dict[str, str]:
+    """The settings of every named method and wrapper that arms put in the base's place, for "how it was measured"."""
+    return {
+        f"{group.capitalize()} {name}": method_line(content)
+        for group, presets in evidence.about["presets"].items()
+        for name, content in presets.items()
+    }
+
+
 def method_line(method: Mapping[str, Any]) -> str:
     """A method's class and its settings."""
     options = {key: value for key, value in method.items() if not key.startswith("_")}

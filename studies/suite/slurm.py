@@ -7,7 +7,7 @@ from typing import Any
 
 from scd.errors import UsageError
 from studies.suite.job import Ending, Outcome, perform
-from studies.suite.launch import Bar, Launched, runtime_of
+from studies.suite.launched import Bar, Launched, runtime_of
 from studies.suite.store import Status, Store, StoreFull
 from studies.suite.study import RunSpec
 
