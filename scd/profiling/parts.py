@@ -58,7 +58,8 @@ def parts_of(method: nn.Module) -> tuple[str, dict[nn.Module, str]]:
     """The part of the method itself, and of each module at which another part begins.
 
     A Siamese alone has four parts; a module around a Siamese (``method.siamese``) adds the fifth, which holds all that
-    is not the Siamese's. LEWEL's dense use of the Siamese's projector counts as heads: the module decides.
+    is not the Siamese's (whose ``encode`` counts as the image loss's own work). LEWEL's dense use of the Siamese's
+    projector counts as heads: the module decides.
 
     Raises:
         TypeError: neither a Siamese nor a module around one.
@@ -87,6 +88,7 @@ class PartStack:
 
     def __init__(self, method: nn.Module, on_change: Callable[[str, str], None]):
         self.root, self.places = parts_of(method)
+        self.siamese = getattr(method, "siamese", method)
         self.on_change = on_change
         self.stack = [self.root]
 
@@ -102,11 +104,26 @@ class PartStack:
         for module, part in self.places.items():
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: self.enter(part)))
             handles.append(module.register_forward_hook(lambda *_: self.leave()))
+        if self.root is not LOSS:  # what the host does around its backbones is the host's, not the wrapper's
+            self.siamese.encode = self.within(LOSS, self.siamese.encode)
         try:
             yield
         finally:
+            vars(self.siamese).pop("encode", None)
             for handle in handles:
                 handle.remove()
+
+    def within(self, part: str, function: Callable) -> Callable:
+        """The function, during which a part is at work."""
+
+        def watched(*arguments):
+            self.enter(part)
+            try:
+                return function(*arguments)
+            finally:
+                self.leave()
+
+        return watched
 
     def enter(self, part: str) -> None:
         """A part begins within the current one."""

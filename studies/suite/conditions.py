@@ -57,9 +57,9 @@ def axis_words(condition: Condition) -> str:
 
 
 def title(condition: Condition) -> str:
-    """The words as a heading."""
+    """The words as a heading; a symbol such as ρ stays as it is."""
     text = words(condition)
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
 def versus(contrast: Contrast, labels: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy
 import pandas
@@ -49,7 +50,7 @@ def map_grid(path: Path, cells: Sequence[Sequence[numpy.ndarray]], columns: Sequ
         columns: their titles.
     """
     with plt.rc_context(LOOK):
-        size = (1.05 * len(columns), 1.05 * len(cells) + 0.45)
+        size = (1.05 * len(columns), 1.05 * len(cells) + 0.7)
         figure, grid = plt.subplots(len(cells), len(columns), figsize=size, squeeze=False, layout="constrained")
         for row, pictures in zip(grid, cells, strict=True):
             for axes, picture in zip(row, pictures, strict=True):
@@ -58,7 +59,7 @@ def map_grid(path: Path, cells: Sequence[Sequence[numpy.ndarray]], columns: Sequ
                 for spine in axes.spines.values():
                     spine.set(visible=True, color=GRID)
         for axes, title in zip(grid[0], columns, strict=True):
-            axes.set_title(title, fontsize=7.5)
+            axes.set_title("\n".join(line for part in title.split("\n") for line in wrap(part, 13)), fontsize=7)
         return save(figure, path)
 
 

@@ -114,6 +114,7 @@ def test_the_method_and_the_random_state_stay_as_they_are():
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in method.modules())
+    assert "encode" not in vars(method.siamese)
 
 
 def test_what_is_no_siamese_is_refused():
