@@ -20,7 +20,7 @@ from studies.suite.study import RunSpec, Settings, Standing, Study
 
 FOLDER = "records"
 DONE, FAILED, MISSING = "done", "failed", "missing"
-_PLANS: dict[str, tuple[list[RunSpec], dict[str, str]]] = {}
+_SOURCES: dict[str, dict[str, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def gather(study: Study, settings: Settings, records: pandas.DataFrame, standing
 
     Args:
         records: one row per finished run, with ``run`` and its numbers as columns.
+        standing: with the whole plan.
     """
     numbers = {} if records.empty else {row["run"]: row for row in records.to_dict("records")}
-    plan, source = whole_plan(study, settings)
-    return assemble(study, settings, plan, source, numbers, standing)
+    return assemble(study, settings, standing.plan, described(settings), numbers, standing)
 
 
 def assemble(
@@ -121,20 +121,16 @@ def used_presets(study: Study, settings: Settings) -> dict[str, dict[str, Any]]:
     return used
 
 
-def whole_plan(study: Study, settings: Settings) -> tuple[list[RunSpec], dict[str, str]]:
-    """The study's complete specs and what their data are; kept for the life of the process, as pages are rewritten."""
-    from studies.suite.plan import resolve  # these two import torch, which listing the studies should not
-    from studies.suite.run import open_data
+def described(settings: Settings) -> dict[str, str]:
+    """What the images are, in the source's own words; kept for the life of the process, as pages are rewritten."""
+    from studies.suite.run import open_data  # imports torch, which listing the studies should not
 
-    key = json.dumps(canonical([settings.study, settings.base, settings.axes, settings.presets, settings.locations,
-                                list(settings.seeds), list(settings.arms)]), sort_keys=True)  # fmt: skip
-    if key not in _PLANS:
-        plan = [planned.spec for planned in resolve(study.plan(settings), check=False)]
-        source = open_data(settings.base["data"], settings.locations)
-        described = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
-        _PLANS.clear()
-        _PLANS[key] = plan, described
-    return _PLANS[key]
+    data, locations = settings.base["data"], settings.locations
+    key = json.dumps(canonical([data, locations]), sort_keys=True)
+    if key not in _SOURCES:
+        source = open_data(data, locations)
+        _SOURCES[key] = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+    return _SOURCES[key]
 
 
 def _row(spec: RunSpec, numbers: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
