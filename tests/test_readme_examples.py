@@ -73,7 +73,7 @@ def test_the_study_of_the_readme_plans_its_runs_and_writes_its_page(tmp_path):
     ]  # fmt: skip
     assert [spec.config["wrapper"]["saliency"]["depth"] for spec in plan[:2]] == [1, 2]
     assert len({spec.id for spec in plan}) == 4
-    page = study.render(settings, pandas.DataFrame(), Standing(planned=4, done=0))
+    page = study.render(settings, pandas.DataFrame(), Standing(planned=4, done=0, plan=tuple(plan)))
     text = page.read_text()
     assert text.startswith("# Does the saliency head need a hidden layer?")
     assert "R5-a" in text and "SCD, linear map" in text
