@@ -74,8 +74,8 @@ BASE = Scenario("as above", {}, generated=False)
 SCENARIOS = (
     BASE,
     Scenario("background correlation 0.8", images(rho_train=0.8)),
-    Scenario("small objects, 0.15–0.3", images(scale=[0.15, 0.3])),
-    Scenario("large objects, 0.6–0.9", images(scale=[0.6, 0.9])),
+    Scenario("small objects (0.15–0.3)", images(scale=[0.15, 0.3])),
+    Scenario("large objects (0.6–0.9)", images(scale=[0.6, 0.9])),
     Scenario("no clutter", images(clutter=0)),
     Scenario("clutter up to 8", images(clutter=8)),
     Scenario("2 objects", images(objects=2)),
