@@ -297,8 +297,8 @@ def compared(
     names = {each.name: versus(each, LABELS) for each in contrasts}
     page.heading("Contrasts, declared before the runs")
     page.table(tables.contrast_table(main, contrasts, names, {each.name: "equal epochs" for each in contrasts}))
-    page.text(f"Holm's correction over all {len(contrasts)} rows. What each row would say if it were above 0:")
-    page.items([f"{versus(each, LABELS)}: {each.claim}" for each in contrasts])
+    page.text(f"Holm's correction over all {len(contrasts)} rows.")
+    report.claims(page, contrasts, LABELS)
     page.heading("How the verdict is reached", 3)
     page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point"))
 

@@ -16,7 +16,7 @@ from studies.suite.conditions import versus
 from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels
-from studies.suite.statistics import by_seed
+from studies.suite.statistics import Estimate, by_seed, estimate
 from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study
 from studies.suite.verdict import Verdict, family, judge, rule, sentence
 
@@ -121,7 +121,7 @@ def render(settings: Settings, records: pandas.DataFrame, standing: Standing) ->
     """Write records, figures, page and index; returns the page's path."""
     evidence = gather(STUDY, settings, records, standing)
     traces.keep_maps(evidence, settings, PICTURED)
-    return compose(evidence, settings.out)
+    return compose(traces.with_place_share(evidence, settings), settings.out)
 
 
 def compose(evidence: Evidence, out: Path) -> Path:
@@ -135,7 +135,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
 
     page = report.Page("Why can a simple MLP help to find the foreground?")
     report.opening(page, evidence, STUDY, answer)
-    page.text(polarity_sentence(evidence))
+    page.text(polarity_sentence(evidence), place_sentence(evidence))
     page.table(tables.gain_table(evidence, labels, METRIC, MOCO.name, {"equal epochs": {}}))
     page.text("The ladder: paired differences in linear top-1, in points, with 95 % t intervals, not corrected.")
     page.figure(panels.differences([replace(each, conditions={"budget": "epochs"}) for each in CONTRASTS]))
@@ -184,11 +184,8 @@ def compared(page: report.Page, evidence: Evidence, primary: tuple[Contrast, ...
     names = {each.name: versus(each, LABELS) for each in CONTRASTS}
     page.heading("Contrasts, declared before the runs")
     page.table(tables.contrast_table(evidence, CONTRASTS, names, {each.name: "equal epochs" for each in CONTRASTS}))
-    page.text(
-        f"Linear top-1 in points over the seeds that both arms have; Holm's correction over all {len(CONTRASTS)} rows. "
-        "What each row would say if it were above 0:"
-    )
-    page.items([f"{versus(each, LABELS)}: {each.claim}" for each in CONTRASTS])
+    page.text(f"Linear top-1 in points over the seeds of both arms; Holm's correction over all {len(CONTRASTS)} rows.")
+    report.claims(page, CONTRASTS, LABELS)
     page.heading("How the verdict is reached", 3)
     page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point of linear top-1"))
 
@@ -210,6 +207,32 @@ def polarity_sentence(evidence: Evidence) -> str:
     return text + "."
 
 
+def place_of(evidence: Evidence, arm: str) -> Estimate | None:
+    """Mean over seeds of the share of the map that the position alone explains, in percent; None where unknown."""
+    if "place_share" not in evidence.finished:
+        return None
+    found = estimate(100 * evidence.finished[evidence.finished["arm"] == arm]["place_share"])
+    return found if found.n else None
+
+
+def percent(found: Estimate | None) -> str:
+    """The estimate with its half width."""
+    if found is None:
+        return tables.NONE
+    return f"{found.mean:.0f}" + (f" ± {found.half:.0f}" if found.half is not None else " (no interval)")
+
+
+def place_sentence(evidence: Evidence) -> str:
+    """How much of SCD's map is where, and not what."""
+    found = place_of(evidence, "scd")
+    if found is None:
+        return ""
+    return (
+        f"**Place or content:** {percent(found)} % of the learned map's variance (over the first test images and all "
+        "positions, mean over seeds) is explained by the position alone, the same in every image."
+    )
+
+
 def polarity(page: report.Page, evidence: Evidence, labels: dict[str, str]) -> None:
     """Which side of the map is the object, arm by arm."""
     page.heading("Which side is the foreground?")
@@ -227,6 +250,7 @@ def polarity(page: report.Page, evidence: Evidence, labels: dict[str, str]) -> N
                 "images better inverted (%), by seed": ", ".join(
                     f"{100 * x:.0f}" for x in runs["saliency_inverted_share"]
                 ),
+                "explained by place alone (%)": percent(place_of(evidence, arm)),
                 "IoU (%)": tables.mean_cell("saliency_iou", runs["saliency_iou"], len(runs)),
                 "IoU of the better side (%)": tables.mean_cell("saliency_iou", best, len(runs)),
             }
@@ -239,7 +263,9 @@ def polarity(page: report.Page, evidence: Evidence, labels: dict[str, str]) -> N
         "A seed marks the background when more than half of its test images have a higher IoU for 1 − map. The better "
         "side is chosen with the masks at hand, seed by seed: it says what a rule for the polarity could reach at "
         "best. "
-        "Nothing in the triplet loss names a side; with both anchors the two sides enter it in the same way."
+        "Nothing in the triplet loss names a side; with both anchors the two sides enter it in the same way. Place: "
+        "adjusted share of the variance of the kept maps that their mean over images explains; 100 is one map for all "
+        "images. Zero padding tells a convolution where the border is, and the loss does not ask what a region shows."
     )
 
 

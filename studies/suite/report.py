@@ -11,11 +11,11 @@ from typing import Any
 import pandas
 
 from studies.suite import tables
-from studies.suite.conditions import Condition, title
+from studies.suite.conditions import Condition, title, versus
 from studies.suite.evidence import FAILED, FOLDER, MISSING, Evidence, only
 from studies.suite.panels import Picture
 from studies.suite.store import write_text
-from studies.suite.study import Arm, Study
+from studies.suite.study import Arm, Contrast, Study
 from studies.suite.tables import NONE, Table
 
 
@@ -256,6 +256,15 @@ def evaluation_line(base: Mapping[str, Any], done: pandas.DataFrame) -> str:
         f"{text}; whole images at {base['evaluation']['size']} px; the last step is evaluated, nothing is chosen on "
         "test images"
     )
+
+
+def claims(page: Page, contrasts: Sequence[Contrast], labels: Mapping[str, str]) -> None:
+    """What the rows of a contrast table say if they are above 0, each claim once."""
+    named: dict[str, list[str]] = {}
+    for contrast in contrasts:
+        named.setdefault(contrast.claim, []).append(versus(contrast, labels))
+    page.text("What the rows say if they are above 0:")
+    page.items([f"{'; '.join(rows)}: {claim}" for claim, rows in named.items()])
 
 
 def deviations(page: Page, notes: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import pandas
 from safetensors.numpy import load_file, save_file
 
 from studies.suite import figures, mapfigures, tables
-from studies.suite.evidence import FOLDER, Evidence
+from studies.suite.evidence import DONE, FOLDER, Evidence
 from studies.suite.panels import Picture
 from studies.suite.plan import EMBEDDED
 from studies.suite.store import Store
@@ -68,6 +68,31 @@ def keep_maps(evidence: Evidence, settings: Settings, shown: Sequence[tuple[str,
         path = maps_file(settings.out, evidence.page)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"images": images, "masks": masks, **found}, path)
+
+
+def with_place_share(evidence: Evidence, settings: Settings) -> Evidence:
+    """The evidence with a column ``place_share``: of each run's last kept maps, see :func:`place_share`."""
+    store, shares = Store(settings.store), []
+    for run in evidence.runs.to_dict("records"):
+        files = sorted((store.folder(run["run"]) / "trace").glob("*.safetensors")) if run["status"] == DONE else []
+        shares.append(place_share(load_file(files[-1])["maps"]) if files else None)
+    return Evidence(evidence.about, evidence.runs.assign(place_share=pandas.Series(shares, evidence.runs.index, float)))
+
+
+def place_share(maps: numpy.ndarray) -> float | None:
+    """How much of the maps' variance the position alone explains, whatever the image: 1 for one map for all images.
+
+    1 - (mean variance over images at a position) / (variance over images and positions), both with their degrees of
+    freedom (adjusted R^2 of a one-way analysis of variance); about 0, or a little below, where place does not matter.
+    None for a single image or maps without variance.
+
+    Args:
+        maps: (n, h, w).
+    """
+    if len(maps) < 2 or maps.var() < 1e-12:
+        return None
+    x = maps.astype(float)
+    return float(1 - x.var(axis=0, ddof=1).mean() / x.var(ddof=1))
 
 
 def _maps_at(folder: Path, arm: str, share: float) -> dict[str, numpy.ndarray]:

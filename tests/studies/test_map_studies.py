@@ -11,7 +11,7 @@ from studies import lewel, mechanism, multicrop, significance
 from studies.suite.evidence import assemble, load
 from studies.suite.settings import resolve_settings
 from studies.suite.study import Standing
-from studies.suite.traces import maps_file
+from studies.suite.traces import maps_file, place_share, with_place_share
 
 STUDIES = {"lewel": lewel, "mechanism": mechanism, "significance": significance}
 AXES = {"lewel": {}, "mechanism": {}, "significance": {"main_seeds": 4, "chance": ["init", "probe"], "levels": 3}}
@@ -202,3 +202,27 @@ def test_what_a_margin_means_is_computed_from_the_published_runs(tmp_path):
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     counts = [rows[name].split("|")[2].strip() for name in ("initial weights", "all of them (the seeds)")]
     assert counts == ["3", "4"]
+
+
+def test_place_share_tells_a_map_of_the_place_from_a_map_of_the_image():
+    draw = numpy.random.default_rng(0)
+    place = draw.random((1, 6, 6))
+    assert place_share(numpy.repeat(place, 8, axis=0)) == pytest.approx(1.0)
+    assert abs(numpy.mean([place_share(draw.random((8, 6, 6))) for _ in range(200)])) < 0.01  # nothing but the image
+    mixed = [place_share(place + draw.normal(0, place.std(), (8, 6, 6))) for _ in range(200)]
+    assert numpy.mean(mixed) == pytest.approx(0.5, abs=0.05)
+    assert place_share(numpy.ones((8, 6, 6))) is None and place_share(place) is None
+
+
+def test_the_page_says_how_much_is_place(tmp_path):
+    settings = replace(settings_of("mechanism", tmp_path), store=tmp_path / "runs")
+    evidence = evidence_of("mechanism", {}, settings, maps_of)
+    for run in evidence.runs[evidence.runs["arm"] == "scd"]["run"]:
+        folder = tmp_path / "runs" / run / "trace"
+        folder.mkdir(parents=True)
+        save_file(
+            {"maps": numpy.repeat(numpy.eye(4, dtype="float32")[None], 8, axis=0)}, folder / "00000010.safetensors"
+        )
+    text = mechanism.compose(with_place_share(evidence, settings), tmp_path).read_text(encoding="utf-8")
+    assert "**Place or content:** 100 ± 0 % of the learned map's variance" in text
+    assert load(tmp_path, "mechanism").finished["place_share"].notna().sum() == 3
