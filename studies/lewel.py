@@ -18,8 +18,8 @@ from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels, Picture
 from studies.suite.statistics import PairedResult, equivalence, holm, paired
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study
-from studies.suite.verdict import Verdict, family, judge, rule, sentence
+from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer
+from studies.suite.verdict import Verdict, family, judge, rule
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
@@ -85,12 +85,7 @@ SCENARIOS = (
 )
 SWEEP = ("lewel", "scd")
 
-
-def contrast(treatment: str, control: str, claim: str = CLAIM) -> Contrast:
-    """A declared contrast on the study's metric."""
-    return Contrast(f"{treatment}-{control}", treatment, control, METRIC, SESOI, claim)
-
-
+contrast = declarer(METRIC, SESOI, CLAIM)
 CONTRASTS = (
     contrast("scd", "lewel"),
     contrast("scd_byol", "lewel_byol"),
@@ -129,23 +124,18 @@ def labelled(settings: Settings, arm: Arm, seed: int, scenario: Scenario) -> Run
 def render(settings: Settings, records: pandas.DataFrame, standing: Standing) -> Path:
     """Write records, figures, page and index; returns the page's path."""
     evidence = gather(STUDY, settings, records, standing)
-    traces.keep_maps(main_part(evidence), settings, PICTURED)
+    traces.keep_maps(evidence.where(scenario=BASE.name), settings, PICTURED)
     return compose(evidence, settings.out)
-
-
-def main_part(evidence: Evidence, scenario: str = BASE.name) -> Evidence:
-    """The evidence of one scenario alone."""
-    return Evidence(evidence.about, evidence.runs[evidence.runs["scenario"] == scenario])
 
 
 def compose(evidence: Evidence, out: Path) -> Path:
     """The page from its evidence and its kept maps alone."""
-    out, main = Path(out), main_part(evidence)
+    out, main = Path(out), evidence.where(scenario=BASE.name)
     contrasts = by_what_there_is(CONTRASTS, main, FALLBACK)
     metric = contrasts[0].metric
     primary = family(contrasts, STUDY.primary)
     verdict = judge(main.finished, primary)
-    answer = sentence(verdict, lambda found: tables.amount(metric, found), lambda each: versus(each, LABELS))
+    answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
     panels = Panels(main, LABELS, MOCO.name, (RANDOM.name,), metric, SESOI, out)
@@ -216,7 +206,8 @@ def mechanisms(main: Evidence) -> tables.Table:
 def swept(evidence: Evidence, metric: str) -> dict[str, PairedResult]:
     """SCD minus LEWEL on MoCo, in every scenario of the plan."""
     return {
-        name: paired(main_part(evidence, name).finished, "scd", "lewel", metric) for name in evidence.levels("scenario")
+        name: paired(evidence.where(scenario=name).finished, "scd", "lewel", metric)
+        for name in evidence.levels("scenario")
     }
 
 
@@ -266,7 +257,7 @@ def scenarios(page: report.Page, evidence: Evidence, sweep: Mapping[str, PairedR
     present = [each for each in SWEPT if each in evidence.finished and evidence.finished[each].notna().any()]
     values, texts = {}, {}
     for name in sweep:
-        done = main_part(evidence, name).finished
+        done = evidence.where(scenario=name).finished
         found = {each: paired(done, "scd", "lewel", each) for each in present}
         values[name] = {tables.label(k): tables.scaled(k, r.mean) if r.n else float("nan") for k, r in found.items()}
         texts[name] = {tables.label(k): cell(k, r) for k, r in found.items()}

@@ -17,8 +17,8 @@ from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels
 from studies.suite.statistics import Estimate, by_seed, estimate
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study
-from studies.suite.verdict import Verdict, family, judge, rule, sentence
+from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer
+from studies.suite.verdict import Verdict, family, judge, rule
 
 METRIC, SESOI = "linear_top1", 0.01  # one point of linear top-1
 MAIN = (METRIC, "knn_top1", "bg_gap")
@@ -81,12 +81,7 @@ CLAIM = (
     "centre prior, and another image's map"
 )
 
-
-def contrast(treatment: str, control: str, claim: str = CLAIM) -> Contrast:
-    """A declared contrast on the study's metric."""
-    return Contrast(f"{treatment}-{control}", treatment, control, METRIC, SESOI, claim)
-
-
+contrast = declarer(METRIC, SESOI, CLAIM)
 CONTRASTS = (
     contrast("scd", "constant_map"),
     contrast("scd", "frozen"),
@@ -105,11 +100,11 @@ CONTRASTS = (
 
 
 def plan(settings: Settings) -> list[RunSpec]:
-    """All arms, seed by seed, at equal epochs; the oracle only where there are masks for it."""
+    """All arms, seed by seed, at equal epochs; without masks the oracle's runs fail, and the page says why."""
     runs = []
     for seed in settings.seeds:
         for arm in settings.select(ARMS):
-            spec = settings.spec(arm, seed, "none" if arm is RANDOM else "epochs", reference=MOCO)
+            spec = settings.spec(arm, seed, "none" if arm is RANDOM else "epochs")
             runs.append(replace(spec, labels={**spec.labels, "budget": "epochs"}))
     return runs
 
@@ -128,7 +123,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     """The page from its evidence and its kept maps alone."""
     primary = family(CONTRASTS, STUDY.primary)
     verdict = judge(evidence.finished, primary)
-    answer = sentence(verdict, lambda found: tables.amount(METRIC, found), lambda each: versus(each, LABELS))
+    answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
     panels = Panels(evidence, LABELS, MOCO.name, (RANDOM.name,), METRIC, SESOI, Path(out))

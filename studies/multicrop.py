@@ -17,8 +17,8 @@ from studies.suite.conditions import BUDGETS, Condition, conditions, everywhere,
 from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, merge
-from studies.suite.verdict import Verdict, family, judge, rule, sentence
+from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer, merge
+from studies.suite.verdict import Verdict, family, judge, rule
 
 METRIC, SESOI = "linear_top1", 0.01  # smallest difference of interest: one point of linear top-1
 MAIN = (METRIC, "knn_top1")
@@ -82,12 +82,7 @@ ARMS = (
 LABELS = {arm.name: arm.label for arm in ARMS}
 CLAIM = "SCD is better than MoCo, than MoCo with additional crops of any kind, and than SCD with a constant map"
 
-
-def contrast(treatment: str, control: str, claim: str = CLAIM) -> Contrast:
-    """A declared contrast on the study's metric; the page takes it in every budget and every correlation."""
-    return Contrast(f"{treatment}-{control}", treatment, control, METRIC, SESOI, claim)
-
-
+contrast = declarer(METRIC, SESOI, CLAIM)  # the page takes each in every budget and every correlation
 CONTRASTS = (
     contrast("scd", "same_rectangle"),
     contrast("scd", "random_crops"),
@@ -158,11 +153,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     contrasts = everywhere(CONTRASTS, found)
     primary = family(contrasts, contrasts[0].name)
     verdict = judge(evidence.finished, primary)
-    answer = sentence(
-        verdict,
-        lambda result: tables.amount(METRIC, result),
-        lambda each: f"{versus(each, LABELS)} at {words(each.conditions)}",
-    )
+    answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
     panels = Panels(evidence, LABELS, MOCO.name, (RANDOM.name, MOCO.name), METRIC, SESOI, Path(out))

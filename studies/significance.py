@@ -26,8 +26,8 @@ from studies.suite.statistics import (
     seeds_needed,
     spread_interval,
 )  # fmt: skip
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study
-from studies.suite.verdict import family, judge, rule, sentence
+from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
+from studies.suite.verdict import family, judge, rule
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1")
@@ -61,12 +61,7 @@ LABELS = {arm.name: arm.label for arm in ARMS}
 VARIED = ("lewel", "scd")
 CLAIM = "SCD is better than LEWEL, in MoCo's asymmetric and symmetric form and on BYOL"
 
-
-def contrast(treatment: str, control: str, claim: str = CLAIM) -> Contrast:
-    """A declared contrast on the study's metric."""
-    return Contrast(f"{treatment}-{control}", treatment, control, METRIC, SESOI, claim)
-
-
+contrast = declarer(METRIC, SESOI, CLAIM)
 CONTRASTS = (
     contrast("scd", "lewel"),
     contrast("scd_symmetric", "lewel_symmetric"),
@@ -112,13 +107,12 @@ def render(settings: Settings, records: pandas.DataFrame, standing: Standing) ->
 def compose(evidence: Evidence, out: Path) -> Path:
     """The page from its evidence alone."""
     out = Path(out)
-    runs = evidence.runs
-    whole = Evidence(evidence.about, runs[runs["chance"] == "all"])
+    whole = evidence.where(chance="all")
     contrasts = by_what_there_is(CONTRASTS, whole, FALLBACK)
     metric = contrasts[0].metric
     primary = family(contrasts, STUDY.primary)
     verdict = judge(whole.finished, primary)
-    answer = sentence(verdict, lambda found: tables.amount(metric, found), lambda each: versus(each, LABELS))
+    answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
     results = {each.name: paired(whole.finished, each.treatment, each.control, metric) for each in contrasts}
@@ -255,7 +249,7 @@ def decomposition(page: report.Page, evidence: Evidence, metric: str) -> None:
     page.heading("Where does the spread come from?")
     notes, rows = tables.Notes(), []
     for source in ["all", *(name for name in SOURCES if name in evidence.levels("chance"))]:
-        done = evidence.finished[evidence.finished["chance"] == source]
+        done = evidence.where(chance=source).finished
         difference = paired(done, "scd", "lewel", metric)
         row = {"what varies": SOURCES.get(source, "all of them (the seeds)"), "values": str(difference.n)}
         for arm in VARIED:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before torch, datasets and matplotlib are imported; tests that start processes hand these on.
@@ -40,3 +41,12 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"SCD_REAL_DATA={folder} is not a folder: no real images to test on")
     return Path(folder)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -15,6 +15,7 @@ import pandas
 
 from scd.errors import DataError
 from studies.suite.identity import ENTRY, canonical, code_fingerprint, target_modules
+from studies.suite.statistics import select
 from studies.suite.store import write_text
 from studies.suite.study import RunSpec, Settings, Standing, Study
 
@@ -51,6 +52,10 @@ class Evidence:
     def levels(self, label: str) -> list[Any]:
         """The values that a label takes in the plan, in the plan's order; empty where no run has it."""
         return list(dict.fromkeys(self.runs[label].dropna())) if label in self.runs else []
+
+    def where(self, **labels: Any) -> "Evidence":
+        """The evidence of the planned runs with these labels alone."""
+        return Evidence(self.about, select(self.runs, **labels))
 
     def answered(self, outcome: str, answer: str) -> "Evidence":
         """The same evidence with the verdict drawn from it, for the index."""

@@ -23,7 +23,7 @@ def courses(path: Path, points: pandas.DataFrame, xlabel: str, colour: Mapping[s
     height = -(-len(names) // COLUMNS)
     with plt.rc_context(LOOK):
         figure, grid = plt.subplots(height, COLUMNS, figsize=(9.6, 2.5 * height), squeeze=False, layout="constrained")
-        for axes, name in zip(grid.flat, names, strict=False):
+        for axes, name in zip(grid.flat[: len(names)], names, strict=True):
             part = points[points["panel"] == name].dropna(subset=["value"])
             for row in rows:
                 line = part[part["row"] == row]

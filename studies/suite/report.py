@@ -12,11 +12,13 @@ import pandas
 
 from studies.suite import tables
 from studies.suite.conditions import Condition, title, versus
+from studies.suite.conditions import words as words_of
 from studies.suite.evidence import FAILED, FOLDER, MISSING, Evidence, only
 from studies.suite.panels import Picture
 from studies.suite.store import write_text
 from studies.suite.study import Arm, Contrast, Study
 from studies.suite.tables import NONE, Table
+from studies.suite.verdict import Verdict, sentence
 
 
 class Page:
@@ -90,6 +92,17 @@ def opening(page: Page, evidence: Evidence, study: Study, answer: str) -> None:
             "of a tiny network on a few images. Its numbers mean nothing, and neither does its verdict."
         )
     page.text(f"> **Question {', '.join(study.question_ids)}.** {study.question}", answer, standing(evidence))
+
+
+def answer_of(verdict: Verdict, labels: Mapping[str, str]) -> str:
+    """The verdict's sentence, with amounts in the metric's own unit and arms by their labels."""
+    metric = verdict.parts[0].contrast.metric
+
+    def name(contrast: Contrast) -> str:
+        where = words_of(contrast.conditions)
+        return versus(contrast, labels) + (f" at {where}" if where else "")
+
+    return sentence(verdict, lambda result: tables.amount(metric, result), name)
 
 
 def standing(evidence: Evidence) -> str:

@@ -73,6 +73,15 @@ class Contrast:
     conditions: dict[str, Any] = field(default_factory=dict)
 
 
+def declarer(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
+    """What declares a study's contrasts: ``contrast(treatment, control)`` of its claim, or of the claim given third."""
+
+    def contrast(treatment: str, control: str, claim: str = claim) -> Contrast:
+        return Contrast(f"{treatment}-{control}", treatment, control, metric, sesoi, claim)
+
+    return contrast
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One run. ``config`` is everything that changes its numbers; ``labels`` and ``locations`` never do.

@@ -25,6 +25,7 @@ from studies.cost_profile.measured import (
     stepper,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as a study runs here: one thread a run, as many runs as cores
 ARMS = {arm.name: arm for arm in arms()}
 ROUNDS, PHASE_ROUNDS, PROCESS_ROUNDS, CURVE_ROUNDS = 8, 4, 2, 6
 MANY_ROUNDS = {"scd_moco": 60, "moco": 20}  # the page's first sentence: a small ratio on a machine that is not quiet
@@ -44,15 +45,6 @@ CURVES = {
 @pytest.fixture(scope="session")
 def words(request) -> tuple[str, ...]:
     return tuple(request.config.getoption("--words").split())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As a study runs here: one thread a run, as many runs as cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config_of(name: str, words: tuple[str, ...]) -> dict:
