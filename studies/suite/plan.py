@@ -18,7 +18,7 @@ from studies.suite.store import Status, Store
 from studies.suite.study import RunSpec, Standing, merge
 
 ASSUMED_SPEED = {"cpu": 1.5e10, "cuda": 2e13}  # FLOP/s of one run, said beside every estimate that uses it
-EMBEDDED = ("shapes",)  # generators: a set is its options and its code
+EMBEDDED = ("shapes", "scenes")  # generators: a set is its options and its code
 ALIKE = 10  # steps that cost at most so many times more or less tell how fast a run will be
 EVALUATION_SHARE = 0.1  # of the median run's training, for the progress bar
 

@@ -74,6 +74,9 @@ def resolve_settings(
     if path is not None:
         config.data.locations.path = str(path)
         config.data.title = config.data.title or path.name
+    usual = (
+        _compose([word for word in selection if not word.startswith("data=")]).data.title if "data" in chosen else None
+    )
     plain = _plain(config)
     data = plain["data"]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
@@ -90,7 +93,7 @@ def resolve_settings(
         store=Path(store),
         out=Path(out),
         launcher=plain["launcher"],
-        page=_page(study, data["title"], names),
+        page=_page(study, data["title"] if usual not in (None, data["title"]) else None, names),
         meaningful=plain["meaningful"],
         overrides=tuple(words),
         command=command,
@@ -189,9 +192,9 @@ def _list(text: str) -> list[str]:
     return [item.strip() for item in text.strip().strip("[]").split(",") if item.strip()]
 
 
-def _page(study: str, data: str, names: dict[str, str]) -> str:
-    """The page's name: the study, then whatever differs from the defaults."""
-    parts = [study]
-    parts += [data] if data != DEFAULTS["data"] else []
+def _page(study: str, data: str | None, names: dict[str, str]) -> str:
+    """The page's name: the study, then whatever differs from its defaults (``data``: None where they do not)."""
+    parts = [study.replace("_", "-")]
+    parts += [data] if data is not None else []
     parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
     return "-".join(parts)

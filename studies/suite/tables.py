@@ -10,12 +10,14 @@ from typing import Any
 
 import pandas
 
-from scd.evaluation.metrics import METRICS
+from scd.evaluation.further import FURTHER
+from scd.evaluation.metrics import METRICS as OF_ALL_RUNS
 from studies.suite.evidence import DONE, FAILED, Evidence
 from studies.suite.statistics import PairedResult, estimate, holm, paired, seeds_needed, select
 from studies.suite.study import Contrast
 from studies.suite.verdict import Verdict
 
+METRICS = {**OF_ALL_RUNS, **FURTHER}
 NONE = "–"
 MINUS = "−"
 OUTCOMES = {"hold": "holds", "fail": "fails", "open": "open"}

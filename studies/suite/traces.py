@@ -53,16 +53,19 @@ def course_figure(
 def keep_maps(evidence: Evidence, settings: Settings, shown: Sequence[tuple[str, float]]) -> None:
     """Copy the maps of the first seed's runs beside the records: each (arm, share of the training) of ``shown``.
 
-    Nothing is written for images that are not the suite's own.
+    An arm "dino:attention" is the maps of that kind, where a run keeps several. Nothing is written for images that are
+    not the suite's own.
     """
     if settings.base["data"]["name"] not in EMBEDDED:
         return
     found = {}
     runs = evidence.finished
-    for arm, share in shown:
+    for name, share in shown:
+        arm, _, kind = name.partition(":")
         chosen = runs[(runs["arm"] == arm) & (runs["seed"] == min(evidence.about["seeds"]))]
         if not chosen.empty:
-            found |= _maps_at(Store(settings.store).folder(chosen.iloc[0]["run"]) / "trace", arm, share)
+            maps = _maps_at(Store(settings.store).folder(chosen.iloc[0]["run"]) / "trace", kind or "maps", share)
+            found |= {} if maps is None else {f"{name}@{share:.2f}": maps}
     if found:
         images, masks = _first_images(settings)
         path = maps_file(settings.out, evidence.page)
@@ -95,13 +98,13 @@ def place_share(maps: numpy.ndarray) -> float | None:
     return float(1 - x.var(axis=0, ddof=1).mean() / x.var(ddof=1))
 
 
-def _maps_at(folder: Path, arm: str, share: float) -> dict[str, numpy.ndarray]:
+def _maps_at(folder: Path, kind: str, share: float) -> numpy.ndarray | None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        return {}
+        return None
     last = int(files[-1].stem)
-    nearest = min(files, key=lambda file: abs(int(file.stem) - share * last))
-    return {f"{arm}@{share:.2f}": load_file(nearest)["maps"][:KEPT]}
+    kept = load_file(min(files, key=lambda file: abs(int(file.stem) - share * last)))
+    return kept[kind][:KEPT] if kind in kept else None
 
 
 def _first_images(settings: Settings) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from baselines.byol import BYOL
+from baselines.densecl import DenseCL
+from baselines.dino import DINO
 from baselines.lewel import LEWEL
 from baselines.moco import MoCo
+from baselines.slotcon import SlotCon
 from baselines.swaps import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from scd.data.views import View
 from scd.method import SCD
@@ -28,6 +31,7 @@ BATCH = 8
 
 moco = partial(MoCo, dim=16, queue_size=64, momentum=0.9, bn_groups=2)
 byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)
+dino = partial(DINO, prototypes=32, hidden=32, bottleneck=16, momentum=0.9, teacher_temperature=0.07, freeze_last=0.0)
 
 METHODS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "moco": lambda backbone: moco(backbone, bn_groups=1),
@@ -37,6 +41,12 @@ METHODS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "scd_moco_symmetric": lambda backbone: SCD(moco(backbone, symmetric=True), partial(SaliencyMLP, depth=3)),
     "scd_byol": lambda backbone: SCD(byol(backbone), anchors="both"),
     "scd_byol_online_positive": lambda backbone: SCD(byol(backbone), positive_branch="online", triplet_views="all"),
+    "dino": lambda backbone: dino(backbone),
+    "scd_dino": lambda backbone: SCD(dino(backbone)),
+    "densecl_moco": lambda backbone: DenseCL(moco(backbone)),
+    "densecl_moco_symmetric": lambda backbone: DenseCL(moco(backbone, symmetric=True)),
+    "slotcon": lambda backbone: SlotCon(backbone, dim=16, hidden=32, prototypes=12, momentum=0.9),
+    "scd_slotcon": lambda backbone: SCD(SlotCon(backbone, dim=16, hidden=32, prototypes=12, momentum=0.9)),
     "constant_map_moco": lambda backbone: SCD(moco(backbone), ConstantMap()),
     "lewel_moco": lambda backbone: LEWEL(moco(backbone)),
     "lewel_byol": lambda backbone: LEWEL(byol(backbone)),
@@ -255,7 +265,7 @@ def test_saliency_is_none_or_a_map_in_0_1(name):
     method = build(name).eval()
     images = batch(0)["v1"].images
     saliency = method.saliency(images)
-    if name.startswith(("moco", "byol", "oracle")):
+    if name.startswith(("moco", "byol", "dino", "densecl", "slotcon", "oracle")):
         assert saliency is None
     else:
         assert saliency.shape == (BATCH, 4, 4) and not saliency.requires_grad

@@ -7,19 +7,21 @@ import numpy
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from studies import lewel, mechanism, multicrop, significance
+from studies import dino_vit, lewel, mechanism, multicrop, scene_coco, significance
 from studies.suite.evidence import assemble, load
 from studies.suite.settings import resolve_settings
 from studies.suite.study import Standing
 from studies.suite.traces import maps_file, place_share, with_place_share
 
-STUDIES = {"lewel": lewel, "mechanism": mechanism, "significance": significance}
-AXES = {"lewel": {}, "mechanism": {}, "significance": {"main_seeds": 4, "chance": ["init", "probe"], "levels": 3}}
+OF_MOCO = {"lewel": lewel, "mechanism": mechanism, "significance": significance}  # share runs with multicrop
+STUDIES = {**OF_MOCO, "dino_vit": dino_vit, "scene_coco": scene_coco}
+AXES = {"significance": {"main_seeds": 4, "chance": ["init", "probe"], "levels": 3}}
+FIRST = {"dino_vit": "R5-c: ", "scene_coco": "R5-d: "}  # of two answers
 
 
 def settings_of(name, tmp_path=None, seeds=3):
     settings = resolve_settings(name, ["tier=smoke", f"seeds={seeds}"])
-    settings = replace(settings, meaningful=True, page=name, axes={**settings.axes, **AXES[name]})
+    settings = replace(settings, meaningful=True, page=name, axes={**settings.axes, **AXES.get(name, {})})
     return settings if tmp_path is None else replace(settings, out=tmp_path)
 
 
@@ -34,6 +36,7 @@ def evidence_of(name, gains, settings, numbers_of=None, spread=0.002):
         value = 0.4 + gains.get(arm, 0.0) + luck[seed] + draw.normal(0, spread)
         record = {
             "linear_top1": value,
+            "scene_map": value,
             "knn_top1": value - 0.05,
             "steps": 10,
             "total_flops": 1e9,
@@ -60,7 +63,7 @@ def maps_of(arm, seed):
 def test_runs_that_studies_share_are_one_run():
     """SCD on asymmetric MoCo at the tier's own settings is planned by all four studies, and is one identity."""
     ids = {}
-    for name, study in {**STUDIES, "multicrop": multicrop}.items():
+    for name, study in {**OF_MOCO, "multicrop": multicrop}.items():
         settings = resolve_settings(name, ["tier=smoke", "seeds=1"])
         for spec in study.plan(settings):
             labels = spec.labels
@@ -116,8 +119,6 @@ def test_significance_varies_one_source_of_chance_at_a_time():
 
 # ---------------------------------------------------------------- verdicts and pages
 
-CONTROLS = {"lewel": (), "mechanism": ("constant_map", "frozen", "centre", "other_image"), "significance": ()}
-
 
 @pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ CONTROLS = {"lewel": (), "mechanism": ("constant_map", "frozen", "centre", "othe
 )
 def test_each_verdict_follows_from_records(name, gain, spread, outcome, tmp_path):
     settings = settings_of(name, tmp_path)
-    gains = {"scd": gain, "scd_symmetric": gain, "scd_byol": gain}
+    gains = {"scd": gain, "scd_symmetric": gain, "scd_byol": gain, "scd_global": gain}
     evidence = evidence_of(name, gains, settings, spread=spread)
     text = STUDIES[name].compose(evidence, tmp_path).read_text(encoding="utf-8")
-    assert f"**{outcome.capitalize()}" in text.split("\n\n")[2]
+    assert text.split("\n\n")[2].startswith(f"{FIRST.get(name, '')}**{outcome.capitalize()}")
     assert load(tmp_path, name).about["outcome"] == outcome
     assert f"| {outcome} " in (tmp_path / "README.md").read_text(encoding="utf-8")
 
@@ -226,3 +227,74 @@ def test_the_page_says_how_much_is_place(tmp_path):
     text = mechanism.compose(with_place_share(evidence, settings), tmp_path).read_text(encoding="utf-8")
     assert "**Place or content:** 100 ± 0 % of the learned map's variance" in text
     assert load(tmp_path, "mechanism").finished["place_share"].notna().sum() == 3
+
+
+# ---------------------------------------------------------------- on a ViT
+
+
+def emerged(gain):
+    """Scores of maps: the attention of DINO at 0.6, every arm's own map higher by ``gain``, random weights' at 0.5."""
+
+    def numbers(arm, seed):
+        base = 0.5 if arm == "random" else 0.6
+        found = {"attention_maxf": base, "tokencut_maxf": base, "whole_maxf": 0.4, "attention_maxf@0.50": 0.55}
+        own = {"learned_maxf": 0.6 + gain, "inverted_maxf": 0.3, "learned_maxf@0.50": 0.5} if "scd" in arm else {}
+        return {key: value + 0.001 * (seed % 3) * (1 + ("learned" in key)) for key, value in (found | own).items()}
+
+    return numbers
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.05, "supported"), (-0.05, "contradicted"), (0.0, "contradicted")])
+def test_what_emerges_is_judged_by_itself(gain, outcome, tmp_path):
+    evidence = evidence_of("dino_vit", {}, settings_of("dino_vit", tmp_path), emerged(gain))
+    text = dino_vit.compose(evidence, tmp_path).read_text(encoding="utf-8")
+    assert f"R1-e: **{outcome.capitalize()}:**" in text.split("\n\n")[2]
+    assert "| random weights: whole image " in text and "| DINO: whole image " not in text
+    assert "](figures/dino_vit-courses.png)" in text
+
+
+def test_every_arm_on_the_vit_differs_in_what_it_says_and_the_resnet_in_its_backbone():
+    specs = {spec.labels["arm"]: spec for spec in dino_vit.plan(settings_of("dino_vit", seeds=1))}
+    base = specs["dino"].config
+
+    def changed(arm):
+        return {key for key in base if specs[arm].config[key] != base[key]}
+
+    assert changed("scd") == changed("attention") == changed("tokencut") == {"wrapper"}
+    assert changed("dino_global") == {"views"} and changed("dino_resnet") == {"backbone"}
+    assert changed("moco") == {"views", "method", "backbone"}
+    assert specs["moco"].config["backbone"] == {**base["backbone"], "fixed_patches": True}
+    assert base["views"]["extra"]["count"] == 4 and base["backbone"]["_target_"] == "scd.nn.vit.vit"
+    assert specs["dino_resnet"].config["backbone"]["name"] == "resnet_tiny"
+
+
+# ---------------------------------------------------------------- on scenes
+
+
+def test_scenes_and_object_centric_images_differ_in_composition_alone():
+    settings = settings_of("scene_coco", seeds=1)
+    specs = {(spec.labels["images"], spec.labels["arm"]): spec.config for spec in scene_coco.plan(settings)}
+    scenes, objects = (specs[images, "scd"]["data"]["options"] for images in ("scenes", "object-centric"))
+    assert {key for key in scenes if scenes[key] != objects[key]} == {"objects", "scale", "regions"}
+    assert objects["objects"] == [1, 1] and ("object-centric", "random") not in specs
+    for images in ("scenes", "object-centric"):  # both are scored on the same two sets
+        first, second = specs[images, "scd"]["evaluation"]["further"][:2]
+        assert first["data"] == scenes and second["data"] == objects
+    for count in settings.axes["counts"]:
+        config = specs[scene_coco.objects(count), "lewel"]
+        assert config["data"]["options"]["objects"] == [count, count] and len(config["evaluation"]["further"]) == 1
+    real = {**settings.base, "data": {**settings.base["data"], "name": "parquet", "options": {}}}
+    planned = scene_coco.plan(replace(settings, base=real))
+    assert {spec.labels["images"] for spec in planned} == {"scenes"}
+    assert planned[1].config["evaluation"]["further"][0]["data"] is None
+
+
+def test_a_gain_on_object_centric_images_alone_supports_that_scd_is_limited_to_them(tmp_path):
+    settings = settings_of("scene_coco", tmp_path)
+    evidence = evidence_of("scene_coco", {}, settings)
+    centric = (evidence.runs["images"] == "object-centric") & (evidence.runs["arm"] == "scd")
+    runs = evidence.runs.assign(scene_map=evidence.runs["scene_map"] + 0.05 * centric)
+    text = scene_coco.compose(replace(evidence, runs=runs), tmp_path).read_text(encoding="utf-8")
+    assert "R1-c: **Supported:**" in text.split("\n\n")[2]
+    assert "](figures/scene_coco-objects.png)" in text and "| 6 " in text
+    assert "Not measured: no finished run has detected anything" in text

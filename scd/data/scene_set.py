@@ -1,0 +1,123 @@
+"""Scenes of a split in memory: images with every object's mask, box and class, and a segment for every pixel.
+
+Three kinds of set become one :class:`SceneSet`: the generator of :mod:`scd.data.scenes`; sets with an instance map and
+an ``objects`` column (COCO's); and sets whose mask holds class ids, which have no objects.
+Box conventions of COCO: x, y, w, h in pixels, x and y of the left upper corner; a pixel is one unit wide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Image as ImageFeature
+from torch import Tensor
+
+from scd.data.images import LARGEST, chosen_rows, undecoded
+from scd.data.scene_readers import reader_of
+from scd.data.sources import Source
+from scd.errors import UsageError
+
+
+@dataclass
+class SceneSet:
+    """Images with their objects and segments, on square canvases of S pixels.
+
+    Args:
+        images: (N, 3, S, S) uint8.
+        semantic: (N, S, S) uint8, index into ``segment_names``; 255 = ignored.
+        instances: N bool tensors (n_i, S, S), the visible pixels of each object.
+        boxes: N float32 tensors (n_i, 4), x0, y0, x1, y1 in pixels of the canvas.
+        classes: N int64 tensors (n_i,), index into ``class_names``.
+        class_names: the C classes of objects; empty for sets without objects.
+        segment_names: the classes of pixels.
+        dropped: how many entries were not taken as they are, by reason. Dropped: "crowd", "empty box", "hidden" (no
+            pixel in the image) and "off canvas" (cropped away, or too small for a pixel of the canvas). Kept: "clipped
+            box" and "image without objects".
+    """
+
+    images: Tensor
+    semantic: Tensor
+    instances: list[Tensor]
+    boxes: list[Tensor]
+    classes: list[Tensor]
+    class_names: tuple[str, ...]
+    segment_names: tuple[str, ...]
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def present(self) -> Tensor:
+        """(N, C) bool: which classes occur among an image's objects."""
+        out = torch.zeros(len(self), len(self.class_names), dtype=torch.bool)
+        for row, classes in enumerate(self.classes):
+            out[row, classes] = True
+        return out
+
+
+def load_scenes(
+    source: Source,
+    split: str,
+    size: int,
+    limit: int | None = None,
+    ignore: Sequence[int] = (),
+    segment_names: Sequence[str] | None = None,
+) -> SceneSet:
+    """Decode a split onto the canvas of :func:`scd.data.images.load_images`: central square, images bilinear, ids
+    nearest, boxes moved and clipped with it.
+
+    Args:
+        source: with the columns ``objects`` and ``instances`` or an instance ``mask``; or with a ``mask`` of class ids.
+        split: its name.
+        size: side S of the canvas in pixels.
+        limit: at most this many images, see :func:`scd.data.images.chosen_rows`.
+        ignore: segment ids that become 255; 255 in a mask of class ids is ignored without being named.
+        segment_names: names of the ids of a mask of class ids; None calls them "class 0" and so on, up to the largest
+            id of the loaded images. Other sets bring their own: the generator's things and stuff; COCO's "background"
+            (0) and the classes (index + 1).
+
+    Crowd regions are ignored as in COCO's tools: no objects, their pixels 255. Boxes that leave the image are clipped.
+
+    Raises:
+        UsageError: an impossible size or limit, names for a set that has its own, or a set without scenes.
+        DataError: an image or map that cannot be used, or an object that does not fit to its map, by row and entry.
+    """
+    dataset = source.split(split)
+    if size < 1 or (limit is not None and limit < 1):
+        raise UsageError(f"load_scenes: size={size} and limit={limit} must be at least 1")
+    reader = reader_of(source, dataset, ignore, segment_names)
+    rows = chosen_rows(dataset, limit)
+    needed = _affordable(len(rows) * 4 * size * size, source, split, size)
+    images = np.empty((len(rows), 3, size, size), np.uint8)
+    semantic = np.empty((len(rows), size, size), np.uint8)
+    instances, boxes, classes = [], [], []
+    raw = undecoded(dataset)
+    for column in ("instances", "semantic"):
+        if column in raw.column_names:
+            raw = raw.cast_column(column, ImageFeature(decode=False))
+    for i, row in enumerate(rows):
+        images[i], semantic[i], masks, objects = reader.scene(raw[int(row)], int(row), size)
+        instances.append(torch.from_numpy(masks))
+        boxes.append(torch.from_numpy(objects.boxes))
+        classes.append(torch.from_numpy(objects.classes))
+        needed = _affordable(needed + masks.size, source, split, size)
+    return SceneSet(
+        torch.from_numpy(images),
+        torch.from_numpy(semantic),
+        instances,
+        boxes,
+        classes,
+        reader.class_names,
+        reader.names_of_segments(),
+        dict(reader.dropped),
+    )
+
+
+def _affordable(needed: int, source: Source, split: str, size: int) -> int:
+    """``needed`` bytes, if a set in memory may have as many."""
+    if needed > LARGEST:
+        what = f"'{source.name}' {split} at {size} px needs more than {LARGEST / 2**30:.0f} GiB of memory"
+        raise UsageError(f"{what}; set a limit")
+    return needed

@@ -1,0 +1,36 @@
+"""The section of a page that lists its contrasts, what each would say, and the rule that judges the first claim."""
+
+from collections.abc import Mapping, Sequence
+
+from studies.suite import report, tables
+from studies.suite.conditions import versus
+from studies.suite.evidence import Evidence
+from studies.suite.study import Contrast
+from studies.suite.verdict import Verdict, rule
+
+
+def compared(
+    page: report.Page,
+    evidence: Evidence,
+    contrasts: Sequence[Contrast],
+    verdicts: Sequence[Verdict],
+    labels: Mapping[str, str],
+    unit: str,
+    heading: str = "Contrasts, declared before the runs",
+) -> None:
+    """Paired differences of all contrasts, their claims, and the rule for those that are judged.
+
+    Args:
+        verdicts: of the claims that the page's first sentences are about.
+        labels: arm -> its label.
+        unit: the smallest difference of interest with its unit.
+    """
+    page.heading(heading)
+    names = {each.name: versus(each, labels) for each in contrasts}
+    page.table(tables.contrast_table(evidence, contrasts, names, {each.name: "equal epochs" for each in contrasts}))
+    metrics = " and ".join(dict.fromkeys(tables.label(each.metric) for each in contrasts))
+    page.text(f"Differences in {metrics}, in points; Holm's correction over all {len(contrasts)} rows.")
+    report.claims(page, contrasts, labels)
+    page.heading("How the verdict is reached", 3)
+    for verdict in verdicts:
+        page.text(f"Claim: *{verdict.claim}*.", rule(len(verdict.parts), unit))

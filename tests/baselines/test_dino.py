@@ -1,0 +1,157 @@
+"""DINO: its loss against loops and against lightly's, its centre, schedules, frozen layer and stochastic depth."""
+
+import math
+
+import pytest
+import torch
+from timm.layers import DropPath
+
+from baselines.dino import DINO, Distillation, Head, Temperatures, distillation
+from scd.data.views import View
+from scd.errors import UsageError
+from scd.nn.vit import vit
+from scd.siamese import match
+
+K = 12
+
+
+def logits(count: int, seed: int) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(6, K, generator=draw, dtype=torch.float64) for _ in range(count)]
+
+
+def by_hand(student, teacher, centre, tau_s, tau_t) -> float:
+    """Equation 2, number by number."""
+    total = 0.0
+    for s_row, t_row in zip(student.tolist(), teacher.tolist(), strict=True):
+        t = [math.exp((x - c) / tau_t) for x, c in zip(t_row, centre.tolist(), strict=True)]
+        s = [math.exp(x / tau_s) for x in s_row]
+        total += -sum(a / sum(t) * math.log(b / sum(s)) for a, b in zip(t, s, strict=True))
+    return total / len(student)
+
+
+def matcher(**changes) -> Distillation:
+    return Distillation(K, Temperatures(**{"student": 0.1, "teacher_start": 0.04, "teacher": 0.04, **changes}), 0.9)
+
+
+def tiny(depth: int = 2, **options) -> DINO:
+    torch.manual_seed(0)
+    drop = options.pop("drop_path_rate", 0.0)
+    backbone = vit(
+        "vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=16, depth=depth, num_heads=2, drop_path_rate=drop
+    )
+    return DINO(backbone, **{"prototypes": 32, "hidden": 24, "bottleneck": 8, "momentum": 0.9, **options}).train()
+
+
+def views(locals_: int = 2) -> dict[str, View]:
+    draw = torch.Generator().manual_seed(1)
+    sides = {"v1": 16, "v2": 16, **{f"local{i}": 8 for i in range(locals_)}}
+    boxes, flips = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4), torch.zeros(4, dtype=torch.bool)
+    return {
+        name: View(
+            name, "extra" if "local" in name else "global", torch.randn(4, 3, s, s, generator=draw), boxes, flips
+        )
+        for name, s in sides.items()
+    }
+
+
+def test_the_loss_equals_equation_2_number_by_number():
+    student, teacher = logits(2, 0)
+    centre = torch.linspace(-0.3, 0.3, K, dtype=torch.float64)
+    loss = distillation(student, teacher, centre, 0.1, 0.04)
+    assert loss.item() == pytest.approx(by_hand(student, teacher, centre, 0.1, 0.04), rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [1024, 4096])
+def test_uniform_student_and_teacher_give_ln_k(k):
+    flat = torch.zeros(3, k)
+    assert distillation(flat, flat, torch.zeros(k), 0.1, 0.04).item() == pytest.approx(math.log(k), rel=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = (each.requires_grad_() for each in logits(2, 0))
+    distillation(student, teacher, torch.zeros(K), 0.1, 0.04).backward()
+    assert teacher.grad is None and student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("local_views", "terms"), [(0, 2), (2, 6), (8, 18)])
+def test_every_view_meets_every_teacher_view_but_its_own(local_views, terms):
+    pairs = tiny().pairs(views(local_views))
+    assert len(pairs) == terms == 2 * (1 + local_views)
+    assert all(i != j and j in ("v1", "v2") for i, j in pairs)
+
+
+def test_loss_and_centre_equal_lightlys_over_two_steps():
+    loss_of = pytest.importorskip("lightly.loss", reason="lightly is not installed: nothing to compare with").DINOLoss
+    theirs = loss_of(output_dim=K, warmup_teacher_temp=0.04, teacher_temp=0.04, warmup_teacher_temp_epochs=1)
+    ours = matcher()
+    for step in range(2):
+        online = {name: each.float() for name, each in zip(("v1", "v2", "a", "b"), logits(4, step), strict=True)}
+        target = {name: each.float() for name, each in zip(("v1", "v2"), logits(2, 10 + step), strict=True)}
+        pairs = [(i, j) for j in target for i in online if i != j]
+        loss = match(ours, pairs, online, target)
+        ours.after_step()
+        expected = theirs(list(target.values()), list(online.values()), epoch=5)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5), step
+        assert torch.allclose(ours.centre, theirs.center.flatten(), atol=1e-6)
+
+
+def test_the_centre_is_the_moving_mean_of_the_teachers_raw_logits_and_moves_after_the_loss():
+    ours, (first, second) = matcher(), logits(2, 3)
+    ours(first.float(), second.float())
+    ours.remember([first, second])
+    assert torch.equal(ours.centre, torch.zeros(K))
+    ours.after_step()
+    expected = 0.1 * torch.cat([first, second]).mean(dim=0)
+    assert torch.allclose(ours.centre.double(), expected, atol=1e-7)
+    ours.after_step()
+    assert torch.allclose(ours.centre.double(), expected, atol=1e-7)  # nothing new to move towards
+
+
+def test_the_teachers_temperature_rises_over_the_warm_up_and_stays():
+    ours = matcher(teacher=0.07, warmup=0.4)
+    found = []
+    for progress in (0.0, 0.2, 0.4, 1.0):
+        ours.progress.fill_(progress)
+        found.append(ours.teacher_temperature.item())
+    assert found == pytest.approx([0.04, 0.055, 0.07, 0.07])
+
+
+def test_the_heads_output_is_a_cosine():
+    head = Head(10, 7, 9, 5)
+    z = head(torch.randn(4, 10))
+    assert z.shape == (4, 7) and head(torch.randn(2, 3, 10)).shape == (2, 3, 7)
+    assert z.abs().max() <= 1 + 1e-6
+
+
+def test_the_last_layer_stands_still_for_its_share_of_the_run():
+    method = tiny(freeze_last=0.5)
+    seen = []
+    for progress in (0.25, 0.5, 0.75):
+        method(views())["loss"].backward()
+        seen.append(bool(method.projector.weight.grad.abs().sum() > 0))
+        method.zero_grad()
+        method.after_step(progress)
+    assert seen == [False, False, True]
+    method.after_step(1.0)
+    assert method.momentum(1.0) == 1.0
+
+
+def test_stochastic_depth_is_the_students_alone():
+    method = tiny(depth=3, drop_path_rate=0.5)
+    drops = {part: [m.drop_prob for m in part.modules() if isinstance(m, DropPath)] for part in
+             (method.backbone, method.target_backbone)}  # fmt: skip
+    assert max(drops[method.backbone]) == 0.5
+    assert set(drops[method.target_backbone]) == {0.0}
+
+
+def test_teacher_entropy_is_logged_between_0_and_ln_k():
+    outputs = tiny()(views())
+    assert 0 < outputs["teacher_entropy"] < math.log(32)
+
+
+def test_wrong_settings_are_refused_in_one_line():
+    with pytest.raises(UsageError, match=r"DINO's temperatures are above 0, not \(0.1, 0.0, 0.0\)"):
+        tiny(teacher_temperature=0.0)
+    with pytest.raises(UsageError, match=r"DINO's freeze_last lies in \[0, 1\], not at 2"):
+        tiny(freeze_last=2)
