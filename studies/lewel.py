@@ -13,13 +13,14 @@ from typing import Any
 import pandas
 
 from studies.suite import mapfigures, report, tables, traces
-from studies.suite.conditions import by_what_there_is, versus
+from studies.suite.compared import compared
+from studies.suite.conditions import by_what_there_is
 from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels, Picture
 from studies.suite.statistics import PairedResult, equivalence, holm, paired
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import Verdict, family, judge, rule
+from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
+from studies.suite.verdict import family, judge
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
@@ -133,8 +134,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     out, main = Path(out), evidence.where(scenario=BASE.name)
     contrasts = by_what_there_is(CONTRASTS, main, FALLBACK)
     metric = contrasts[0].metric
-    primary = family(contrasts, STUDY.primary)
-    verdict = judge(main.finished, primary)
+    verdict = judge(main.finished, family(contrasts, STUDY.primary))
     answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
@@ -158,7 +158,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     report.chosen_arms(page, evidence, STUDY)
     page.table(tables.arm_table(main, labels, MAIN))
     page.figure(panels.seeds([]))
-    compared(page, main, contrasts, primary, verdict)
+    compared(page, main, contrasts, (verdict,), LABELS, "1 point")
     maps(page, main, labels, out)
     report.how_measured(page, evidence, (*MAIN, *SALIENCY, "view_agreement"), measured(evidence))
     report.deviations(page, DEVIATIONS)
@@ -279,19 +279,6 @@ def cell(metric: str, result: PairedResult) -> str:
         return tables.NONE
     excludes = result.ci_low is not None and (result.ci_low > 0 or result.ci_high < 0)
     return tables.number(metric, result.mean, True) + (" ★" if excludes else "")
-
-
-def compared(
-    page: report.Page, main: Evidence, contrasts: list[Contrast], primary: tuple[Contrast, ...], verdict: Verdict
-) -> None:
-    """Paired differences and the rule."""
-    names = {each.name: versus(each, LABELS) for each in contrasts}
-    page.heading("Contrasts, declared before the runs")
-    page.table(tables.contrast_table(main, contrasts, names, {each.name: "equal epochs" for each in contrasts}))
-    page.text(f"Holm's correction over all {len(contrasts)} rows.")
-    report.claims(page, contrasts, LABELS)
-    page.heading("How the verdict is reached", 3)
-    page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point"))
 
 
 def maps(page: report.Page, main: Evidence, labels: Mapping[str, str], out: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pandas
 
 from studies.suite import report, tables, traces
-from studies.suite.conditions import versus
+from studies.suite.compared import compared
 from studies.suite.evidence import Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels
 from studies.suite.statistics import Estimate, by_seed, estimate
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import Verdict, family, judge, rule
+from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
+from studies.suite.verdict import family, judge
 
 METRIC, SESOI = "linear_top1", 0.01  # one point of linear top-1
 MAIN = (METRIC, "knn_top1", "bg_gap")
@@ -121,8 +121,7 @@ def render(settings: Settings, records: pandas.DataFrame, standing: Standing) ->
 
 def compose(evidence: Evidence, out: Path) -> Path:
     """The page from its evidence and its kept maps alone."""
-    primary = family(CONTRASTS, STUDY.primary)
-    verdict = judge(evidence.finished, primary)
+    verdict = judge(evidence.finished, family(CONTRASTS, STUDY.primary))
     answer = report.answer_of(verdict, LABELS)
     evidence = evidence.answered(verdict.outcome, answer)
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
@@ -140,7 +139,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     page.heading("Accuracy")
     page.table(tables.arm_table(evidence, labels, MAIN))
     page.figure(panels.seeds([]))
-    compared(page, evidence, primary, verdict)
+    compared(page, evidence, CONTRASTS, (verdict,), LABELS, "1 point of linear top-1")
     polarity(page, evidence, labels)
     report.indicators(
         page, evidence, labels, [{}], "Maps against true masks", SALIENCY, WITH_MAPS,
@@ -172,17 +171,6 @@ def pictures(page: report.Page, evidence: Evidence, out: Path) -> None:
     courses = traces.course_figure(evidence, lines, COURSE, out, traces.colours_of(LABELS))
     if courses:
         page.figure(courses)
-
-
-def compared(page: report.Page, evidence: Evidence, primary: tuple[Contrast, ...], verdict: Verdict) -> None:
-    """Paired differences and the rule."""
-    names = {each.name: versus(each, LABELS) for each in CONTRASTS}
-    page.heading("Contrasts, declared before the runs")
-    page.table(tables.contrast_table(evidence, CONTRASTS, names, {each.name: "equal epochs" for each in CONTRASTS}))
-    page.text(f"Linear top-1 in points over the seeds of both arms; Holm's correction over all {len(CONTRASTS)} rows.")
-    report.claims(page, CONTRASTS, LABELS)
-    page.heading("How the verdict is reached", 3)
-    page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point of linear top-1"))
 
 
 def inverted_seeds(evidence: Evidence, arm: str) -> tuple[int, int] | None:
