@@ -127,7 +127,8 @@ def assemble(name, settings, counted, curves, measured, why, command) -> dict[st
     from studies.suite.identity import code_fingerprint
 
     roots = ["scd.profiling.memory", "scd.profiling.parts", "scd.profiling.steptime", "studies.suite.run",
-             "baselines.byol", "baselines.lewel", "baselines.moco", "scd.method"]  # fmt: skip
+             "baselines.byol", "baselines.densecl", "baselines.dino", "baselines.lewel", "baselines.moco",
+             "baselines.slotcon", "scd.method"]  # fmt: skip
     text = pages.answer(counted, measured)
     rows = [row for scale in SCALES for row in counted[scale]]
     about = {

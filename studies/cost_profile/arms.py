@@ -7,9 +7,16 @@ from scd.errors import UsageError
 from studies.suite.settings import choices, resolve_settings
 from studies.suite.study import Settings
 
-HOST_LABELS = {"moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "dino": "DINO"}
-RECIPES = {"byol": "byol"}  # view recipe of a host, where it is not MoCo v2's
-WRAPPERS = {"scd": "SCD", "lewel": "LEWEL"}
+HOST_LABELS = {
+    "moco": "MoCo",
+    "moco_symmetric": "MoCo, symmetric",
+    "byol": "BYOL",
+    "dino": "DINO",
+    "slotcon": "SlotCon",
+}
+RECIPES = dict.fromkeys(("byol", "dino", "slotcon"), "byol")  # view recipe of a host, where it is not MoCo v2's
+ALL, WITH_A_SECOND_LOSS = None, ("moco", "moco_symmetric", "byol")
+WRAPPERS = {"scd": ("SCD", ALL), "lewel": ("LEWEL", WITH_A_SECOND_LOSS), "densecl": ("DenseCL", ("moco",))}  # its hosts
 CONTROLS = {
     "same_rectangle": ("MoCo + same rectangle", 2),
     "random": ("MoCo + random crops", 2),
@@ -64,12 +71,17 @@ def arms() -> list[CostArm]:
     hosts += [name for name in choices("method") if name not in hosts]
     labels = {name: HOST_LABELS.get(name, name) for name in hosts}
     found = [CostArm(name, labels[name], name, name) for name in hosts]
-    for wrapper, label in WRAPPERS.items():
-        found += [CostArm(f"{wrapper}_{name}", f"{label} on {labels[name]}", name, name, wrapper) for name in hosts]
+    for wrapper, (label, possible) in WRAPPERS.items():
+        found += [
+            CostArm(f"{wrapper}_{name}", f"{label} on {labels[name]}", name, name, wrapper)
+            for name in hosts
+            if possible is ALL or name in possible
+        ]
     found.append(CostArm("scd_constant_moco", "SCD on MoCo, constant map", "moco", "moco", "scd_constant"))
     found += [
         CostArm(f"moco_{kind}", label, "moco", "moco", extra=(kind, count)) for kind, (label, count) in CONTROLS.items()
     ]
+    found.append(CostArm("dino_local", "DINO + local crops", "dino", "dino", extra=("local", 4)))
     found.append(CostArm("scd_moco_local", "SCD on MoCo + local crops", "moco", "moco", "scd", ("local", 4)))
     return found
 
