@@ -32,7 +32,7 @@ DISCOVERY = (
     "scene_objects_covered_best", "scene_foreground_precision", "scene_foreground_precision_whole",
     "scene_map_area_on_scenes",
 )  # fmt: skip
-SCENES, OBJECTS = "scenes", "object-centric"
+SCENES, OBJECTS = "scenes", "object-centric images"
 SWEPT = ("moco", "lewel", "scd")
 LOCAL = {"views": {"extra": {"kind": "local", "count": 4, "scale": [0.05, 0.2]}}}
 
@@ -52,7 +52,10 @@ LABELS = {arm.name: arm.label for arm in ARMS}
 WITH_MAPS = ("scd", "lewel")
 CLAIM = "on scenes with several objects SCD is better than MoCo and than LEWEL"
 LIMITED = "what SCD adds to MoCo is limited to object-centric images: less from scenes than from them"
-FROM = {f"gain:{OBJECTS}": "SCD − MoCo, from object-centric images", f"gain:{SCENES}": "SCD − MoCo, from scenes"}
+FROM = {
+    f"gain:{OBJECTS}": "SCD − MoCo, trained on object-centric images",
+    f"gain:{SCENES}": "SCD − MoCo, trained on scenes",
+}
 
 contrast, gain = declarer(METRIC, SESOI, CLAIM), declarer(METRIC, SESOI, LIMITED)
 CONTRASTS = (

@@ -18,6 +18,9 @@ from scd.data.scene_readers import reader_of
 from scd.data.sources import Source
 from scd.errors import UsageError
 
+MOST_KEPT = 8  # sets; an image source is opened anew in every run, its scenes are not
+_KEPT: dict[tuple, "SceneSet"] = {}
+
 
 @dataclass
 class SceneSet:
@@ -55,6 +58,16 @@ class SceneSet:
         for row, classes in enumerate(self.classes):
             out[row, classes] = True
         return out
+
+
+def scenes_once(source: Source, split: str, size: int, limit: int | None = None) -> SceneSet:
+    """:func:`load_scenes` without its further options, decoded once in a process and kept: not to be changed."""
+    key = (source.name, source.fingerprint, split, size, limit)
+    if key not in _KEPT:
+        while len(_KEPT) >= MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)))
+        _KEPT[key] = load_scenes(source, split, size, limit)
+    return _KEPT[key]
 
 
 def load_scenes(

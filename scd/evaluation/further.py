@@ -2,6 +2,7 @@
 
 from scd.evaluation.metrics import METRICS, SHARE, Metric
 from scd.evaluation.scene_metrics import SCENE_METRICS
+from scd.evaluation.transfer_metrics import TRANSFER_METRICS
 
 EXTRACTORS = {
     "learned": "the method's own map, found where map >= 0.5",
@@ -46,4 +47,4 @@ CENTRIC = {
     for name in ("knn_top1", "linear_top1")
 }
 
-FURTHER: dict[str, Metric] = {**EMERGENCE, **ANY, **SCENE_METRICS, **CENTRIC}
+FURTHER: dict[str, Metric] = {**EMERGENCE, **ANY, **SCENE_METRICS, **CENTRIC, **TRANSFER_METRICS}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scd.data.scene_set import SceneSet, load_scenes
+from scd.data.scene_set import SceneSet, scenes_once
 from scd.data.sources import Source
 from scd.errors import DataError, unknown
 from scd.evaluation.discovery import discovery
@@ -74,10 +74,10 @@ class SceneEvaluation:
         limits = self.limits if self.data is not None else within(self.limits, config["data"])
         canvas, size = config["data"]["size"], config["evaluation"]["size"]
         own = config["seed_of"]["probe"]
-        test = load_scenes(scenes, split, canvas, limits["test"])
+        test = scenes_once(scenes, split, canvas, limits["test"])
         numbers: dict[str, float] = {"n_test": len(test)}
         if self.parts & LEARNING:
-            train = load_scenes(scenes, "train", canvas, limits["train"])
+            train = scenes_once(scenes, "train", canvas, limits["train"])
             numbers["n_train"] = len(train)
             numbers |= probe_numbers(
                 method.backbone, train, test, self.parts, size, config["seed"] if own is None else own, device

@@ -274,10 +274,10 @@ def test_every_arm_on_the_vit_differs_in_what_it_says_and_the_resnet_in_its_back
 def test_scenes_and_object_centric_images_differ_in_composition_alone():
     settings = settings_of("scene_coco", seeds=1)
     specs = {(spec.labels["images"], spec.labels["arm"]): spec.config for spec in scene_coco.plan(settings)}
-    scenes, objects = (specs[images, "scd"]["data"]["options"] for images in ("scenes", "object-centric"))
+    scenes, objects = (specs[images, "scd"]["data"]["options"] for images in ("scenes", "object-centric images"))
     assert {key for key in scenes if scenes[key] != objects[key]} == {"objects", "scale", "regions"}
-    assert objects["objects"] == [1, 1] and ("object-centric", "random") not in specs
-    for images in ("scenes", "object-centric"):  # both are scored on the same two sets
+    assert objects["objects"] == [1, 1] and ("object-centric images", "random") not in specs
+    for images in ("scenes", "object-centric images"):  # both are scored on the same two sets
         first, second = specs[images, "scd"]["evaluation"]["further"][:2]
         assert first["data"] == scenes and second["data"] == objects
     for count in settings.axes["counts"]:
@@ -292,7 +292,7 @@ def test_scenes_and_object_centric_images_differ_in_composition_alone():
 def test_a_gain_on_object_centric_images_alone_supports_that_scd_is_limited_to_them(tmp_path):
     settings = settings_of("scene_coco", tmp_path)
     evidence = evidence_of("scene_coco", {}, settings)
-    centric = (evidence.runs["images"] == "object-centric") & (evidence.runs["arm"] == "scd")
+    centric = (evidence.runs["images"] == "object-centric images") & (evidence.runs["arm"] == "scd")
     runs = evidence.runs.assign(scene_map=evidence.runs["scene_map"] + 0.05 * centric)
     text = scene_coco.compose(replace(evidence, runs=runs), tmp_path).read_text(encoding="utf-8")
     assert "R1-c: **Supported:**" in text.split("\n\n")[2]
