@@ -215,19 +215,51 @@ def emergence(page: report.Page, evidence: Evidence, maps: Evidence, out: Path) 
     if not names:
         page.text("Not measured: no finished run has masks to score its maps against.")
         return
-    page.table(tables.arm_table(maps, names, [f"found_{score}" for score in SCORES]))
+    page.text(floors_sentence(maps))
+    page.table(side_by_side(evidence))
     page.text(
-        "All on the same test images and masks. Nothing tells a learned map which side is the object: its inverse is "
-        "listed beside it, and no score picks a side. The best head is chosen by the mask, image by image; it says "
-        "what a rule for choosing heads could reach at best. Whole image and centre bump look at nothing. TokenCut's "
-        "threshold is its paper's, for the keys of DINO's ViTs; on a ResNet's maps it may find nothing to cut."
+        f"{tables.label(FOUND)} in percent, on the same test images and masks. Nothing tells a learned map which side "
+        "is the object: its inverse stands beside it, and no score picks a side. The best head is chosen by the mask, "
+        "image by image; it says what a rule for choosing heads could reach at best. TokenCut's threshold is its "
+        "paper's, for the keys of DINO's ViTs; on a ResNet's maps it may find nothing to cut."
     )
+    page.details("All scores", tables.arm_table(maps, names, [f"found_{score}" for score in SCORES]))
     figure = traces.maps_figure(evidence, SHOWN, PICTURED, out)
     page.figure(figure) if figure else page.text("No pictures of maps: these images are not republished.")
     lines = {name: LABELS[name] for name in ("dino", "scd", "dino_global", "moco") if name in evidence.about["arms"]}
     courses = traces.course_figure(evidence, lines, COURSE, out, traces.colours_of(LABELS))
     if courses:
         page.figure(courses)
+
+
+def floors_sentence(maps: Evidence) -> str:
+    """What is found without any training, beside what DINO finds."""
+    ways = ("random:centre", "random:attention", "random:tokencut", "dino:attention", "dino:tokencut")
+    done = {name: maps.finished[maps.finished["arm"] == name] for name in ways}
+    if any(runs.empty for runs in done.values()):
+        return ""
+    shown = {name: tables.mean_cell(FOUND, runs[FOUND], len(runs)) for name, runs in done.items()}
+    return (
+        f"**What needs no training:** the {tables.label(FOUND)} of a bump at the centre of every image is "
+        f"{shown['random:centre']} %, of random weights' attention {shown['random:attention']} % and of their TokenCut "
+        f"{shown['random:tokencut']} %; DINO's attention reaches {shown['dino:attention']} %, its TokenCut "
+        f"{shown['dino:tokencut']} %."
+    )
+
+
+def side_by_side(evidence: Evidence) -> tables.Table:
+    """One row per arm, one column per way of finding objects that looks at the image."""
+    notes, rows = tables.Notes(), []
+    for arm in evidence.about["arms"]:
+        runs = evidence.finished[evidence.finished["arm"] == arm]
+        row = {"arm": LABELS[arm]}
+        for kind in ("learned", "inverted", "attention", "best_head", "tokencut"):
+            column = f"{kind}_{FOUND.removeprefix('found_')}"
+            values = runs[column].dropna() if column in runs else ()
+            why = "no finished run" if runs.empty else "this arm has none"
+            row[EXTRACTORS[kind]] = tables.mean_cell(FOUND, values, len(runs)) if len(values) else notes.dash(why)
+        rows.append(row)
+    return tables.Table(pandas.DataFrame(rows), notes.lines)
 
 
 def scored(name: str) -> bool:
