@@ -7,6 +7,7 @@
 Entries that cannot be used are dropped and counted, as COCO's tools do with crowds; contradictions raise, by row.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ def _class_names(source: Source, dataset: Dataset) -> tuple[str, ...]:
     return tuple(names)
 
 
-class Reader:
+class Reader(ABC):
     """Reads one record of a set; subclasses say where objects and segments come from."""
 
     def __init__(self, source: Source, ignore: Sequence[int], class_names: tuple[str, ...] = ()):
@@ -72,8 +73,9 @@ class Reader:
         self.class_names = class_names
         self.dropped: Counter[str] = Counter()
 
+    @abstractmethod
     def names_of_segments(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """Names of the segment ids, as far as they are known by now."""
 
     def ids(self, record: dict, column: str, row: int, whole: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
         """A map of ids as the file has it, and on the canvas."""
@@ -97,9 +99,9 @@ class Reader:
             semantic[semantic == number] = IGNORED
         return image, semantic.astype(np.uint8), masks, objects
 
+    @abstractmethod
     def parts(self, record: dict, row: int, whole: Image.Image, size: int):
         """Semantic (S, S) int64, instances (n, S, S) bool and the objects on the canvas."""
-        raise NotImplementedError
 
 
 class SegmentReader(Reader):

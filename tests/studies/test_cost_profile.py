@@ -10,7 +10,7 @@ from scd.profiling.parts import ADDED, HEADS, LOSS, ONLINE, PARTS, TARGET
 from scd.profiling.steptime import PHASES
 from studies.cost_profile import __main__ as command
 from studies.cost_profile import joined, page
-from studies.cost_profile.arms import arms, settings_of
+from studies.cost_profile.arms import WITH_A_SECOND_LOSS, arms, settings_of
 from studies.cost_profile.counted import count_arm
 from studies.suite.settings import choices
 
@@ -19,8 +19,10 @@ ARMS = {arm.name: arm for arm in arms()}
 
 def test_every_method_alone_and_wrapped():
     for method in choices("method"):
-        assert {method, f"scd_{method}", f"lewel_{method}"} <= set(ARMS)
+        assert {method, f"scd_{method}"} <= set(ARMS)
         assert ARMS[f"scd_{method}"].host == method
+    assert {f"lewel_{method}" for method in WITH_A_SECOND_LOSS} | {"densecl_moco", "dino_local"} <= set(ARMS)
+    assert "lewel_dino" not in ARMS  # DINO's loss is one over prototypes, not one that a second vector could have
     assert {"moco_same_rectangle", "moco_random", "moco_local", "scd_constant_moco"} <= set(ARMS)
 
 
