@@ -62,7 +62,7 @@ class SceneSet:
 
 def scenes_once(source: Source, split: str, size: int, limit: int | None = None) -> SceneSet:
     """:func:`load_scenes` without its further options, decoded once in a process and kept: not to be changed."""
-    key = (source.name, source.fingerprint, split, size, limit)
+    key = (source.name, source.fingerprint, source.mask_kind, split, size, limit)
     if key not in _KEPT:
         while len(_KEPT) >= MOST_KEPT:
             _KEPT.pop(next(iter(_KEPT)))
