@@ -10,6 +10,7 @@ import pandas
 from studies.suite.figures import BAND, CARD, GRID, INK, LOOK, SOFT, by_first_appearance, legend, plt, save
 
 COLUMNS = 3
+LUMINANCE = numpy.array([0.2126, 0.7152, 0.0722])  # of red, green and blue
 
 
 def courses(path: Path, points: pandas.DataFrame, xlabel: str, colour: Mapping[str, str]) -> Path:
@@ -76,8 +77,10 @@ def heat(path: Path, values: pandas.DataFrame, texts: pandas.DataFrame, label: s
         size = (2.6 + 1.75 * values.shape[1], 0.9 + 0.36 * len(values))
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         shown = axes.imshow((values / scale).to_numpy(float), cmap="PuOr_r", vmin=-1.4, vmax=1.4, aspect="auto")
+        cells = shown.to_rgba(shown.get_array())
         for (y, x), text in numpy.ndenumerate(texts.to_numpy()):
-            axes.text(x, y, text, ha="center", va="center", fontsize=8, color=INK)
+            dark = cells[y, x, :3] @ LUMINANCE < 0.45
+            axes.text(x, y, text, ha="center", va="center", fontsize=8, color=CARD if dark else INK)
         axes.set_xticks(range(values.shape[1]), values.columns)
         axes.set_yticks(range(len(values)), values.index)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
