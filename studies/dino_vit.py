@@ -270,14 +270,17 @@ def scored(name: str) -> bool:
 
 def measured(evidence: Evidence) -> dict[str, str]:
     """What only this study has to say about its measuring."""
+    trace = evidence.about["base"]["evaluation"]["trace"]
     entries = {
         "Settings of the arms": (
             "one learning rate, schedule, weight decay and gradient cut in every arm, chosen for plain DINO on another "
             "draw of the images; none was tuned for an arm"
         ),
-        "MoCo and BYOL on the ViT": "two global views, class token projected, fixed patch projection (MoCo v3)",
+        "MoCo and BYOL on the ViT": "two global views, class token projected, fixed patch projection (MoCo v3); a ViT has "
+        "no batch norm, so MoCo's is not split into groups",
         "ResNet": report.method_line({"_target_": "resnet", **evidence.about["axes"].get("resnet", {})}),
-        "Maps over training": "scored on the first 500 test images before training and at each quarter of it",
+        "Maps over training": f"scored on the first {trace['images']} test images before training and at each of "
+        f"{trace['points']} equal parts of it; at the end on the first 500",
     }
     return {**entries, **report.preset_lines(evidence)}
 
