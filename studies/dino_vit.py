@@ -276,8 +276,8 @@ def measured(evidence: Evidence) -> dict[str, str]:
             "one learning rate, schedule, weight decay and gradient cut in every arm, chosen for plain DINO on another "
             "draw of the images; none was tuned for an arm"
         ),
-        "MoCo and BYOL on the ViT": "two global views, class token projected, fixed patch projection (MoCo v3); a ViT has "
-        "no batch norm, so MoCo's is not split into groups",
+        "MoCo and BYOL on the ViT": "two global views, class token projected, fixed patch projection (MoCo v3); a ViT "
+        "has no batch norm, so MoCo's is not split into groups",
         "ResNet": report.method_line({"_target_": "resnet", **evidence.about["axes"].get("resnet", {})}),
         "Maps over training": f"scored on the first {trace['images']} test images before training and at each of "
         f"{trace['points']} equal parts of it; at the end on the first 500",
