@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any
 
 from scd.errors import UsageError
@@ -186,6 +187,26 @@ def inherited(**variables: str) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
+@contextmanager
+def remembered_interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets beside raising its exception, which is lost where it meets a library's callback."""
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield interrupted
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Pool:
     """The launcher's side of the workers."""
 
@@ -212,13 +233,16 @@ class Pool:
 
     def run(self) -> Launched:
         """Until every run has ended, here or elsewhere."""
-        try:
-            while self.waiting or self.elsewhere or self._busy():
-                self._assign()
-                self._listen()
-                self._look_elsewhere()
-        finally:
-            self._stop()
+        with remembered_interrupts() as interrupted:
+            try:
+                while self.waiting or self.elsewhere or self._busy():
+                    self._assign()
+                    self._listen()
+                    self._look_elsewhere()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+            finally:
+                self._stop()
         return self.result
 
     def _busy(self) -> list[Worker]:

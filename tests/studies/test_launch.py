@@ -1,5 +1,6 @@
 """The launcher with real worker processes: death, interruption, sharing a store, full disks, choice of workers."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from scd.errors import UsageError
 from studies.suite import environment, plan, slurm
 from studies.suite import store as store_module
-from studies.suite.launch import Bar, Crew, Pool, crew, launch
+from studies.suite.launch import Bar, Crew, Pool, crew, launch, remembered_interrupts
 from studies.suite.settings import resolve_settings
 from studies.suite.store import Status, Store, StoreFull
 from studies.suite.study import Arm
@@ -169,6 +170,17 @@ def command(store, out, *words):
     arguments = [sys.executable, "-m", "studies", "multicrop", *WORDS, "axes.rho=[0.0]", "axes.budgets=[epochs]"]
     arguments += [*words, "--store", str(store), "--out", str(out)]
     return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def test_ctrl_c_is_remembered_where_its_exception_gets_lost():
+    before = signal.getsignal(signal.SIGINT)
+    with remembered_interrupts() as interrupted:
+        assert not interrupted.is_set()
+        with contextlib.suppress(KeyboardInterrupt):  # as a library's callback does
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        assert interrupted.is_set()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_path):
