@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas
 
-from studies.suite import report, tables, traces
+from studies.suite import checkpoints, report, tables, traces
+from studies.suite.checkpoints import CHECKPOINTS
 from studies.suite.compared import compared
 from studies.suite.conditions import by_what_there_is
 from studies.suite.evidence import Evidence, gather, save
@@ -132,7 +133,7 @@ def plan(settings: Settings) -> list[RunSpec]:
             chosen = replace(arm, overrides=overrides)
             spec = settings.spec(chosen, seed, "none" if arm is RANDOM else "epochs", overrides=axis)
             runs.append(replace(spec, labels={**spec.labels, "budget": "epochs"}))
-    return runs
+    return runs + checkpoints.checkpoint_runs(settings, "dino", CHECKPOINTS)
 
 
 # -------------------------------------------------------------------- page
@@ -147,13 +148,15 @@ def render(settings: Settings, records: pandas.DataFrame, standing: Standing) ->
 
 def compose(evidence: Evidence, out: Path) -> Path:
     """The page from its evidence and its kept maps alone."""
-    out, maps = Path(out), by_extractor(evidence)
+    out, whole = Path(out), evidence
+    evidence = checkpoints.trained_here(whole)
+    maps = by_extractor(evidence)
     contrasts = by_what_there_is(CONTRASTS, evidence, FALLBACK)
     verdict = judge(evidence.finished, family(contrasts, STUDY.primary))
     emerged = judge(maps.finished, family(MAP_CONTRASTS, MAP_CONTRASTS[0].name))
     labels = {name: LABELS[name] for name in evidence.about["arms"]}
     answer = f"R5-c: {report.answer_of(verdict, LABELS)} R1-e: {report.answer_of(emerged, SHOWN)}"
-    evidence = evidence.answered(verdict.outcome, answer)
+    evidence, whole = (each.answered(verdict.outcome, answer) for each in (evidence, whole))
     metric = contrasts[0].metric
     panels = Panels(evidence, LABELS, DINO.name, (RANDOM.name,), metric, SESOI, out)
 
@@ -169,6 +172,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     page.heading("Accuracy beside cost")
     page.table(tables.arm_table(evidence, labels, MAIN, {"flops_per_step": "FLOPs per step"}, DINO.name))
     page.figure(panels.cost([]))
+    checkpoints.section(page, whole, (METRIC, "knn_top1", "attention_maxf", "tokencut_maxf"), CHECKPOINTS)
     compared(page, evidence, contrasts, (verdict,), LABELS, "1 point")
     compared(page, maps, MAP_CONTRASTS, (emerged,), SHOWN, "1 point", "Contrasts of maps, declared before the runs")
     report.indicators(
@@ -180,7 +184,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     report.cost(page, evidence, labels)
     report.provenance(page, evidence, ("arm",))
     path = page.write(out / f"{evidence.page}.md")
-    save(evidence, out)
+    save(whole, out)
     write_index(out)
     return path
 

@@ -7,7 +7,9 @@ import numpy
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from scd.errors import UsageError
 from studies import dino_vit, lewel, mechanism, multicrop, scene_coco, significance
+from studies.suite.checkpoints import CHECKPOINTS, Checkpoint
 from studies.suite.evidence import assemble, load
 from studies.suite.settings import resolve_settings
 from studies.suite.study import Standing
@@ -266,6 +268,26 @@ def test_every_arm_on_the_vit_differs_in_what_it_says_and_the_resnet_in_its_back
     assert specs["moco"].config["backbone"] == {**base["backbone"], "fixed_patches": True}
     assert base["views"]["extra"]["count"] == 4 and base["backbone"]["_target_"] == "scd.nn.vit.vit"
     assert specs["dino_resnet"].config["backbone"]["name"] == "resnet_tiny"
+
+
+def test_checkpoints_are_planned_where_they_can_be_had_and_named_where_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    here = Checkpoint("a ViT on disk", "deit_tiny_patch16_224", None)  # its weights are random: what is at hand
+    there = {"own": here, "dino": CHECKPOINTS["dino"]}
+    monkeypatch.setattr(dino_vit, "CHECKPOINTS", there)
+    settings = settings_of("dino_vit", tmp_path, seeds=2)
+    settings = replace(settings, axes={**settings.axes, "pretrained": ["own", "dino"]})
+    specs = [spec for spec in dino_vit.plan(settings) if spec.labels["arm"].startswith("weights_")]
+    assert [spec.labels["arm"] for spec in specs] == ["weights_own"]
+    config = specs[0].config
+    assert config["backbone"] == {"_target_": "scd.nn.vit.vit", "name": "deit_tiny_patch16_224", "weights": None}
+    assert config["training"]["budget"]["value"] == 0 and config["evaluation"]["size"] == 112
+    text = dino_vit.compose(evidence_of("dino_vit", {}, settings, emerged(0.0)), tmp_path).read_text(encoding="utf-8")
+    assert "| a ViT on disk |       1 |" in text and "| ViT-S/16, DINO's weights | not available here |" in text
+    with pytest.raises(
+        UsageError, match=r"unknown pre-trained checkpoint \(axes.pretrained\) 'din'; did you mean 'dino'"
+    ):
+        dino_vit.plan(replace(settings, axes={**settings.axes, "pretrained": ["din"]}))
 
 
 # ---------------------------------------------------------------- on scenes
