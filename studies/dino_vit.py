@@ -56,11 +56,6 @@ def on(method: str, **overrides: Any) -> dict[str, Any]:
     return merge({"method": {"preset": method, **groups}, "backbone": {"fixed_patches": True}}, overrides)
 
 
-def resnet(**overrides: Any) -> dict[str, Any]:
-    """DINO on the ResNet of the study's axes, which costs about as much as the ViT."""
-    return {**dino(**overrides), "axis": "resnet"}
-
-
 PLUS, SCD = "four local views", {"wrapper": "scd"}
 RANDOM = Arm("random", "random weights", {"method": "dino"}, "ViT, evaluation", "no training: the floor")
 DINO = Arm("dino", "DINO", dino(), "ViT", f"two global and {PLUS}, no separation")
@@ -83,9 +78,10 @@ ARMS = (
     Arm("scd_moco", "SCD-MoCo on the ViT", on("moco", **SCD), "all of MoCo on the ViT", "learned map, triplet loss"),
     Arm("byol", "BYOL on the ViT", on("byol"), "ViT, two global views", "BYOL's loss and heads"),
     Arm("scd_byol", "SCD-BYOL on the ViT", on("byol", **SCD), "all of BYOL on the ViT", "learned map, triplet loss"),
-    Arm("dino_resnet", "DINO on a ResNet", resnet(), "DINO's loss and views", "a ResNet of like cost; pooled map"),
-    Arm("scd_resnet", "SCD-DINO on a ResNet", resnet(**SCD), "all of DINO on a ResNet", "learned map, triplet loss"),
+    Arm("dino_resnet", "DINO on a ResNet", dino(), "DINO's loss and views", "a ResNet of like cost; pooled map"),
+    Arm("scd_resnet", "SCD-DINO on a ResNet", dino(**SCD), "all of DINO on a ResNet", "learned map, triplet loss"),
 )  # fmt: skip
+ON_RESNET = ("dino_resnet", "scd_resnet")  # their backbone is the study's axis "resnet", of about the ViT's cost
 LABELS = {arm.name: arm.label for arm in ARMS}
 SHOWN = {f"{arm}:{kind}": f"{LABELS[arm]}: {EXTRACTORS[kind]}" for arm in LABELS for kind in EXTRACTORS}
 PICTURED = (
@@ -128,11 +124,8 @@ def plan(settings: Settings) -> list[RunSpec]:
     runs = []
     for seed in settings.seeds:
         for arm in settings.select(ARMS):
-            overrides = {key: value for key, value in arm.overrides.items() if key != "axis"}
-            axis = {"backbone": settings.axes["resnet"]} if "axis" in arm.overrides else {}
-            chosen = replace(arm, overrides=overrides)
-            spec = settings.spec(chosen, seed, "none" if arm is RANDOM else "epochs", overrides=axis)
-            runs.append(replace(spec, labels={**spec.labels, "budget": "epochs"}))
+            axis = {"backbone": settings.axes["resnet"]} if arm.name in ON_RESNET else {}
+            runs.append(settings.at_equal_epochs(arm, seed, arm is not RANDOM, axis))
     return runs + checkpoints.checkpoint_runs(settings, "dino", CHECKPOINTS)
 
 

@@ -114,9 +114,8 @@ def plan(settings: Settings) -> list[RunSpec]:
 
 def labelled(settings: Settings, arm: Arm, seed: int, scenario: Scenario) -> RunSpec:
     """One run of an arm in a scenario."""
-    unit = "none" if arm is RANDOM else "epochs"
-    spec = settings.spec(arm, seed, unit, overrides=scenario.overrides)
-    return replace(spec, labels={**spec.labels, "budget": "epochs", "scenario": scenario.name})
+    trained, overrides = arm is not RANDOM, scenario.overrides
+    return settings.at_equal_epochs(arm, seed, trained, overrides, scenario=scenario.name)
 
 
 # -------------------------------------------------------------------- page

@@ -104,8 +104,7 @@ def plan(settings: Settings) -> list[RunSpec]:
     runs = []
     for seed in settings.seeds:
         for arm in settings.select(ARMS):
-            spec = settings.spec(arm, seed, "none" if arm is RANDOM else "epochs")
-            runs.append(replace(spec, labels={**spec.labels, "budget": "epochs"}))
+            runs.append(settings.at_equal_epochs(arm, seed, trained=arm is not RANDOM))
     return runs
 
 

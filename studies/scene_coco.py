@@ -116,9 +116,8 @@ def labelled(
     settings: Settings, arm: Arm, seed: int, images: str, form: Mapping[str, Any], protocols: list[dict[str, Any]]
 ) -> RunSpec:
     """One run of an arm, trained on images of a form and scored by some protocols."""
-    unit = "none" if arm is RANDOM else "epochs"
-    spec = settings.spec(arm, seed, unit, overrides={**form, "evaluation": {"further": protocols}})
-    return replace(spec, labels={**spec.labels, "budget": "epochs", "images": images})
+    overrides = {**form, "evaluation": {"further": protocols}}
+    return settings.at_equal_epochs(arm, seed, arm is not RANDOM, overrides, images=images)
 
 
 # -------------------------------------------------------------------- page
@@ -201,7 +200,7 @@ def by_training(evidence: Evidence, labels: Mapping[str, str]) -> tables.Table:
 
 def sweep(page: report.Page, evidence: Evidence, out: Path) -> None:
     """SCD against MoCo and LEWEL by the number of objects, as a table and as a figure."""
-    counts = {objects(n): n for n in range(1, 100)}
+    counts = {objects(n): n for n in evidence.about["axes"]["counts"]}
     found = [name for name in evidence.levels("images") if name in counts]
     if not found:
         return

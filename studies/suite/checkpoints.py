@@ -1,7 +1,7 @@
 """Pre-trained ViTs beside a study's own: asked for by name, evaluated as they are, left out where not to be had."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas
 
@@ -49,8 +49,7 @@ def checkpoint_runs(settings: Settings, method: str, checkpoints: Mapping[str, C
         backbone = {"_target_": "scd.nn.vit.vit", "name": chosen.model, "weights": chosen.weights}
         sizes = {"views": {"size": SIDE}, "evaluation": {"size": SIDE}}
         arm = Arm(PREFIX + name, chosen.label, {"method": method, "backbone": backbone, **sizes}, "", "")
-        spec = settings.spec(arm, settings.seeds[0], "none")
-        runs.append(replace(spec, labels={**spec.labels, "budget": "epochs"}))
+        runs.append(settings.at_equal_epochs(arm, settings.seeds[0], trained=False))
     return runs
 
 

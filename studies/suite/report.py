@@ -190,8 +190,8 @@ def how_measured(page: Page, evidence: Evidence, metrics: Sequence[str], more: M
 
 def backbone_line(backbone: Mapping[str, Any], done: pandas.DataFrame) -> str:
     """Name, options and size of the backbone."""
-    shown = {key: value for key, value in backbone.items() if not key.startswith("_")}
-    options = {key: value for key, value in shown.items() if key not in ("name", "channels_last")}
+    hidden = ("_target_", "name", "channels_last")
+    options = {key: value for key, value in backbone.items() if key not in hidden}
     text = f"`{backbone['name']}`" + (f" ({words(options)})" if options else "")
     size = only(done["parameters_backbone"]) if "parameters_backbone" in done else None
     return text + (f", {tables.quantity(size)} parameters" if size else "") + "; evaluated: the online backbone"

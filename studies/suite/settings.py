@@ -74,9 +74,8 @@ def resolve_settings(
     if path is not None:
         config.data.locations.path = str(path)
         config.data.title = config.data.title or path.name
-    usual = (
-        _compose([word for word in selection if not word.startswith("data=")]).data.title if "data" in chosen else None
-    )
+    without_data = [word for word in selection if not word.startswith("data=")]
+    usual = _compose(without_data).data.title if "data" in chosen else config.data.title
     plain = _plain(config)
     data = plain["data"]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
@@ -93,7 +92,7 @@ def resolve_settings(
         store=Path(store),
         out=Path(out),
         launcher=plain["launcher"],
-        page=_page(study, data["title"] if usual not in (None, data["title"]) else None, names),
+        page=_page(study, data["title"], usual, names),
         meaningful=plain["meaningful"],
         overrides=tuple(words),
         command=command,
@@ -192,9 +191,9 @@ def _list(text: str) -> list[str]:
     return [item.strip() for item in text.strip().strip("[]").split(",") if item.strip()]
 
 
-def _page(study: str, data: str | None, names: dict[str, str]) -> str:
-    """The page's name: the study, then whatever differs from its defaults (``data``: None where they do not)."""
+def _page(study: str, data: str, usual: str, names: dict[str, str]) -> str:
+    """The page's name: the study, then whatever differs from the defaults; its ``usual`` data have no name in it."""
     parts = [study.replace("_", "-")]
-    parts += [data] if data is not None else []
+    parts += [data] if data != usual else []
     parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
     return "-".join(parts)

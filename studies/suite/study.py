@@ -6,7 +6,7 @@ listed, without data, torch or a trained network.
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +185,13 @@ class Settings:
             config["training"]["budget"] = {"unit": "steps", "value": 0}
         named = {"arm": arm.name, "budget": budget, "seed": seed, "data": self.data, **labels}
         return RunSpec(config, named, dict(self.locations))
+
+    def at_equal_epochs(
+        self, arm: Arm, seed: int, trained: bool = True, overrides: Mapping[str, Any] | None = None, **labels: Any
+    ) -> RunSpec:
+        """One run of a study whose arms all train as the base says; an untrained arm stands among them."""
+        spec = self.spec(arm, seed, "epochs" if trained else "none", overrides=overrides, **labels)
+        return replace(spec, labels={**spec.labels, "budget": "epochs"})
 
     def _configure(self, base: Mapping[str, Any], arm: Arm, seed: int) -> dict[str, Any]:
         config = merge(base, self._fill(arm.overrides), {"seed": seed})
