@@ -17,7 +17,7 @@ from studies.suite.compared import compared
 from studies.suite.evidence import DONE, Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels, Picture
-from studies.suite.plan import EMBEDDED
+from studies.suite.scene_images import Images, image_lines, is_embedded
 from studies.suite.statistics import by_seed, paired
 from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
 from studies.suite.verdict import family, judge
@@ -71,16 +71,17 @@ GAINS = (gain(f"gain:{OBJECTS}", f"gain:{SCENES}"),)
 
 
 def plan(settings: Settings) -> list[RunSpec]:
-    """All arms on scenes and, for the embedded images, on object-centric ones, and the sweep; seed by seed."""
-    arms, axes, embedded = settings.select(ARMS), settings.axes, is_embedded(settings)
-    counts = axes["counts"] if embedded else []
+    """All arms on scenes and, where there are any, on as many object-centric images, and the sweep; seed by seed."""
+    arms, axes, images = settings.select(ARMS), settings.axes, Images.of(settings)
+    counts = axes["counts"] if is_embedded(settings) else []
     runs = []
     for seed in settings.seeds:
-        runs += [labelled(settings, arm, seed, SCENES, {}, scored(settings, True)) for arm in arms]
-        if embedded:
-            form = {"data": {"options": axes["centric"]}}
-            trained = [arm for arm in arms if arm is not RANDOM]
-            runs += [labelled(settings, arm, seed, OBJECTS, form, scored(settings, False)) for arm in trained]
+        own = images.protocols(axes["detection"])
+        runs += [labelled(settings, arm, seed, SCENES, images.on_scenes, own) for arm in arms]
+        if images.on_objects is not None:
+            form, own, trained = images.on_objects, images.protocols(None), [arm for arm in arms if arm is not RANDOM]
+            there = [labelled(settings, arm, seed, OBJECTS, form, own) for arm in trained]
+            runs += [images.folder.in_place(run) for run in there] if images.folder else there
         for count in counts:
             form = {"data": {"options": {"objects": [count, count], **axes["swept"]}}}
             own = [{"_target_": "scd.evaluation.scenes.SceneEvaluation", "parts": ["multilabel", "discovery"]}]
@@ -89,27 +90,9 @@ def plan(settings: Settings) -> list[RunSpec]:
     return runs
 
 
-def is_embedded(settings: Settings) -> bool:
-    """Whether the images are the suite's own, which can be composed otherwise."""
-    return settings.base["data"]["name"] in EMBEDDED
-
-
 def objects(count: int) -> str:
     """The name of a point of the sweep."""
     return f"{count} object{'s' if count > 1 else ''}"
-
-
-def scored(settings: Settings, detected: bool) -> list[dict[str, Any]]:
-    """The protocols of a run: on the study's scenes, on object-centric images, and detection where asked for."""
-    base, axes = settings.base["data"]["options"], settings.axes
-    own = dict(base) if is_embedded(settings) else None
-    protocols = [{"_target_": "scd.evaluation.scenes.SceneEvaluation", "data": own}]
-    if own is not None:
-        form = {**base, **axes["centric"]}
-        protocols.append({"_target_": "scd.evaluation.elsewhere.Elsewhere", "data": form, "prefix": "centric_"})
-    if detected and axes["detection"] is not None:
-        protocols.append({"_target_": "scd.evaluation.detection.Detection", "data": own, **axes["detection"]})
-    return protocols
 
 
 def labelled(
@@ -255,8 +238,7 @@ def measured(evidence: Evidence) -> dict[str, str]:
     axes = evidence.about["axes"]
     entries = {
         "Settings of the arms": "the same learning rate and number of images in every arm, tuned for none",
-        "Object-centric images": f"the same generator with {report.words(axes['centric'])}; as many images",
-        "Images of the sweep": f"objects of {report.words(axes['swept'])} of the side",
+        **image_lines(evidence, axes),
     }
     if axes["detection"] is not None:
         entries["Detection"] = f"`scd.evaluation.detection.Detection` ({report.words(axes['detection'])})"

@@ -8,8 +8,8 @@ from torch import nn
 
 from scd.data.images import load_images
 from scd.data.sources import Source
-from scd.errors import DataError
 from scd.evaluation.protocols import EvaluationData, evaluate
+from scd.evaluation.scenes import scored_split
 
 
 class Elsewhere:
@@ -44,15 +44,10 @@ class Elsewhere:
             UsageError: an unknown protocol, features that are not finite.
             DataError: no split to evaluate on, or classes that a protocol cannot work with.
         """
-        scored = next((name for name in ("test", "validation") if name in self.data.splits), None)
-        if scored is None:
-            raise DataError(
-                f"data '{self.data.name}' has no split to evaluate on; it has {', '.join(self.data.splits)}"
-            )
         canvas, own = config["data"]["size"], config["seed_of"]["probe"]
         data = EvaluationData(
             train=load_images(self.data, "train", canvas, self.limits["train"]),
-            test=load_images(self.data, scored, canvas, self.limits["test"]),
+            test=load_images(self.data, scored_split(self.data), canvas, self.limits["test"]),
         )
         numbers = evaluate(
             method,

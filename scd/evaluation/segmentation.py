@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from scd.data.scene_set import SceneSet
 from scd.errors import DataError, UsageError
 from scd.evaluation.features import extract
 from scd.evaluation.soft_targets import SoftRegression, choose_and_fit, held_out_part
@@ -32,61 +31,6 @@ NEIGHBOURS = 30
 TEMPERATURE = 0.02
 CHUNK_VALUES = 1 << 22  # of an intermediate result
 CHUNK_QUERIES = 256
-
-
-def linear_segmentation(
-    backbone: nn.Module,
-    train: SceneSet,
-    test: SceneSet,
-    size: int,
-    seed: int,
-    device: str | torch.device = "cpu",
-    positions: int = POSITIONS,
-) -> float:
-    """Mean IoU in [0, 1] of a linear classifier of positions; higher is better. See :func:`linear_miou`.
-
-    Args:
-        backbone: maps (B, 3, s, s) to feature maps, already on ``device``.
-        size: side s in pixels of the view that the network sees.
-        seed: draws the positions and the held-out images.
-    """
-    return linear_miou(
-        dense_features(backbone, train.images, size, device),
-        train.semantic,
-        dense_features(backbone, test.images, size, device),
-        test.semantic,
-        max(len(train.segment_names), len(test.segment_names)),
-        seed,
-        positions,
-    )
-
-
-def dense_knn(
-    backbone: nn.Module,
-    train: SceneSet,
-    test: SceneSet,
-    size: int,
-    seed: int,
-    device: str | torch.device = "cpu",
-    memory: int = MEMORY,
-    k: int = NEIGHBOURS,
-    temperature: float = TEMPERATURE,
-) -> float:
-    """Mean IoU in [0, 1] of retrieved labels; higher is better. See :func:`knn_miou`; arguments as above."""
-    return knn_miou(
-        dense_features(backbone, train.images, size, device),
-        train.semantic,
-        dense_features(backbone, test.images, size, device),
-        test.semantic,
-        max(len(train.segment_names), len(test.segment_names)),
-        seed,
-        memory,
-        k,
-        temperature,
-    )
-
-
-# ---------------------------------------------------------------- on feature maps
 
 
 def linear_miou(

@@ -95,9 +95,10 @@ def _marginal(evidence: Evidence, arm: str, cost: float, axis: Mapping[str, Any]
 
 
 def settings_found(evidence: Evidence) -> list[tuple[str, dict[str, Any]]]:
-    """(words, labels) of every setting of the axes beside the budget."""
-    found = conditions(evidence, ("rho",))
-    return [(title(each), each) for each in found]
+    """(words, labels) of every background correlation; other axes stand at their first value, the study's own."""
+    others = [label for label in evidence.labels if label not in ("arm", "seed", "data", "budget", "rho")]
+    first = {label: evidence.levels(label)[0] for label in others}
+    return [(title(each), {**first, **each}) for each in conditions(evidence, ("rho",))]
 
 
 def cost_points(pages: list[Evidence]) -> pandas.DataFrame:

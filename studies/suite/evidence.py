@@ -49,6 +49,12 @@ class Evidence:
         """Name of the page, without ``.md``."""
         return self.about["page"]
 
+    @property
+    def labels(self) -> list[str]:
+        """The names of the plan's labels: arm, budget, seed, data and the study's own axes."""
+        columns = list(self.runs)
+        return columns[: columns.index("run")]
+
     def levels(self, label: str) -> list[Any]:
         """The values that a label takes in the plan, in the plan's order; empty where no run has it."""
         return list(dict.fromkeys(self.runs[label].dropna())) if label in self.runs else []

@@ -16,7 +16,7 @@ from scd.evaluation.features import extract
 from scd.evaluation.multilabel import multilabel_map
 from scd.evaluation.scene_metrics import SCENE_METRICS
 from scd.evaluation.scenes import SceneEvaluation
-from scd.evaluation.segmentation import dense_knn, linear_segmentation
+from scd.evaluation.segmentation import dense_features, knn_miou, linear_miou
 
 CONFIG = {
     "data": {"size": 24, "train_limit": None, "test_limit": None},
@@ -68,8 +68,10 @@ def test_the_numbers_are_those_of_the_parts(source, numbers):
     backbone = Colours()
     pooled = [extract(backbone, part.images, 24) for part in (train, test)]
     assert numbers["scene_map"] == multilabel_map(pooled[0], train.present, pooled[1], test.present, seed=3)
-    assert numbers["scene_miou_linear"] == linear_segmentation(backbone, train, test, 24, seed=3)
-    assert numbers["scene_miou_knn"] == dense_knn(backbone, train, test, 24, seed=3)
+    train_maps, test_maps = (dense_features(backbone, part.images, 24) for part in (train, test))
+    given = (train_maps, train.semantic, test_maps, test.semantic, len(train.segment_names))
+    assert numbers["scene_miou_linear"] == linear_miou(*given, seed=3)
+    assert numbers["scene_miou_knn"] == knn_miou(*given, seed=3)
     for key, value in discovery(Method(), test, 24).items():
         assert numbers[f"scene_{key}"] == value
 

@@ -12,11 +12,9 @@ from scd.errors import DataError, UsageError
 from scd.evaluation.segmentation import (
     class_shares,
     dense_features,
-    dense_knn,
     knn_miou,
     labelled_positions,
     linear_miou,
-    linear_segmentation,
     mean_iou,
 )
 
@@ -193,10 +191,15 @@ def blocky(n, seed):
     return pairs.repeat_interleave(6, dim=1)[:, None].expand(-1, 12, -1).to(torch.uint8).contiguous()
 
 
-@pytest.mark.parametrize("score", [linear_segmentation, dense_knn])
+def of_colours(score, train, test, learned=None):
+    """A score of the scenes of two sets of masks, learned from the masks of training or from others."""
+    maps = [dense_features(Blocks(), scene_set(semantic).images, 12) for semantic in (train, test)]
+    return score(maps[0], train if learned is None else learned, maps[1], test, CLASSES, seed=0)
+
+
+@pytest.mark.parametrize("score", [linear_miou, knn_miou])
 def test_a_backbone_that_sees_the_class_is_perfect(score):
-    train, test = scene_set(blocky(40, 0)), scene_set(blocky(20, 100))
-    assert score(Blocks(), train, test, size=12, seed=0) == pytest.approx(1.0, abs=0.02)
+    assert of_colours(score, blocky(40, 0), blocky(20, 100)) == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("score", [linear_miou, knn_miou])
@@ -214,11 +217,10 @@ def test_shuffled_features_are_no_better_than_chance(score):
 def test_ignored_pixels_of_the_training_masks_are_not_learned():
     """What is ignored in training may be anything; the score stays that of the labelled rest."""
     train, test = blocky(40, 0), blocky(20, 100)
-    train[:, :6] = 255
-    expected = linear_segmentation(Blocks(), scene_set(blocky(40, 0)), scene_set(test), 12, 0)
-    colours = scene_set(blocky(40, 0))
-    colours.semantic = train
-    assert linear_segmentation(Blocks(), colours, scene_set(test), 12, 0) == pytest.approx(expected, abs=0.02)
+    partly = train.clone()
+    partly[:, :6] = 255
+    expected = of_colours(linear_miou, train, test)
+    assert of_colours(linear_miou, train, test, learned=partly) == pytest.approx(expected, abs=0.02)
 
 
 def test_a_class_that_training_does_not_show_is_never_predicted():
