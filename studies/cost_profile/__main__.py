@@ -4,6 +4,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from studies.suite.store import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK = ROOT / "tests" / "benchmarks" / "profile_cost.py"
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 KEPT = ("machine_info", "commit_info", "benchmarks", "datetime", "version")
 
 
@@ -62,7 +64,7 @@ def profile(options: argparse.Namespace, command: str) -> int:
     records, code = out / FOLDER / f"{name}.json", 0
     if options.page_only:
         evidence = read_about(records)
-        evidence["about"]["answer"] = evidence["answer"] = pages.answer(evidence["counted"], evidence["measured"])
+        evidence["answer"] = pages.answer(evidence["counted"], evidence["measured"])
     else:
         counted, curves = count()
         measured, why = [], "--count-only was given"
@@ -86,12 +88,11 @@ def count() -> tuple[dict[str, list], list]:
     from studies.cost_profile.arms import arms
     from studies.cost_profile.counted import CURVES, SCALES, count_arm, count_curve
 
-    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         curves = [pool.submit(count_curve, curve) for curve in CURVES]
         rows = {scale: [pool.submit(count_arm, arm, words) for arm in arms()] for scale, (_, words) in SCALES.items()}
         waiting = [*curves, *(row for scale in rows.values() for row in scale)]
-        for done in tqdm(as_completed(waiting), "counting", len(waiting), unit="", bar_format=bar_format, disable=None):
+        for done in tqdm(as_completed(waiting), "counting", len(waiting), unit="", bar_format=BAR, disable=None):
             done.result()  # an error ends the counting here
     counted = {scale: [row.result() for row in scale_rows] for scale, scale_rows in rows.items()}
     return counted, [point for curve in curves for point in curve.result()]
@@ -102,21 +103,33 @@ def measure(words: tuple[str, ...], kept: Path) -> tuple[list[dict[str, Any]], s
     with tempfile.TemporaryDirectory(prefix="scd-cost-") as folder:
         raw = Path(folder) / "raw.json"
         command = [sys.executable, "-m", "pytest", str(BENCHMARK), "--benchmark-only", f"--benchmark-json={raw}",
-                   "--benchmark-disable-gc", "-q", "-p", "no:cacheprovider", f"--words={' '.join(words)}"]  # fmt: skip
-        print("measuring: about five minutes on two cores; nothing else should run", file=sys.stderr)
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        print(done.stdout, file=sys.stderr)
+                   "--benchmark-disable-gc", "-v", "-p", "no:cacheprovider", f"--words={' '.join(words)}"]  # fmt: skip
+        print("measuring: about six minutes on two cores; nothing else should run", file=sys.stderr)
+        code, lines = _followed(command)
+        print("".join(lines), file=sys.stderr)
         if not raw.is_file() or not raw.stat().st_size:
-            last = [line for line in done.stdout.splitlines() if line.strip()]
-            return [], f"the benchmark wrote nothing ({last[-1] if last else f'exit code {done.returncode}'})"
+            last = [line.strip() for line in lines if line.strip()]
+            return [], f"the benchmark wrote nothing ({last[-1] if last else f'exit code {code}'})"
         report = {key: value for key, value in json.loads(raw.read_text()).items() if key in KEPT}
     report["machine_info"].pop("node", None)  # the machine's name is nobody's business
     kept.parent.mkdir(parents=True, exist_ok=True)
     for benchmark in report["benchmarks"]:
         benchmark["stats"].pop("data", None)
     write_text(kept, json.dumps(report, indent=1) + "\n")
-    why = "" if done.returncode == 0 else f"pytest ended with {done.returncode}, see above"
+    why = "" if code == 0 else f"pytest ended with {code}, see above"
     return [benchmark["extra_info"] for benchmark in report["benchmarks"]], why
+
+
+def _followed(command: list[str]) -> tuple[int, list[str]]:
+    """Exit code and output of pytest, with a bar that follows the percentages in its lines."""
+    lines = []
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with running, tqdm(total=100, desc="measuring", bar_format=BAR, disable=None) as bar:
+        for line in running.stdout:
+            lines.append(line)
+            if done := re.search(r"\[ *(\d+)%\]$", line.rstrip()):
+                bar.update(int(done[1]) - bar.n)
+    return running.returncode, lines
 
 
 def assemble(name, settings, counted, curves, measured, why, command) -> dict[str, Any]:
@@ -129,19 +142,16 @@ def assemble(name, settings, counted, curves, measured, why, command) -> dict[st
     roots = ["scd.profiling.memory", "scd.profiling.parts", "scd.profiling.steptime", "studies.suite.run",
              "baselines.byol", "baselines.densecl", "baselines.dino", "baselines.lewel", "baselines.moco",
              "baselines.slotcon", "scd.method"]  # fmt: skip
-    text = pages.answer(counted, measured)
     rows = [row for scale in SCALES for row in counted[scale]]
     about = {
-        "page": name, "tier": settings.tier, "command": command, "not_measured": why, "answer": text,
-        "fingerprint": code_fingerprint(roots), "roots": roots, "environments": [environment.describe(1)],
-    }  # fmt: skip
-    index = {
         "page": name, "questions": ["R4-d"], "data": "none", "tier": settings.tier, "meaningful": settings.meaningful,
-        "answer": text, "outcome": "measured" if measured else "counted", "seeds": [], "planned": len(rows),
-        "done": sum("error" not in row for row in rows), "unit": f"methods × {len(SCALES)} backbones",
-        "fingerprint": about["fingerprint"], "roots": roots, "arms": [arm.name for arm in arms()],
+        "answer": pages.answer(counted, measured), "outcome": "measured" if measured else "counted", "seeds": [],
+        "planned": len(rows), "done": sum("error" not in row for row in rows),
+        "unit": f"methods × {len(SCALES)} backbones", "arms": [arm.name for arm in arms()],
+        "fingerprint": code_fingerprint(roots), "roots": roots, "environments": [environment.describe(1)],
+        "command": command, "not_measured": why,
     }  # fmt: skip
-    return {**index, "about": about, "counted": counted, "curves": curves, "measured": measured}
+    return {**about, "counted": counted, "curves": curves, "measured": measured}
 
 
 if __name__ == "__main__":

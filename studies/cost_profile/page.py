@@ -23,10 +23,10 @@ TARGETS = {"counted": 0.05, "measured": 0.10}  # SCD's addition to MoCo: of FLOP
 def compose(evidence: Mapping[str, Any], out: Path) -> Page:
     """The page; figures are written under ``out/figures``."""
     page = Page("What does SCD cost, and why?")
-    page.text(f"> **Question R4-d.** {QUESTION}", evidence["about"]["answer"])
+    page.text(f"> **Question R4-d.** {QUESTION}", evidence["answer"])
     counted_sections(page, evidence)
     measured_sections(page, evidence)
-    accuracy(page, out, evidence["about"]["page"])
+    accuracy(page, out, evidence["page"])
     scaling(page, evidence, out)
     fast(page, evidence)
     how(page, evidence)
@@ -123,11 +123,11 @@ def measured_sections(page: Page, evidence: Mapping[str, Any]) -> None:
     page.heading("On this machine: measured")
     rows = of_kind(evidence["measured"], "arm")
     if not rows:
-        page.text(f"Not measured: {evidence['about']['not_measured']}.")
+        page.text(f"Not measured: {evidence['not_measured']}.")
         return
     first = rows[0]
     page.text(
-        f"Training steps of the `{evidence['about']['tier']}` tier ({first['backbone']['name']}, {first['side']} px, "
+        f"Training steps of the `{evidence['tier']}` tier ({first['backbone']['name']}, {first['side']} px, "
         f"batch {first['batch_size']}), {first['machine']['threads']} thread, each round of an arm beside a round of "
         "its host and one of MoCo. Ratios: median and interquartile range over rounds."
     )
@@ -204,7 +204,7 @@ def accuracy(page: Page, out: Path, name: str) -> None:
 def scaling(page: Page, evidence: Mapping[str, Any], out: Path) -> None:
     """Two figures: what SCD adds to MoCo, counted and measured, along sizes."""
     page.heading("How the addition scales")
-    name = evidence["about"]["page"]
+    name = evidence["page"]
     rows = [row for row in evidence["curves"] if "error" not in row]
     if rows:
         shares = [100 * row["added"] for row in rows]
@@ -281,7 +281,7 @@ def fast(page: Page, evidence: Mapping[str, Any]) -> None:
 
 def how(page: Page, evidence: Mapping[str, Any]) -> None:
     """Method and provenance."""
-    about = evidence["about"]
+    name = evidence["page"]
     page.heading("How it was measured")
     page.items({
         "Counter": "shapes on the device \"meta\", nothing is computed; torch's FLOP counter with this suite's formula "
@@ -296,18 +296,19 @@ def how(page: Page, evidence: Mapping[str, Any]) -> None:
     })  # fmt: skip
     page.text(
         f"Two commits compare by their JSON files: `python -m pytest_benchmark compare OLD.json NEW.json "
-        f"--columns=median,iqr`; this page's is [benchmarks/{about['page']}.json](benchmarks/{about['page']}.json)."
+        f"--columns=median,iqr`; this page's is [benchmarks/{name}.json](benchmarks/{name}.json)."
     )
     page.heading("Provenance")
-    page.text(f"Every number comes from [records/{about['page']}.json](records/{about['page']}.json) and from the "
-              "records of the studies.")  # fmt: skip
-    roots = ", ".join(f"`{root}`" for root in about["roots"])
-    lines = {
-        "Code fingerprint": f"`{about['fingerprint']}`, of {roots} and all that they import from `scd` and `baselines`"
-    }
-    if about["command"]:
-        lines["Command"] = f"`{about['command']}`"
-    lines["Machine"] = environment_line(about["environments"][0])
+    page.text(
+        f"Every number comes from [records/{name}.json](records/{name}.json) and from the records of the studies."
+    )
+    roots = (
+        f"{', '.join(f'`{root}`' for root in evidence['roots'])} and all that they import from `scd` and `baselines`"
+    )
+    lines = {"Code fingerprint": f"`{evidence['fingerprint']}`, of {roots}"}
+    if evidence["command"]:
+        lines["Command"] = f"`{evidence['command']}`"
+    lines["Machine"] = environment_line(evidence["environments"][0])
     page.items(lines)
 
 

@@ -12,6 +12,7 @@ from studies.cost_profile import __main__ as command
 from studies.cost_profile import joined, page
 from studies.cost_profile.arms import WITH_A_SECOND_LOSS, arms, settings_of
 from studies.cost_profile.counted import count_arm
+from studies.suite.evidence import Evidence, save
 from studies.suite.settings import choices
 
 ARMS = {arm.name: arm for arm in arms()}
@@ -81,11 +82,11 @@ def evidence():
     }  # fmt: skip
     curves = [{"curve": "image side (px), ResNet-50", "x": 64, "added": 0.015},
               {"curve": "image side (px), ResNet-50", "x": 128, "error": "too large"}]  # fmt: skip
-    return {"about": about, "counted": {"resnet50": rows, "vit_small": rows}, "curves": curves, "measured": measures}
+    return {**about, "counted": {"resnet50": rows, "vit_small": rows}, "curves": curves, "measured": measures}
 
 
 def test_the_answer_has_both_numbers_and_the_reason(evidence):
-    answer = evidence["about"]["answer"]
+    answer = evidence["answer"]
     assert "SCD adds 3.1 % to the training FLOPs of MoCo at ResNet-50 and 224 px (33 against 32 GFLOP" in answer
     assert "8.0 % [7.0, 9.0] to its step time as measured on this machine (24 px, batch 32;" in answer
     assert "no image goes through a backbone once more" in answer and "2.7 % of SCD's own FLOPs" in answer
@@ -109,7 +110,7 @@ def test_the_page_says_why_a_number_is_missing_and_never_writes_0_for_it(evidenc
 
 
 def test_without_measuring_the_page_says_so(evidence, tmp_path):
-    evidence["measured"], evidence["about"]["not_measured"] = [], "--count-only was given"
+    evidence["measured"], evidence["not_measured"] = [], "--count-only was given"
     text = page.compose(evidence, tmp_path).markdown
     assert "Not measured: --count-only was given." in text and "What makes it fast" not in text
 
@@ -139,6 +140,26 @@ def test_accuracy_against_cost_is_read_off_both_budgets():
     assert table["gain per 10 % more FLOPs"]["SCD"].startswith("+3.50 [")  # 3.5 points for 10 % more
 
 
+def test_a_study_with_further_axes_is_joined_at_the_first_setting_of_each(tmp_path):
+    rows = [
+        {"arm": arm, "budget": "epochs", "seed": seed, "data": "shapes", "scenario": scenario, "rho": rho, "run": "r",
+         "linear_top1": base + 0.01 * seed, "total_flops": 100.0, "status": "done", "reason": ""}
+        for scenario, base in (("as above", 0.4), ("no clutter", 0.6))
+        for rho in (0.0, 0.8)
+        for arm in ("moco", "lewel")
+        for seed in (0, 1)
+    ]  # fmt: skip
+    about = {"study": "lewel", "page": "lewel", "meaningful": True, "data": "shapes", "seeds": [0, 1]}
+    save(Evidence(about, pandas.DataFrame(rows)), tmp_path)
+    found = joined.pages_with_costs(tmp_path)
+    settings = joined.settings_found(found[0])
+    assert [axis for _, axis in settings] == [{"scenario": "as above", "rho": rho} for rho in (0.0, 0.8)]
+    table = joined.joined_table(found[0], settings[1][1]).frame.set_index("arm")
+    assert table.iloc[0]["linear top-1 (%), at equal epochs"].startswith("40.5 ±") and len(table) == 2
+    points = joined.cost_points(found)
+    assert len(points) == 4 and points["value"].max() == pytest.approx(41.0)
+
+
 def test_wrong_words_are_one_line(capsys):
     assert command.main(["tier=cpuu"]) == 2
     assert "error: unknown tier 'cpuu'; did you mean 'cpu'?" in capsys.readouterr().err
@@ -160,9 +181,9 @@ def test_a_kept_benchmark_names_no_machine(tmp_path, monkeypatch):
         "path = next(a.partition('=')[2] for a in sys.argv if a.startswith('--benchmark-json'))\n"
         f"open(path, 'w').write({json.dumps(json.dumps(report))})\n"
     )
-    real = command.subprocess.run
+    real = command.subprocess.Popen
     monkeypatch.setattr(
-        command.subprocess, "run",
+        command.subprocess, "Popen",
         lambda arguments, **kw: real([arguments[0], str(script), *arguments[3:]], **kw),
     )  # fmt: skip
     rows, why = command.measure((), tmp_path / "benchmarks" / "cost.json")
