@@ -9,7 +9,7 @@ import pandas
 
 from scd.errors import DataError
 from studies.suite import tables
-from studies.suite.conditions import conditions, title
+from studies.suite.conditions import BUDGETS, conditions, title
 from studies.suite.evidence import FOLDER, Evidence, load
 from studies.suite.settings import load_study, study_names
 from studies.suite.statistics import paired, select
@@ -55,6 +55,8 @@ def joined_table(evidence: Evidence, axis: Mapping[str, Any]) -> Table:
         row = {"arm": label}
         means, costs = {}, {}
         for budget, heading in (("epochs", "at equal epochs"), ("flops", "at equal FLOPs")):
+            if budget not in set(done["budget"]):
+                continue  # this study does not run it at all
             part = by_budget.get(budget)
             if part is None:
                 row[f"{tables.heading(METRIC)}, {heading}"] = notes.dash("not run in this budget")
@@ -102,15 +104,16 @@ def settings_found(evidence: Evidence) -> list[tuple[str, dict[str, Any]]]:
 
 
 def cost_points(pages: list[Evidence]) -> pandas.DataFrame:
-    """Long table for :func:`studies.suite.figures.cost_points`: the first setting of every page, both budgets."""
+    """Long table for :func:`studies.suite.figures.cost_points`: the first setting of every page with both budgets."""
     rows = []
     for evidence in pages:
+        if not set(BUDGETS) <= set(evidence.levels("budget")):
+            continue
         labels, done = labels_of(evidence), evidence.finished
         axis = settings_found(evidence)[0][1]
         for run in select(done, **axis).to_dict("records"):
-            budget = {"epochs": "equal epochs", "flops": "equal training FLOPs"}[run["budget"]]
             rows.append({
-                "panel": evidence.about["data"], "row": labels[run["arm"]], "style": budget,
+                "panel": evidence.about["data"], "row": labels[run["arm"]], "style": BUDGETS[run["budget"]],
                 "cost": run["total_flops"] / 1e12, "value": tables.scaled(METRIC, run[METRIC]),
             })  # fmt: skip
     return pandas.DataFrame(rows)

@@ -188,15 +188,18 @@ def accuracy(page: Page, out: Path, name: str) -> None:
         for words, axis in joined.settings_found(evidence):
             page.text(f"**{words}**" if words else "")
             page.table(joined.joined_table(evidence, axis))
-    path = f"figures/{name}-accuracy.png"
     points = joined.cost_points(pages)
+    if points.empty:
+        return
+    path = f"figures/{name}-accuracy.png"
     figures.cost_points(
         Path(out) / path, points, "training FLOPs (TFLOP, 2 per multiply-add)", tables.heading(joined.METRIC),
         figures.colours(list(dict.fromkeys(points["row"]))),
     )  # fmt: skip
     caption = (
-        f"{tables.heading(joined.METRIC)} against the FLOPs that training took, one panel per data set (its first "
-        "setting): means with 95 % t intervals, small dots: seeds, dashed: no training."
+        f"{tables.heading(joined.METRIC)} against the FLOPs that training took, where a study has runs at equal epochs "
+        "and at equal FLOPs; one panel per page (its first setting): means with 95 % t intervals, small dots: seeds, "
+        "dashed: no training."
     )
     page.figure(Picture(path, caption))
 

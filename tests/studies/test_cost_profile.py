@@ -156,8 +156,13 @@ def test_a_study_with_further_axes_is_joined_at_the_first_setting_of_each(tmp_pa
     assert [axis for _, axis in settings] == [{"scenario": "as above", "rho": rho} for rho in (0.0, 0.8)]
     table = joined.joined_table(found[0], settings[1][1]).frame.set_index("arm")
     assert table.iloc[0]["linear top-1 (%), at equal epochs"].startswith("40.5 ±") and len(table) == 2
-    points = joined.cost_points(found)
-    assert len(points) == 4 and points["value"].max() == pytest.approx(41.0)
+    assert [heading for heading in table if "at equal" in heading] == [
+        "linear top-1 (%), at equal epochs", "FLOPs at equal epochs / MoCo's",
+    ]  # fmt: skip
+    assert joined.cost_points(found).empty  # one budget alone is no comparison at equal cost
+    both = Evidence(about, pandas.concat([found[0].runs, found[0].runs.assign(budget="flops")]))
+    points = joined.cost_points([both])
+    assert len(points) == 8 and points["value"].max() == pytest.approx(41.0)
 
 
 def test_wrong_words_are_one_line(capsys):
