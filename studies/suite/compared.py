@@ -29,7 +29,8 @@ def compared(
     names = {each.name: versus(each, labels) for each in contrasts}
     page.table(tables.contrast_table(evidence, contrasts, names, {each.name: "equal epochs" for each in contrasts}))
     metrics = " and ".join(dict.fromkeys(tables.label(each.metric) for each in contrasts))
-    page.text(f"Differences in {metrics}, in points; Holm's correction over all {len(contrasts)} rows.")
+    corrected = f"; Holm's correction over all {len(contrasts)} rows" if len(contrasts) > 1 else ""
+    page.text(f"Differences in {metrics}, in points{corrected}.")
     report.claims(page, contrasts, labels)
     page.heading("How the verdict is reached", 3)
     for verdict in verdicts:

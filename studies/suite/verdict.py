@@ -125,6 +125,15 @@ def _part(records: pandas.DataFrame, contrast: Contrast, alpha_high: float) -> P
 
 def rule(k: int, sesoi: str) -> str:
     """The rule as the page prints it, for k contrasts and a SESOI written with its unit."""
+    guess = "if means and spreads stay as observed; they are an extrapolation from few seeds."
+    if k == 1:
+        return (
+            "The claim is one contrast, a paired difference over seeds (treatment minus control), and says that it is "
+            "above 0. It is **supported** when its two-sided 95 % Student-t interval lies above 0, **contradicted** "
+            f"when its upper one-sided bound at error 0.025 lies below {sesoi}, the smallest difference of interest "
+            "declared before the runs, **undecided** otherwise. The seeds that would decide are the pairs at which it "
+            f"is the one or the other, {guess}"
+        )
     return (
         f"The claim is made of {k} contrasts, each a paired difference over seeds (treatment minus control), and says "
         "that every one of them is above 0. A contrast **holds** when its two-sided 95 % Student-t interval lies above "
@@ -132,8 +141,7 @@ def rule(k: int, sesoi: str) -> str:
         "difference of interest declared before the runs. The claim is **contradicted** when at least one contrast "
         "fails, **supported** when all hold and none fails, **undecided** otherwise. That all hold needs no correction "
         f"for multiple tests (intersection-union); that at least one fails is corrected by the {k}. The seeds that "
-        "would decide are the pairs at which the first contrast fails, or all hold, if means and spreads stay as "
-        "observed; they are an extrapolation from few seeds."
+        f"would decide are the pairs at which the first contrast fails, or all hold, {guess}"
     )
 
 
@@ -160,15 +168,14 @@ def sentence(verdict: Verdict, amount: Callable[[PairedResult], str], name: Call
     if not seen:
         return f"**Undecided** whether {verdict.claim}: no contrast has a pair of seeds yet."
     lowest = min(seen, key=lambda part: part.result.mean)
-    absent = sum(part.result.n == 0 for part in parts)
-    count = (
-        f"{len(verdict.having('holds'))} of {k} contrasts are above 0, none fails" if k > 1 else "the contrast is open"
-    )
-    count += f", {absent} have no pair of seeds" if absent else ""
     decide = "no number of seeds can be given before every contrast has two pairs that differ"
     if verdict.seeds is not None:
         decide = f"about {verdict.seeds} paired seeds would decide, if means and spreads stay as they are"
-    return (
-        f"**Undecided** whether {verdict.claim}: {count}; the lowest open one is {name(lowest.contrast)}: "
-        f"{amount(lowest.result)}; {decide}."
-    )
+    counted = ""
+    if k > 1:
+        absent = sum(part.result.n == 0 for part in parts)
+        counted = f"{len(verdict.having('holds'))} of {k} contrasts are above 0, none fails"
+        counted += f", {absent} have no pair of seeds" if absent else ""
+        counted += "; the lowest open one is "
+    found = f"{counted}{name(lowest.contrast)}: {amount(lowest.result)}"
+    return f"**Undecided** whether {verdict.claim}: {found}; {decide}."

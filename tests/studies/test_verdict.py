@@ -111,3 +111,10 @@ def test_the_rule_is_printed_with_its_numbers():
     assert "error 0.025 / 20 lies below 1 point of linear top-1" in printed
     for outcome in (SUPPORTED, CONTRADICTED, UNDECIDED):
         assert f"**{outcome}**" in printed
+
+
+def test_a_claim_of_one_contrast_is_told_without_counting():
+    single = judge(records({"c": (0.03, -0.02, 0.02, 0.01)}), CONTRASTS[1:])
+    assert text(single).startswith("**Undecided** whether A beats B and C: a-c: +0.0100 n=4; about 21 paired seeds")
+    assert rule(1, "1 point").startswith("The claim is one contrast") and "below 1 point" in rule(1, "1 point")
+    assert rule(3, "1 point").startswith("The claim is made of 3 contrasts") and "0.025 / 3" in rule(3, "1 point")
