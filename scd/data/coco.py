@@ -3,17 +3,16 @@
 Format: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and the data format page of its site.
 """
 
-import io
 import json
 from pathlib import Path
 
 import datasets
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
-from PIL import Image as PillowImage
+from datasets import Dataset
 
 from scd.data.cache import cached_folder
 from scd.data.files import sha256_of
+from scd.data.instance_maps import drawn, features
 from scd.data.sources import Source, _hash, _quiet
 from scd.errors import DataError, UsageError
 
@@ -134,23 +133,12 @@ def _dataset(content: dict, file: Path, names: tuple[str, ...]) -> Dataset:
                 "iscrowd": [int(entry.get("iscrowd", 0)) for entry in entries],
             }
         )
-    objects = {
-        "bbox": List(List(Value("float32"))),
-        "category": List(ClassLabel(names=list(names))),
-        "iscrowd": List(Value("int32")),
-    }
-    return Dataset.from_dict(columns, features=Features(image=Image(), mask=Image(), objects=objects))
+    return Dataset.from_dict(columns, features=features(names))
 
 
 def _map(entries: list[dict], height: int, width: int, file: Path) -> dict:
-    """The instance map as PNG bytes: crowds first, then larger before smaller."""
     masks = [_mask(entry, height, width, file) for entry in entries]
-    out = np.zeros((height, width), np.uint8 if len(entries) < 256 else np.uint16)
-    for k in sorted(range(len(entries)), key=lambda k: (not entries[k].get("iscrowd", 0), -masks[k].sum())):
-        out[masks[k]] = k + 1
-    png = io.BytesIO()
-    PillowImage.fromarray(out).save(png, "PNG")
-    return {"bytes": png.getvalue(), "path": None}
+    return drawn(masks, [bool(entry.get("iscrowd", 0)) for entry in entries], height, width)
 
 
 def _mask(entry: dict, height: int, width: int, file: Path) -> np.ndarray:

@@ -100,7 +100,7 @@ class Resolver:
         data = config["data"]
         key = _key(data, locations, config["evaluation"])
         if key not in self.data:
-            embedded = data["name"] in EMBEDDED or "_target_" in data["options"]
+            embedded = data["name"] in EMBEDDED
             fingerprint, found = None, data["options"].get("train")
             if self.check or not embedded:
                 source = run.open_data(data, locations)

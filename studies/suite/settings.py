@@ -169,7 +169,8 @@ def _check_keys(given: dict[str, str], config: DictConfig) -> None:
 
 def _value(key: str, value: str) -> str:
     """The value in hydra's grammar; paths are quoted, so that they may hold spaces and commas."""
-    if key.startswith("data.locations.") and not value.startswith(("'", '"')) and value != "null":
+    is_path = key.startswith("data.locations.") or value.startswith(("/", "./", "../", "~/"))
+    if is_path and not value.startswith(("'", '"')) and value != "null":
         return "'" + value.replace("'", "\\'") + "'"
     return value
 

@@ -1,0 +1,129 @@
+"""PASCAL VOC's folders as scenes: boxes from 0, filled maps, segments with an ignored border, and what is missing."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scd.data.scene_set import load_scenes
+from scd.data.voc import CLASSES, voc_source
+from scd.errors import DataError, UsageError
+from studies.suite.plan import resolve
+from studies.suite.settings import load_study, resolve_settings
+
+DOG, CAR = CLASSES.index("dog"), CLASSES.index("car")
+
+
+def xml(*objects):
+    """An annotation of (class, xmin, ymin, xmax, ymax, difficult) in VOC's pixels, which count from 1."""
+    parts = [
+        f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox><xmin>{a}</xmin><ymin>{b}</ymin>"
+        f"<xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+        for name, a, b, c, d, hard in objects
+    ]
+    return f"<annotation><size><width>20</width></size>{''.join(parts)}</annotation>"
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """VOC2007 with two images in trainval and one in test; the first also has segments."""
+    root = tmp_path / "VOCdevkit"
+    year = root / "VOC2007"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main", "ImageSets/Segmentation", "SegmentationClass"):
+        (year / folder).mkdir(parents=True)
+    rows = {
+        "000001": xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 1)),
+        "000002": xml(),
+        "000003": xml(("dog", 3, 5, 8, 9, 0)),
+    }
+    for name, text in rows.items():
+        (year / "Annotations" / f"{name}.xml").write_text(text)
+        Image.new("RGB", (20, 20), (int(name) * 50, 0, 0)).save(year / "JPEGImages" / f"{name}.jpg")
+    (year / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n000002\n")
+    (year / "ImageSets" / "Main" / "test.txt").write_text("000003\n")
+    for split in ("train", "val"):
+        (year / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("000001\n")
+    segments = np.zeros((20, 20), np.uint8)
+    segments[4:16, 4:16], segments[5:15, 5:15] = 255, DOG + 1
+    palette = Image.fromarray(segments, "P")
+    palette.putpalette([c for k in range(256) for c in (k, 255 - k, 0)])
+    palette.save(year / "SegmentationClass" / "000001.png")
+    return root
+
+
+def opened(root, **options):
+    return voc_source(root, **{"train": ["2007/trainval"], "test": ["2007/test"], **options})
+
+
+def test_boxes_count_from_0_and_the_map_shows_them_filled(devkit):
+    source = opened(devkit)
+    loaded = load_scenes(source, "train", 20)
+    assert loaded.classes[0].tolist() == [CAR, DOG] and loaded.class_names == CLASSES
+    assert loaded.boxes[0].tolist() == [[0, 0, 20, 20], [5, 5, 10, 15]]
+    small = np.zeros((20, 20), bool)
+    small[5:15, 5:10] = True  # VOC's corners 6..10 and 6..15 belong to the box
+    assert (loaded.instances[0][1].numpy() == small).all() and (loaded.instances[0][0].numpy() == ~small).all()
+    assert loaded.dropped == {"image without objects": 1} and loaded.boxes[1].shape == (0, 4)
+    assert load_scenes(source, "test", 20).boxes[0].tolist() == [[2, 4, 8, 9]]
+
+
+def test_difficult_objects_can_be_left_out(devkit):
+    source = opened(devkit, difficult=False)
+    assert load_scenes(source, "train", 20).classes[0].tolist() == [CAR]
+    assert source.fingerprint != opened(devkit).fingerprint
+
+
+def test_segments_are_class_ids_with_an_ignored_border(devkit):
+    source = opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+    loaded = load_scenes(source, "train", 20)
+    assert loaded.semantic.unique().tolist() == [0, DOG + 1, 255] and loaded.classes[0].tolist() == []
+    assert (loaded.semantic[0, 5:15, 5:15] == DOG + 1).all() and loaded.semantic[0, 4, 4] == 255
+
+
+def test_another_annotation_is_another_source(devkit):
+    before = opened(devkit).fingerprint
+    assert opened(devkit).fingerprint == before
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(("dog", 3, 5, 9, 9, 0)))
+    assert opened(devkit).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error"),
+    [
+        ("ImageSets/Main/test.txt", None, r"cannot read the set '.*test.txt': No such file"),
+        ("JPEGImages/000003.jpg", None, r"the image '.*000003.jpg' is listed and not there"),
+        ("Annotations/000003.xml", None, r"cannot read the annotations '.*000003.xml': No such file"),
+        ("Annotations/000003.xml", "<annotation>", r"'.*000003.xml' is not XML"),
+        ("Annotations/000003.xml", xml(("wolf", 1, 1, 2, 2, 0)), "object 0: 'wolf' is none of VOC's 20 classes"),
+        ("Annotations/000003.xml", xml(("dog", "", 1, 2, 2, 0)), "its bndbox needs xmin, ymin, xmax and ymax"),
+    ],
+)
+def test_bad_files_are_named(devkit, file, text, error):
+    path = devkit / "VOC2007" / file
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=error):
+        opened(devkit)
+
+
+def test_wrong_options_say_what_is_right(devkit):
+    with pytest.raises(UsageError, match="unknown task of VOC 'detect'; did you mean 'detection'"):
+        opened(devkit, task="detect")
+    with pytest.raises(UsageError, match="'trainval' is not of the form YEAR/SET"):
+        opened(devkit, train=["trainval"])
+    with pytest.raises(UsageError, match="name at least one set in train and one in test"):
+        opened(devkit, test=[])
+    (devkit / "VOC2007" / "SegmentationClass" / "000001.png").unlink()
+    with pytest.raises(DataError, match=r"'.*000001.png' is missing, the segments of 000001"):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+def test_a_study_takes_voc_by_name_and_knows_its_content(devkit):
+    devkit = devkit.rename(devkit.parent / "a place, with (signs)")
+    words = ["tier=smoke", "seeds=1", "arms=moco", "training.batch_size=2", "data=voc", f"data.options.root={devkit}"]
+    words += ["data.options.train=[2007/trainval]"]
+    settings = resolve_settings("scene_coco", words)
+    planned = resolve(load_study("scene_coco").plan(settings))
+    assert [run.spec.config["data"]["fingerprint"] for run in planned] == [opened(devkit).fingerprint]
+    with pytest.raises(UsageError, match="option 'data.options.root' needs a value"):
+        resolve_settings("scene_coco", ["data=voc"])
