@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas
 
-from studies.suite import mapfigures, report, tables, traces
+from studies.suite import figures, mapfigures, report, tables
 from studies.suite.compared import compared
 from studies.suite.evidence import DONE, Evidence, gather, save
 from studies.suite.index import write_index
@@ -210,7 +210,8 @@ def sweep(page: report.Page, evidence: Evidence, out: Path) -> None:
     if points:
         frame = pandas.DataFrame(points)
         path, names = f"figures/{evidence.page}-objects.png", list(dict.fromkeys(frame["row"]))
-        mapfigures.courses(out / path, frame, "objects in an image", traces.colours_of({name: name for name in names}))
+        colours = figures.colours([RANDOM.label, MOCO.label, *names])  # the first two mean floor and reference
+        mapfigures.courses(out / path, frame, "objects in an image", colours)
         page.figure(Picture(path, "The same differences: mean over seeds, every seed as a faint line; above 0 "
                             "SCD is better."))  # fmt: skip
 
@@ -231,6 +232,12 @@ def transfer(page: report.Page, evidence: Evidence, labels: Mapping[str, str]) -
     page.table(tables.arm_table(evidence, labels, DETECTION, images=SCENES))
     page.text("Trained on scenes, then Faster R-CNN with a feature pyramid, all layers fine-tuned, the same steps and "
               "learning rate for every backbone.")  # fmt: skip
+    if RANDOM.name in labels and len(labels) > 1:
+        name = tables.label(DETECTION[0])
+        worth = {f"{name} (points)": {}}
+        page.table(tables.gain_table(evidence.where(images=SCENES), labels, DETECTION[0], RANDOM.name, worth))
+        page.text(f"What pretraining is worth to the detector: paired differences in {name} with 95 % t intervals, not "
+                  "corrected.")  # fmt: skip
 
 
 def measured(evidence: Evidence) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The arms of the cost profile: every method that the suite has, alone, under every wrapper, and with more crops."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from scd.errors import UsageError
@@ -87,6 +88,11 @@ def arms() -> list[CostArm]:
 
 
 def settings_of(arm: CostArm, words: tuple[str, ...]) -> Settings:
-    """The settings of a command line's words with the arm's host method and its view recipe."""
-    recipe = [f"views.recipe={RECIPES[arm.method]}"] if arm.method in RECIPES else []
-    return resolve_settings("multicrop", [*words, f"method={arm.method}", *recipe])
+    """The settings of a command line's words with the arm's host method and its view recipe; not to be changed."""
+    return _settings(arm.method, tuple(words))
+
+
+@lru_cache(maxsize=32)  # composing takes up to a second, and the arms of a host share theirs
+def _settings(method: str, words: tuple[str, ...]) -> Settings:
+    recipe = [f"views.recipe={RECIPES[method]}"] if method in RECIPES else []
+    return resolve_settings("multicrop", [*words, f"method={method}", *recipe])

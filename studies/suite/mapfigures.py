@@ -21,9 +21,10 @@ def courses(path: Path, points: pandas.DataFrame, xlabel: str, colour: Mapping[s
         colour: row -> colour.
     """
     names, rows = by_first_appearance(points, "panel"), by_first_appearance(points, "row")
-    height = -(-len(names) // COLUMNS)
+    height, width = -(-len(names) // COLUMNS), min(COLUMNS, len(names))
+    size = (9.6 if width == COLUMNS else 2.4 + 3.4 * width, (2.5 if width > 1 else 3.2) * height)
     with plt.rc_context(LOOK):
-        figure, grid = plt.subplots(height, COLUMNS, figsize=(9.6, 2.5 * height), squeeze=False, layout="constrained")
+        figure, grid = plt.subplots(height, width, figsize=size, squeeze=False, layout="constrained")
         for axes, name in zip(grid.flat[: len(names)], names, strict=True):
             part = points[points["panel"] == name].dropna(subset=["value"])
             for row in rows:

@@ -27,8 +27,8 @@ from studies.cost_profile.measured import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as a study runs here: one thread a run, as many runs as cores
 ARMS = {arm.name: arm for arm in arms()}
-ROUNDS, PHASE_ROUNDS, PROCESS_ROUNDS, CURVE_ROUNDS = 6, 3, 8, 5
-MANY_ROUNDS = {"scd_moco": 60, "moco": 20}  # the page's first sentence: a small ratio on a machine that is not quiet
+ROUNDS, PHASE_ROUNDS, PROCESS_ROUNDS, CURVE_ROUNDS = 6, 3, 4, 5
+MANY_ROUNDS = {"scd_moco": 100, "moco": 20}  # the page's first sentence: a small ratio on a machine that is not quiet
 CURVES = {
     "image side (px)": [(side, (f"sizes.crop={side}", f"sizes.canvas={2 * side}")) for side in (16, 24, 32, 48)],
     "images per step": [(batch, (f"training.batch_size={batch}",)) for batch in (16, 32, 64, 128)],
