@@ -1,12 +1,17 @@
 """Peak memory of a piece of work: the allocator's on CUDA, the resident set of a fresh process on the CPU."""
 
+import ctypes
 import multiprocessing
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from scd.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+OWN_PAGES = 32 * 2**10  # bytes of an allocation that has its own pages and leaves no trace when it is freed
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -28,6 +33,20 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         context.set_forkserver_preload([function.__module__])  # of the first call; later modules are imported anew
     with context.Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+def return_freed_memory() -> bool:
+    """Have glibc give freed tensors back to the system at once, so that the resident set follows what is alive.
+
+    Otherwise a tensor can lie in pages that something freed before, and a process seems to need nothing for it.
+
+    Returns:
+        Whether the allocator was told so; elsewhere than under glibc nothing is done.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_TRIM_THRESHOLD, 0) and libc.mallopt(M_MMAP_THRESHOLD, OWN_PAGES))
 
 
 def resident() -> int | None:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 import scd.siamese
 from scd.allocator import keep_freed_memory
 from scd.data.views import ViewMaker
-from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident
+from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident, return_freed_memory
 from scd.profiling.steptime import Stepper
 from studies.suite.run import build_method, build_recipe_of
 
 STEPS = 4  # of a block; its views are made at once, as in a run of the cpu tier
 BLOCKS_FOR_MEMORY = 3
 MEMORY_WHAT = {
-    "cpu": "resident set at its peak, less that of the same process before the method was built",
+    "cpu": "resident set at its peak in a process of its own that gives freed tensors back at once, less that before "
+    "the method was built",
     "cuda": "the allocator's peak",
 }
 
@@ -54,7 +55,7 @@ def memory_of(config: dict[str, Any]) -> int | None:
 
 def _memory(config: dict[str, Any], threads: int) -> int | None:
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    return_freed_memory()
     device = device_of(config)
     example_images(config["data"]["size"]).to(device)
     warm = nn.Conv2d(3, 8, 3).to(device)  # the libraries' own buffers are not the method's

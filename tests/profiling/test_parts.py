@@ -1,5 +1,7 @@
 """Operations, activations and time by part: closed forms by hand, sums against the whole, hooks that go again."""
 
+from platform import libc_ver
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from scd.data.views import CropSpec, Recipe, ViewMaker
 from scd.method import SCD
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
-from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident
+from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident, return_freed_memory
 from scd.profiling.parts import ADDED, HEADS, LOSS, ONLINE, PARTS, TARGET, by_part, count_step, parts_of
 from scd.profiling.steptime import BACKWARD, PHASES, VIEWS, PhaseTimes, Stepper
 
@@ -161,6 +163,22 @@ def occupy(megabytes: int) -> tuple[int, int]:
     held = peak(CPU) - before
     del block
     return held, peak(CPU) - before
+
+
+def freed(megabytes: int) -> tuple[int, int]:
+    """Resident bytes over the start, while small tensors are held and after; runs in a fresh process."""
+    assert return_freed_memory()
+    before = resident()
+    blocks = [torch.ones(2**14) for _ in range(16 * megabytes)]  # 64 kB each
+    held = resident() - before
+    del blocks
+    return held, resident() - before
+
+
+@pytest.mark.skipif(resident() is None or libc_ver()[0] != "glibc", reason="memory is told and steered on Linux alone")
+def test_the_resident_set_follows_the_tensors_that_are_alive():
+    held, after = in_fresh_process(freed, 64)
+    assert 64 * 2**20 <= held <= 80 * 2**20 and after < 12 * 2**20
 
 
 @pytest.mark.skipif(resident() is None, reason="this system does not tell a process's memory")
