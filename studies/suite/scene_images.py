@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scd.errors import DataError
+from scd.errors import DataError, UsageError
 from studies.suite import report
 from studies.suite.evidence import Evidence
 from studies.suite.plan import EMBEDDED
@@ -56,6 +56,11 @@ class Images:
         """Embedded images in two compositions, or folders of real ones, as far as they are named."""
         data, axes = settings.base["data"], settings.axes
         if is_embedded(settings):
+            for name in ("scored", "object_centric"):
+                if axes[name] is not None:
+                    raise UsageError(
+                        f"axes.{name}={axes[name]} goes with real scenes: name them, too, with data=FOLDER"
+                    )
             scenes, form = dict(data["options"]), {"data": {"options": axes["centric"]}}
             return cls({}, form, scenes, {**scenes, **axes["centric"]})
         scored, centric = opened(axes["scored"]), opened(axes["object_centric"])

@@ -6,7 +6,7 @@ from datasets import Image
 from scd.data.folder import folder_source
 from scd.data.scenes import scenes
 from scd.data.sources import open_source
-from scd.errors import DataError
+from scd.errors import DataError, UsageError
 from studies import scene_coco
 from studies.suite.evidence import assemble
 from studies.suite.plan import resolve
@@ -90,6 +90,9 @@ def test_a_run_on_object_centric_images_has_the_numbers_of_both_sets(folders, tm
 def test_a_folder_that_cannot_be_used_is_named_before_anything_is_trained(folders, tmp_path):
     with pytest.raises(DataError, match="no such folder: 'nowhere'"):
         scene_coco.plan(settings_of(folders, "axes.scored=nowhere"))
+    embedded = resolve_settings("scene_coco", [*SMALL, "axes.scored=nowhere"])
+    with pytest.raises(UsageError, match="axes.scored=nowhere goes with real scenes: name them, too, with data=FOLDER"):
+        scene_coco.plan(embedded)
     plain = folder_source(str(folders / "coco")).split("train").cast_column("image", Image())
     plain.to_parquet(str(tmp_path / "train.parquet"))
     with pytest.raises(DataError, match="has no split to evaluate on; it has train"):
