@@ -169,10 +169,24 @@ def test_a_killed_worker_costs_its_run_only_and_the_run_resumes(runs, tmp_path):
 def command(store, out, *words):
     arguments = [sys.executable, "-m", "studies", "multicrop", *WORDS, "axes.rho=[0.0]", "axes.budgets=[epochs]"]
     arguments += [*words, "--store", str(store), "--out", str(out)]
-    return subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    )
 
 
-def test_ctrl_c_is_remembered_where_its_exception_gets_lost():
+def heed_ctrl_c():
+    """As in a terminal: what starts in a shell's background, as tests may, inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture
+def heeded():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_remembered_where_its_exception_gets_lost(heeded):
     before = signal.getsignal(signal.SIGINT)
     with remembered_interrupts() as interrupted:
         assert not interrupted.is_set()
