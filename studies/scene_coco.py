@@ -17,7 +17,8 @@ from studies.suite.compared import compared
 from studies.suite.evidence import DONE, Evidence, gather, save
 from studies.suite.index import write_index
 from studies.suite.panels import Panels, Picture
-from studies.suite.scene_images import Images, image_lines, is_embedded
+from studies.suite.plan import is_embedded
+from studies.suite.scene_images import Images, image_lines
 from studies.suite.statistics import by_seed, paired
 from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
 from studies.suite.verdict import family, judge
@@ -73,7 +74,7 @@ GAINS = (gain(f"gain:{OBJECTS}", f"gain:{SCENES}"),)
 def plan(settings: Settings) -> list[RunSpec]:
     """All arms on scenes and, where there are any, on as many object-centric images, and the sweep; seed by seed."""
     arms, axes, images = settings.select(ARMS), settings.axes, Images.of(settings)
-    counts = axes["counts"] if is_embedded(settings) else []
+    counts = axes["counts"] if is_embedded(settings.base["data"]) else []
     runs = []
     for seed in settings.seeds:
         own = images.protocols(axes["detection"])

@@ -4,6 +4,7 @@ Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge"
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -58,15 +59,16 @@ def voc_source(
         raise UsageError("voc_source: name at least one set in train and one in test, as YEAR/SET")
     root = Path(root).expanduser()
     listed = {split: _listed(root, sets, task) for split, sets in (("train", train), ("test", test))}
-    read = _objects if task == "detection" else _segments
-    rows = {split: [read(root / f"VOC{year}", name, difficult) for year, name in ids] for split, ids in listed.items()}
+    boxes = task == "detection"
+    read = partial(_objects, difficult=difficult) if boxes else _segments
+    rows = {split: [read(root / f"VOC{year}", name) for year, name in ids] for split, ids in listed.items()}
     content = {split: [_content(row) for row in found] for split, found in rows.items()}
     fingerprint = _hash({"format": "voc", "version": VERSION, "task": task, **content})
 
     def fill(folder: Path) -> None:
         for split, found in rows.items():
             with _quiet():
-                (_with_boxes if task == "detection" else _with_segments)(found).save_to_disk(folder / split)
+                (_with_boxes if boxes else _with_segments)(found).save_to_disk(folder / split)
 
     folder = cached_folder("voc", _hash([fingerprint, str(root.resolve())]), fill)
     return Source(
@@ -74,11 +76,11 @@ def voc_source(
         version=fingerprint[:8],
         splits={split: datasets.load_from_disk(folder / split) for split in rows},
         fingerprint=fingerprint,
-        class_names=CLASSES if task == "detection" else None,
+        class_names=CLASSES if boxes else None,
         background_names=None,
-        mask_kind="instances" if task == "detection" else "classes",
+        mask_kind="instances" if boxes else "classes",
         description=f"PASCAL VOC for {task}: {', '.join(train)} and {', '.join(test)}",
-        foreground=None if task == "detection" else tuple(range(1, len(CLASSES) + 1)),
+        foreground=None if boxes else tuple(range(1, len(CLASSES) + 1)),
     )
 
 
@@ -108,7 +110,7 @@ def _image(folder: Path, name: str) -> Path:
     return path
 
 
-def _segments(folder: Path, name: str, difficult: bool) -> dict:
+def _segments(folder: Path, name: str) -> dict:
     mask = folder / "SegmentationClass" / f"{name}.png"
     if not mask.is_file():
         raise DataError(f"'{mask}' is missing, the segments of {name}")

@@ -89,7 +89,7 @@ def arms() -> list[CostArm]:
 
 def settings_of(arm: CostArm, words: tuple[str, ...]) -> Settings:
     """The settings of a command line's words with the arm's host method and its view recipe; not to be changed."""
-    return _settings(arm.method, tuple(words))
+    return _settings(arm.method, words)
 
 
 @lru_cache(maxsize=32)  # composing takes up to a second, and the arms of a host share theirs

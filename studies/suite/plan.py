@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas
 
+from scd.data.sources import Source
 from scd.errors import DataError, UsageError
 from scd.evaluation.protocols import check_data
 from scd.profiling.flops import training_flops
@@ -58,6 +59,18 @@ def resolve(specs: Iterable[RunSpec], check: bool = True) -> list[Planned]:
     return Resolver(check).resolve(specs)
 
 
+def is_embedded(data: Mapping[str, Any]) -> bool:
+    """Whether a run's data are the suite's own, which can be composed otherwise and may be shown."""
+    return data["name"] in EMBEDDED
+
+
+def training_images(source: Source) -> int:
+    """How many images a source has to train on; a DataError where it has no such split."""
+    if "train" not in source.splits:
+        raise DataError(f"data '{source.name}' has no split 'train'; it has {', '.join(source.splits)}")
+    return len(source.splits["train"])
+
+
 class Resolver:
     """Remembers opened data and counted methods between specs."""
 
@@ -100,15 +113,14 @@ class Resolver:
         data = config["data"]
         key = _key(data, locations, config["evaluation"])
         if key not in self.data:
-            embedded = data["name"] in EMBEDDED
+            embedded = is_embedded(data)
             fingerprint, found = None, data["options"].get("train")
             if self.check or not embedded:
                 source = run.open_data(data, locations)
-                if "train" not in source.splits:
-                    raise DataError(f"data '{source.name}' has no split 'train'; it has {', '.join(source.splits)}")
+                found = training_images(source)
                 if self.check:
                     check_data(run.evaluation_data(source, config), config["evaluation"]["protocols"])
-                fingerprint, found = None if embedded else source.fingerprint, len(source.splits["train"])
+                fingerprint = None if embedded else source.fingerprint
             limit = data["train_limit"]
             self.data[key] = fingerprint, found if limit is None else min(found, limit)
         return self.data[key]

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scd.errors import DataError, UsageError
+from scd.data.folder import folder_source
+from scd.errors import UsageError
+from scd.evaluation.scenes import scored_split
 from studies.suite import report
 from studies.suite.evidence import Evidence
-from studies.suite.plan import EMBEDDED
+from studies.suite.plan import is_embedded, training_images
+from studies.suite.run import open_data
 from studies.suite.study import RunSpec, Settings
 
 
@@ -55,7 +58,7 @@ class Images:
     def of(cls, settings: Settings) -> "Images":
         """Embedded images in two compositions, or folders of real ones, as far as they are named."""
         data, axes = settings.base["data"], settings.axes
-        if is_embedded(settings):
+        if is_embedded(data):
             for name in ("scored", "object_centric"):
                 if axes[name] is not None:
                     raise UsageError(
@@ -81,48 +84,32 @@ class Images:
         return protocols
 
 
-def is_embedded(settings: Settings) -> bool:
-    """Whether the images are the suite's own, which can be composed otherwise."""
-    return settings.base["data"]["name"] in EMBEDDED
-
-
 def opened(path: str | None) -> Folder | None:
     """A folder that can be trained and scored on; None where none is named.
 
     Raises:
         DataError: there is no such folder, or it lacks a split; said before anything is trained.
     """
-    from scd.data.folder import folder_source  # imports torch, which listing the studies should not
-    from scd.evaluation.scenes import scored_split
-
     if path is None:
         return None
     found = folder_source(path)
     scored_split(found)
     target = {"_target_": "scd.data.folder.folder_source", "path": path, "fingerprint": found.fingerprint}
-    return Folder(path, _training_images(found.splits, path), target)
+    return Folder(path, training_images(found), target)
 
 
 def equally_many(settings: Settings, folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two forms of the study's runs, trained on as many images: its own, and the folder's (then ``in_place``)."""
-    from studies.suite.run import open_data
-
     data = settings.base["data"]
-    own = _training_images(open_data(data, settings.locations).splits, settings.data)
+    own = training_images(open_data(data, settings.locations))
     limit = min(own, folder.images, data["train_limit"] or own)
     theirs = {**data, "train_limit": limit, "name": "path", "options": {}}
     return {"data": {"train_limit": limit}}, {"data": theirs}
 
 
-def _training_images(splits: dict[str, Any], called: str) -> int:
-    if "train" not in splits:
-        raise DataError(f"'{called}' has no split to train on; it has {', '.join(splits)}")
-    return len(splits["train"])
-
-
 def image_lines(evidence: Evidence, axes: Mapping[str, Any]) -> dict[str, str]:
     """Which images were trained and scored on beside the study's own."""
-    if evidence.about["base"]["data"]["name"] in EMBEDDED:
+    if is_embedded(evidence.about["base"]["data"]):
         return {
             "Object-centric images": f"the same generator with {report.words(axes['centric'])}; as many images",
             "Images of the sweep": f"objects of {report.words(axes['swept'])} of the side",

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from studies.suite import figures, mapfigures, tables
 from studies.suite.evidence import DONE, FOLDER, Evidence
 from studies.suite.panels import Picture
-from studies.suite.plan import EMBEDDED
+from studies.suite.plan import is_embedded
 from studies.suite.store import Store
 from studies.suite.study import Settings
 
@@ -56,7 +56,7 @@ def keep_maps(evidence: Evidence, settings: Settings, shown: Sequence[tuple[str,
     An arm "dino:attention" is the maps of that kind, where a run keeps several. Nothing is written for images that are
     not the suite's own.
     """
-    if settings.base["data"]["name"] not in EMBEDDED:
+    if not is_embedded(settings.base["data"]):
         return
     found = {}
     runs = evidence.finished
