@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scd.data.views import View
 from scd.nn.ema import copy_without_grad, cosine_momentum, ema_update
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 
 Pair = tuple[str, str]
 

@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def listing() -> str:
     """All studies: name, the questions' ids, the question, the arms."""
-    from studies.suite.settings import choices, load_study, study_names
+    from studies.suite.planning.settings import choices, load_study, study_names
 
     lines = []
     for name in study_names():
@@ -79,18 +79,18 @@ def listing() -> str:
 
 def run(options: argparse.Namespace, command: str) -> int:
     """Plan a study, execute what is missing, write its page."""
-    from studies.suite.settings import load_study, resolve_settings
+    from studies.suite.planning.settings import load_study, resolve_settings
 
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
 
-    from scd.environment_check import check_torchvision
+    from scd.installation import check_torchvision
 
     check_torchvision()
-    from studies.suite import plan
-    from studies.suite.launch import crew, launch
-    from studies.suite.store import Status, Store
+    from studies.suite.execution.local import crew, launch
+    from studies.suite.execution.store import Status, Store
+    from studies.suite.planning import resolve as plan
 
     store = Store(settings.store)
     planned = plan.resolve(study.plan(settings), check=not options.dry_run)
@@ -135,7 +135,7 @@ class Page:
 
     def write(self) -> Path | None:
         """Write the page from all records that there are; None while there are none."""
-        from studies.suite.plan import collect, standing
+        from studies.suite.planning.resolve import collect, standing
 
         records = collect(self.planned, self.store)
         if records.empty:

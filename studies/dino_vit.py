@@ -11,16 +11,19 @@ from typing import Any
 
 import pandas
 
-from studies.suite import checkpoints, report, tables, traces
-from studies.suite.checkpoints import CHECKPOINTS
-from studies.suite.compared import compared
-from studies.suite.conditions import by_what_there_is
-from studies.suite.evidence import Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels
-from studies.suite.statistics import by_seed
-from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer, merge
-from studies.suite.verdict import family, judge
+from studies import pretrained_vits as checkpoints
+from studies.pretrained_vits import CHECKPOINTS
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import by_what_there_is
+from studies.suite.analysis.results import Evidence, gather, save
+from studies.suite.analysis.statistics import by_seed
+from studies.suite.analysis.verdict import family, judge
+from studies.suite.pages import map_traces as traces
+from studies.suite.pages import report
+from studies.suite.pages.contrasts import compared
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels
+from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer, merge
 
 METRIC, FALLBACK, FOUND, SESOI = "linear_top1", "attention_maxf", "found_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
@@ -37,7 +40,7 @@ EXTRACTORS = {
 }
 SCORES = ("maxf", "jaccard", "corloc")
 CROPS = {"views": {"extra": {"kind": "local", "count": 4, "scale": [0.05, 0.4], "photometric": "local"}}}
-SOURCES = {"attention": "scd.nn.vit_maps.AttentionMap", "tokencut": "scd.nn.vit_maps.TokenCutMap"}
+SOURCES = {"attention": "scd.maps.attention.AttentionMap", "tokencut": "scd.maps.attention.TokenCutMap"}
 
 
 def dino(**overrides: Any) -> dict[str, Any]:
@@ -289,7 +292,7 @@ DEVIATIONS = (
     "The online (student) network is evaluated, in every arm; DINO's published numbers are the teacher's.",
     "MoCo on the ViT keeps MoCo v2's queue and head, without MoCo v3's batch-norm heads and in-batch negatives; BYOL "
     "keeps its batch-norm heads.",
-    "SCD is a reconstruction (`scd/method.py`); on a ViT its feature map are the patch tokens after the final norm.",
+    "SCD is a reconstruction (`scd/scd.py`); on a ViT its feature map are the patch tokens after the final norm.",
 )
 
 STUDY = Study(

@@ -12,15 +12,18 @@ from typing import Any
 
 import pandas
 
-from studies.suite import mapfigures, report, tables, traces
-from studies.suite.compared import compared
-from studies.suite.conditions import by_what_there_is
-from studies.suite.evidence import Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels, Picture
-from studies.suite.statistics import PairedResult, equivalence, holm, paired
-from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import family, judge
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import by_what_there_is
+from studies.suite.analysis.results import Evidence, gather, save
+from studies.suite.analysis.statistics import PairedResult, equivalence, holm, paired
+from studies.suite.analysis.verdict import family, judge
+from studies.suite.pages import map_figures as mapfigures
+from studies.suite.pages import map_traces as traces
+from studies.suite.pages import report
+from studies.suite.pages.contrasts import compared
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels, Picture
+from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
@@ -151,7 +154,7 @@ def compose(evidence: Evidence, out: Path) -> Path:
     page.table(mechanisms(main))
     page.text(
         "From this page's configuration and records; rows without a number state what the code does "
-        "(`baselines/lewel.py`, `scd/method.py`)."
+        "(`baselines/lewel.py`, `scd/scd.py`)."
     )
     page.heading("Arms")
     report.chosen_arms(page, evidence, STUDY)
@@ -313,7 +316,7 @@ DEVIATIONS = (
     "LEWEL on MoCo: no official code exists; its aligned vectors are contrasted with a queue of their own "
     "(`baselines/lewel.py`). On BYOL it follows the released variant without EMAN.",
     "BYOL: SGD with the suite's shared schedule in place of LARS with warm-up.",
-    "SCD is a reconstruction (`scd/method.py`), and so are the swaps (`baselines/swaps.py`).",
+    "SCD is a reconstruction (`scd/scd.py`), and so are the swaps (`baselines/hybrids.py`).",
 )
 
 STUDY = Study(

@@ -11,14 +11,16 @@ from typing import Any
 
 import pandas
 
-from studies.suite import report, tables, traces
-from studies.suite.compared import compared
-from studies.suite.evidence import Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels
-from studies.suite.statistics import Estimate, by_seed, estimate
-from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import family, judge
+from studies.suite.analysis import tables
+from studies.suite.analysis.results import Evidence, gather, save
+from studies.suite.analysis.statistics import Estimate, by_seed, estimate
+from studies.suite.analysis.verdict import family, judge
+from studies.suite.pages import map_traces as traces
+from studies.suite.pages import report
+from studies.suite.pages.contrasts import compared
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels
+from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer
 
 METRIC, SESOI = "linear_top1", 0.01  # one point of linear top-1
 MAIN = (METRIC, "knn_top1", "bg_gap")
@@ -268,7 +270,7 @@ def measured(evidence: Evidence) -> dict[str, str]:
 DEVIATIONS = (
     "Scale: a small network on small images, see above; the papers' is a ResNet-50 at 224 px on ImageNet.",
     "SCD is a reconstruction: margin, distance, projection, positive branch and weight are this suite's "
-    "(`scd/method.py`).",
+    "(`scd/scd.py`).",
     "Frozen random MLP: its last layer's weights are multiplied by a gain (see the wrapper above), since a fresh map "
     "is "
     "nearly 0.5 everywhere and would repeat the constant map.",

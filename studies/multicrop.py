@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas
 
-from studies.suite import report, tables
-from studies.suite.conditions import BUDGETS, Condition, conditions, everywhere, title, versus, words
-from studies.suite.evidence import Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels
-from studies.suite.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer, merge
-from studies.suite.verdict import Verdict, family, judge, rule
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import BUDGETS, Condition, conditions, everywhere, title, versus, words
+from studies.suite.analysis.results import Evidence, gather, save
+from studies.suite.analysis.verdict import Verdict, family, judge, rule
+from studies.suite.pages import report
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels
+from studies.suite.planning.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer, merge
 
 METRIC, SESOI = "linear_top1", 0.01  # smallest difference of interest: one point of linear top-1
 MAIN = (METRIC, "knn_top1")
@@ -250,7 +251,7 @@ DEVIATIONS = (
     "need not be one there.",
     "SCD is a reconstruction. Abstract and reviews say: an MLP on the feature map gives the map, the background is "
     "its inverse, a triplet loss parts their vectors, beside the host's own loss. Margin, distance, projection, "
-    "branch of the positive and weight are this suite's (`scd/method.py`).",
+    "branch of the positive and weight are this suite's (`scd/scd.py`).",
     "SCD, constant map: foreground and background are the same vector, so what stays of the triplet loss is a pull "
     "between the two views through the projection.",
     "MoCo: batch norm over groups within one process, keys shuffled over them, in place of several GPUs; the momentum "

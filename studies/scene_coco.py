@@ -12,16 +12,18 @@ from typing import Any
 
 import pandas
 
-from studies.suite import figures, mapfigures, report, tables
-from studies.suite.compared import compared
-from studies.suite.evidence import DONE, Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels, Picture
-from studies.suite.plan import is_embedded
-from studies.suite.scene_images import Images, image_lines
-from studies.suite.statistics import by_seed, paired
-from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import family, judge
+from studies.scene_images import Images, image_lines
+from studies.suite.analysis import tables
+from studies.suite.analysis.results import DONE, Evidence, gather, save
+from studies.suite.analysis.statistics import by_seed, paired
+from studies.suite.analysis.verdict import family, judge
+from studies.suite.pages import figures, report
+from studies.suite.pages import map_figures as mapfigures
+from studies.suite.pages.contrasts import compared
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels, Picture
+from studies.suite.planning.resolve import is_embedded
+from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer
 
 METRIC, SESOI = "scene_map", 0.01  # one point
 DENSE = ("scene_map", "scene_miou_linear", "scene_miou_knn")
@@ -259,7 +261,7 @@ DEVIATIONS = (
     "on COCO than on ImageNet; SlotCon uses LARS), see `baselines/densecl.py` and `baselines/slotcon.py`.",
     "Detection: a small Faster R-CNN, trained for a few hundred steps; the papers' recipes stand in "
     "`scd/evaluation/detection.py`.",
-    "SCD is a reconstruction (`scd/method.py`): one map and its complement, whatever the number of objects.",
+    "SCD is a reconstruction (`scd/scd.py`): one map and its complement, whatever the number of objects.",
 )
 
 STUDY = Study(

@@ -11,12 +11,10 @@ from typing import Any
 
 import pandas
 
-from studies.suite import mapfigures, report, tables
-from studies.suite.conditions import by_what_there_is, versus
-from studies.suite.evidence import Evidence, gather, save
-from studies.suite.index import write_index
-from studies.suite.panels import Panels, Picture
-from studies.suite.statistics import (
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import by_what_there_is, versus
+from studies.suite.analysis.results import Evidence, gather, save
+from studies.suite.analysis.statistics import (
     PairedResult,
     equivalence,
     estimate,
@@ -26,8 +24,12 @@ from studies.suite.statistics import (
     seeds_needed,
     spread_interval,
 )  # fmt: skip
-from studies.suite.study import Arm, RunSpec, Settings, Standing, Study, declarer
-from studies.suite.verdict import family, judge, rule
+from studies.suite.analysis.verdict import family, judge, rule
+from studies.suite.pages import map_figures as mapfigures
+from studies.suite.pages import report
+from studies.suite.pages.index import write_index
+from studies.suite.pages.study_figures import Panels, Picture
+from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1")
@@ -292,7 +294,7 @@ DEVIATIONS = (
     "LEWEL on MoCo: no official code exists; its aligned vectors are contrasted with a queue of their own "
     "(`baselines/lewel.py`).",
     "BYOL: SGD with the suite's shared schedule in place of LARS with warm-up.",
-    "SCD is a reconstruction (`scd/method.py`).",
+    "SCD is a reconstruction (`scd/scd.py`).",
 )
 
 STUDY = Study(

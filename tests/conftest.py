@@ -14,8 +14,8 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest
 import torch
 
-from scd.environment_check import check_torchvision
 from scd.errors import UsageError
+from scd.installation import check_torchvision
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -125,7 +125,7 @@ def test_init_files_hold_a_docstring_at_most():
 
 
 def run_check(folder: Path) -> subprocess.CompletedProcess:
-    code = "from scd.environment_check import check_torchvision; check_torchvision(); print('fits')"
+    code = "from scd.installation import check_torchvision; check_torchvision(); print('fits')"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from scd.data.views import View
 from scd.nn.backbone import build_backbone
-from studies.suite.settings import resolve_settings
-from studies.suite.study import Standing
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Standing
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 

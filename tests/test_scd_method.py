@@ -11,9 +11,9 @@ from baselines.byol import BYOL
 from baselines.moco import MoCo
 from scd.data.views import View
 from scd.errors import UsageError
-from scd.method import SCD
+from scd.maps.source import ConstantMap, MapSource, SaliencyMLP
 from scd.nn.backbone import build_backbone
-from scd.nn.saliency import ConstantMap, MapSource, SaliencyMLP
+from scd.scd import SCD
 from scd.siamese import Siamese
 
 

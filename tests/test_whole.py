@@ -2,7 +2,7 @@
 
 import pytest
 
-from scd.whole import write_whole
+from scd.atomic import write_whole
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from scd.data.cache import cached_folder
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.seeds import generator
 
@@ -62,7 +62,7 @@ def load_images(source: Source, split: str, size: int, limit: int | None = None)
     """Decode a split: the shorter side becomes ``size`` (antialiased bilinear), then a central square; masks nearest.
 
     Args:
-        source: from :func:`scd.data.sources.open_source`.
+        source: from :func:`scd.data.sources.source.open_source`.
         split: "train", "test" or "validation".
         size: side of the square images in pixels.
         limit: at most this many images: a fixed subset, stratified by class where labels exist and nested (a smaller

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from scd.data.images import ImageSet, decode_row, undecoded
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import UsageError
 from scd.seeds import generator
 

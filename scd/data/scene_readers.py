@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from scd.data.images import _open, square
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps

@@ -1,6 +1,6 @@
 """Scenes of a split in memory: images with every object's mask, box and class, and a segment for every pixel.
 
-Three kinds of set become one :class:`SceneSet`: the generator of :mod:`scd.data.scenes`; sets with an instance map and
+Three kinds of set become one :class:`SceneSet`: the generator of :mod:`scd.data.sources.scenes`; sets with an instance map and
 an ``objects`` column (COCO's); and sets whose mask holds class ids, which have no objects.
 Box conventions of COCO: x, y, w, h in pixels, x and y of the left upper corner; a pixel is one unit wide.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scd.data.images import LARGEST, chosen_rows, undecoded
 from scd.data.scene_readers import reader_of
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import UsageError
 
 MOST_KEPT = 8  # sets; an image source is opened anew in every run, its scenes are not

@@ -23,14 +23,14 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import FasterRCNN
 
 from scd.data.loader import BatchOrder
-from scd.data.scene_parts import HeldScenes, Scenes, StreamedScenes
+from scd.data.scene_loader import HeldScenes, Scenes, StreamedScenes
 from scd.data.scene_set import SceneSet, scenes_once
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.evaluation.scenes import scored_split, within
 from scd.nn.detector import build_detector
 from scd.seeds import derive_seed, generator
-from scd.training.optim import build_optimizer
+from scd.training.optimizers import build_optimizer
 from scd.training.schedules import linear_warmup
 
 TESTED_TOGETHER = 16  # images per forward pass of the test

@@ -11,7 +11,7 @@
 Rules: attention, DINO (arXiv 2104.14294) and its authors' answers on how its masks were scored; tokencut, arXiv
 2202.11539.
 
-All are scored alike, see :mod:`scd.evaluation.found`; soft maps are stretched from 0 to 1 in each image before.
+All are scored alike, see :mod:`scd.evaluation.localization`; soft maps are stretched from 0 to 1 in each image before.
 
 NOTE: ``learned_jaccard`` therefore differs a little from ``saliency_iou``, which resizes before the threshold, and
 ``learned_maxf`` from ``saliency_maxf``, which does not stretch.
@@ -29,21 +29,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scd.atomic import write_whole
 from scd.data.images import ImageSet, load_images
 from scd.data.recipes import centre_view
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.evaluation.collapse import map_indicators
 from scd.evaluation.features import extract_saliency, frozen
-from scd.evaluation.found import Found, mass_set, overlaps, scores
-from scd.evaluation.trace import MapTrace
-from scd.nn.maps import maps_and_vector
-from scd.nn.priors import CentrePrior
-from scd.nn.tokencut import bipartition
+from scd.evaluation.localization import Found, mass_set, overlaps, scores
+from scd.evaluation.map_trace import MapTrace
+from scd.maps.attention import stretched
+from scd.maps.controls import CentrePrior
+from scd.maps.tokencut import bipartition
+from scd.nn.features import maps_and_vector
 from scd.nn.vit import tokens_of
-from scd.nn.vit_maps import stretched
 from scd.training.loop import Observer
-from scd.whole import write_whole
 
 SPLITS = ("test", "validation")
 
@@ -74,7 +74,7 @@ def read(
     Args:
         method: has ``.backbone`` and ``saliency(images)``, lives on ``device``.
         size: side in pixels of the view that the network sees.
-        tau: of TokenCut, see :func:`scd.nn.tokencut.affinity`.
+        tau: of TokenCut, see :func:`scd.maps.tokencut.affinity`.
         batch: images per forward pass; it does not change the result.
 
     Raises:
@@ -204,7 +204,7 @@ class EmergenceTrace(MapTrace):
     (mean over heads) stretched from 0 to 1 and ``tokencut``, 0 or 1, each (n, h, w) float; what the method has of them.
 
     Args:
-        test, size, device, folder, points, images, kept: see :class:`scd.evaluation.trace.MapTrace`.
+        test, size, device, folder, points, images, kept: see :class:`scd.evaluation.map_trace.MapTrace`.
         tau: of TokenCut.
 
     Raises:

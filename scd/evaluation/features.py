@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scd.data.recipes import centre_view
 from scd.errors import UsageError
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 
 
 @contextmanager

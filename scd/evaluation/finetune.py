@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from scd.data.images import ImageSet, load_images
 from scd.data.loader import MemoryBatches
 from scd.data.recipes import centre_view
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.data.views import CropSpec, Recipe, ViewMaker
 from scd.errors import UsageError
 from scd.evaluation.features import frozen
 from scd.evaluation.linear import HELD_OUT, MIN_PER_CLASS, accuracy, check_classes, stratified_part
 from scd.evaluation.scenes import scored_split, within
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 from scd.seeds import derive_seed, generator
 from scd.training.schedules import cosine
 

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from scd.errors import DataError
-from scd.evaluation.soft_targets import SoftRegression, choose_and_fit, held_out_part
+from scd.evaluation.logistic import SoftRegression, choose_and_fit, held_out_part
 
 
 def multilabel_map(

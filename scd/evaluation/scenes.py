@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from scd.data.scene_set import SceneSet, scenes_once
-from scd.data.sources import Source
+from scd.data.sources.source import Source
 from scd.errors import DataError, unknown
 from scd.evaluation.discovery import discovery
 from scd.evaluation.features import extract

@@ -20,8 +20,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from scd.errors import DataError, UsageError
 from scd.evaluation.features import extract
-from scd.evaluation.soft_targets import SoftRegression, choose_and_fit, held_out_part
-from scd.nn.maps import maps_and_vector
+from scd.evaluation.logistic import SoftRegression, choose_and_fit, held_out_part
+from scd.nn.features import maps_and_vector
 from scd.seeds import generator
 
 IGNORED = 255  # of a SceneSet's semantic maps

@@ -28,7 +28,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from scd.data.views import IMAGENET_MEAN, IMAGENET_STD
 from scd.errors import UsageError, unknown
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 
 SHAPES = (0.5, 1.0, 2.0)  # height over width of an anchor
 CANONICAL = 7 / 4  # anchors of 32 px: objects of 56 to 112 px belong to the finest level

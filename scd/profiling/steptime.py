@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scd.data.views import ViewMaker
 from scd.profiling.parts import PARTS, PartStack
-from scd.training.optim import build_optimizer, clip_each
+from scd.training.optimizers import build_optimizer, clip_each
 
 VIEWS, BACKWARD, OPTIMISER, STATE = "views", "backward", "optimiser", "EMA and queue"
 PHASES = (VIEWS, *PARTS, BACKWARD, OPTIMISER, STATE)
@@ -46,7 +46,7 @@ class Stepper:
         view_maker: on the same device; a block has as many steps as it makes views for at once.
         images: (N, 3, S, S) uint8 on that device; each step takes the next ``batch_size`` of them.
         batch_size: source images per step.
-        optimizer: options of :func:`scd.training.optim.build_optimizer`, and ``clip`` as the training loop knows it.
+        optimizer: options of :func:`scd.training.optimizers.build_optimizer`, and ``clip`` as the training loop knows it.
         steps: steps of a block; the view maker's ``steps_at_once`` when None.
     """
 

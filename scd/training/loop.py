@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError, unknown
 from scd.seeds import derive_seed
-from scd.training.course import Course
+from scd.training.horizon import Course
 from scd.training.log import Report, Reporter, RunLog
-from scd.training.optim import build_optimizer, clip_each
-from scd.training.resume import NonFiniteLoss, RunState
+from scd.training.optimizers import build_optimizer, clip_each
 from scd.training.schedules import Schedule
+from scd.training.state import NonFiniteLoss, RunState
 
 __all__ = ["NonFiniteLoss", "Observer", "TrainingSummary", "pretrain"]
 
@@ -121,8 +121,8 @@ def pretrain(
         view_maker: :class:`scd.data.views.ViewMaker` or another of its signature, on the device of ``fabric``; one with
             ``steps_at_once`` above 1 is asked for ``several`` steps together.
         steps: optimiser steps of the whole run; None trains until ``max_seconds``.
-        optimizer: options of :func:`scd.training.optim.build_optimizer`, and ``clip``, the norm that each parameter's
-            gradient is cut to (:func:`scd.training.optim.clip_each`); None cuts nothing.
+        optimizer: options of :func:`scd.training.optimizers.build_optimizer`, and ``clip``, the norm that each parameter's
+            gradient is cut to (:func:`scd.training.optimizers.clip_each`); None cuts nothing.
         schedule: options of :class:`scd.training.schedules.Schedule`.
         seed: the run's seed. PyTorch's global generator is seeded anew at every step, alike on all processes, and is
             given back as it was found.

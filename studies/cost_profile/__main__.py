@@ -17,9 +17,9 @@ from typing import Any
 from tqdm import tqdm
 
 from scd.errors import UsageError
-from studies.suite import environment
-from studies.suite.evidence import FOLDER, read_about
-from studies.suite.store import write_text
+from studies.suite.analysis.results import FOLDER, read_about
+from studies.suite.execution import machine as environment
+from studies.suite.execution.store import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARK = ROOT / "tests" / "benchmarks" / "profile_cost.py"
@@ -51,12 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def profile(options: argparse.Namespace, command: str) -> int:
     """Count, measure, write records, page and index."""
-    from scd.environment_check import check_torchvision
+    from scd.installation import check_torchvision
 
     check_torchvision()
     from studies.cost_profile import page as pages
-    from studies.suite.index import write_index
-    from studies.suite.settings import resolve_settings
+    from studies.suite.pages.index import write_index
+    from studies.suite.planning.settings import resolve_settings
 
     settings = resolve_settings("multicrop", options.words)  # a wrong word is said before anything is counted
     out = Path(options.out)
@@ -137,11 +137,11 @@ def assemble(name, settings, counted, curves, measured, why, command) -> dict[st
     from studies.cost_profile import page as pages
     from studies.cost_profile.arms import arms
     from studies.cost_profile.counted import SCALES
-    from studies.suite.identity import code_fingerprint
+    from studies.suite.planning.identity import code_fingerprint
 
-    roots = ["scd.profiling.memory", "scd.profiling.parts", "scd.profiling.steptime", "studies.suite.run",
+    roots = ["scd.profiling.memory", "scd.profiling.parts", "scd.profiling.steptime", "studies.suite.execution.run",
              "baselines.byol", "baselines.densecl", "baselines.dino", "baselines.lewel", "baselines.moco",
-             "baselines.slotcon", "scd.method"]  # fmt: skip
+             "baselines.slotcon", "scd.scd"]  # fmt: skip
     rows = [row for scale in SCALES for row in counted[scale]]
     about = {
         "page": name, "questions": ["R4-d"], "data": "none", "tier": settings.tier, "meaningful": settings.meaningful,

@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import Any
 
 from scd.errors import UsageError
-from studies.suite.settings import choices, resolve_settings
-from studies.suite.study import Settings
+from studies.suite.planning.settings import choices, resolve_settings
+from studies.suite.planning.study import Settings
 
 HOST_LABELS = {
     "moco": "MoCo",

@@ -9,7 +9,7 @@ from scd.errors import UsageError
 from scd.profiling.parameters import count_parameters
 from scd.profiling.parts import PARTS, count_step
 from studies.cost_profile.arms import CostArm, arms, settings_of
-from studies.suite.run import build_method, build_recipe_of
+from studies.suite.execution.run import build_method, build_recipe_of
 
 SCALES = {
     "resnet50": ("ResNet-50, 224 px", ("tier=paper",)),

@@ -8,12 +8,12 @@ from typing import Any
 import pandas
 
 from scd.errors import DataError
-from studies.suite import tables
-from studies.suite.conditions import BUDGETS, conditions, title
-from studies.suite.evidence import FOLDER, Evidence, load
-from studies.suite.settings import load_study, study_names
-from studies.suite.statistics import paired, select
-from studies.suite.tables import Notes, Table
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import BUDGETS, conditions, title
+from studies.suite.analysis.results import FOLDER, Evidence, load
+from studies.suite.analysis.statistics import paired, select
+from studies.suite.analysis.tables import Notes, Table
+from studies.suite.planning.settings import load_study, study_names
 
 METRIC, HOST = "linear_top1", "moco"
 
@@ -104,7 +104,7 @@ def settings_found(evidence: Evidence) -> list[tuple[str, dict[str, Any]]]:
 
 
 def cost_points(pages: list[Evidence]) -> pandas.DataFrame:
-    """Long table for :func:`studies.suite.figures.cost_points`: the first setting of every page with both budgets."""
+    """Long table for :func:`studies.suite.pages.figures.cost_points`: the first setting of every page with both budgets."""
     rows = []
     for evidence in pages:
         if not set(BUDGETS) <= set(evidence.levels("budget")):

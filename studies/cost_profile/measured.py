@@ -15,7 +15,7 @@ from scd.allocator import keep_freed_memory
 from scd.data.views import ViewMaker
 from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident, return_freed_memory
 from scd.profiling.steptime import Stepper
-from studies.suite.run import build_method, build_recipe_of
+from studies.suite.execution.run import build_method, build_recipe_of
 
 STEPS = 4  # of a block; its views are made at once, as in a run of the cpu tier
 BLOCKS_FOR_MEMORY = 3

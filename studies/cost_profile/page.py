@@ -11,10 +11,11 @@ from scd.profiling.parts import ADDED, PARTS
 from scd.profiling.steptime import BACKWARD, OPTIMISER, PHASES, STATE, VIEWS
 from studies.cost_profile import joined
 from studies.cost_profile.counted import SCALES
-from studies.suite import figures, tables
-from studies.suite.panels import Picture
-from studies.suite.report import Page, environment_line
-from studies.suite.tables import Notes, Table
+from studies.suite.analysis import tables
+from studies.suite.analysis.tables import Notes, Table
+from studies.suite.pages import figures
+from studies.suite.pages.report import Page, environment_line
+from studies.suite.pages.study_figures import Picture
 
 QUESTION = "What does SCD cost in computation, time and memory, and where does it go?"
 TARGETS = {"counted": 0.05, "measured": 0.10}  # SCD's addition to MoCo: of FLOPs at ResNet-50, of time at the cpu tier

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from baselines.byol import BYOL
 from baselines.densecl import DenseCL
 from baselines.dino import DINO
+from baselines.hybrids import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from baselines.slotcon import SlotCon
-from baselines.swaps import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from scd.data.views import View
-from scd.method import SCD
+from scd.maps.border_prior import SettledMap
+from scd.maps.controls import CentrePrior, FrozenMLP, OracleMask, OtherImage
+from scd.maps.source import ConstantMap, SaliencyMLP
 from scd.nn.backbone import build_backbone
-from scd.nn.polarity import SettledMap
-from scd.nn.priors import CentrePrior, FrozenMLP, OracleMask, OtherImage
 from scd.nn.queue import Queue
-from scd.nn.saliency import ConstantMap, SaliencyMLP
+from scd.scd import SCD
 
 BATCH = 8
 

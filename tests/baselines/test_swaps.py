@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from baselines.byol import BYOL
+from baselines.hybrids import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from baselines.lewel import LEWEL, one_map
 from baselines.moco import MoCo
-from baselines.swaps import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from scd.data.views import View
 from scd.errors import UsageError
+from scd.maps.controls import CentrePrior, OracleMask
 from scd.nn.backbone import build_backbone
-from scd.nn.priors import CentrePrior, OracleMask
 
 moco = partial(MoCo, dim=16, queue_size=64, momentum=0.9, bn_groups=1)
 byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)

@@ -14,7 +14,7 @@ from scd.data.loader import Batch, MemoryBatches
 from scd.data.recipes import build_recipe
 from scd.data.views import View, ViewMaker
 from scd.training.loop import pretrain
-from studies.suite.run import IMAGES_AT_ONCE, build_method
+from studies.suite.execution.run import IMAGES_AT_ONCE, build_method
 
 STEPS = 60
 ROUNDS = 3

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scd.allocator import keep_freed_memory
-from studies.suite.settings import resolve_settings
+from studies.suite.planning.settings import resolve_settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

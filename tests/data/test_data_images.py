@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 from scd.data import images as module
 from scd.data.images import ImageSet, chosen_rows, load_images
 from scd.data.loader import BatchOrder, MemoryBatches, StreamBatches
-from scd.data.shapes import ShapesOptions, render
-from scd.data.sources import Source, open_source
+from scd.data.sources.shapes import ShapesOptions, render
+from scd.data.sources.source import Source, open_source
 from scd.errors import DataError, UsageError
 
 

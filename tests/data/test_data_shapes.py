@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scd.data.crops import RECTANGLE_DRAWS, sample_boxes
-from scd.data.shapes import (
+from scd.data.sources.shapes import (
     CHUNK,
     EDGES,
     REACH,

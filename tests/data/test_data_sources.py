@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
 from scd.data.images import load_images
-from scd.data.sources import open_source
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 
 

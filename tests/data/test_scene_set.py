@@ -11,10 +11,10 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from scd.data.coco import coco_source
 from scd.data.scene_set import load_scenes
-from scd.data.scenes import scenes
-from scd.data.sources import Source, open_source
+from scd.data.sources.coco import coco_source
+from scd.data.sources.scenes import scenes
+from scd.data.sources.source import Source, open_source
 from scd.errors import DataError, UsageError
 
 NAMES = ["cat", "dog", "cow"]

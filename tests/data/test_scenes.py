@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scd.data.images import load_images
-from scd.data.scenes import VERSION, ScenesOptions, boxes_of, render, scenes
+from scd.data.sources.scenes import VERSION, ScenesOptions, boxes_of, render, scenes
 from scd.errors import UsageError
 
 SMALL = {"size": 32, "train": 40, "test": 12}

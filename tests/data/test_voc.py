@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from scd.data.scene_set import load_scenes
-from scd.data.voc import CLASSES, voc_source
+from scd.data.sources.voc import CLASSES, voc_source
 from scd.errors import DataError, UsageError
-from studies.suite.plan import resolve
-from studies.suite.settings import load_study, resolve_settings
+from studies.suite.planning.resolve import resolve
+from studies.suite.planning.settings import load_study, resolve_settings
 
 DOG, CAR = CLASSES.index("dog"), CLASSES.index("car")
 

@@ -10,15 +10,15 @@ from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from scd.data.scene_parts import HeldScenes, StreamedScenes
+from scd.data.scene_loader import HeldScenes, StreamedScenes
 from scd.data.scene_set import SceneSet, load_scenes
-from scd.data.scenes import scenes
-from scd.data.sources import open_source
+from scd.data.sources.scenes import scenes
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 from scd.evaluation.detection import RECIPES, Detection, average_precision, detect, mirrored, targets_of
 from scd.nn.backbone import build_backbone
 from scd.nn.detector import Pyramid, build_detector
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 
 SIZE = 32
 CONFIG = {"seed": 3, "seed_of": {"probe": None}, "data": {"size": SIZE, "train_limit": None, "test_limit": None}}

@@ -6,10 +6,10 @@ from torch import nn
 
 from scd.data.images import load_images
 from scd.data.scene_set import load_scenes, scenes_once
-from scd.data.scenes import scenes
+from scd.data.sources.scenes import scenes
 from scd.errors import DataError
-from scd.evaluation.elsewhere import Elsewhere
-from scd.evaluation.protocols import EvaluationData, evaluate
+from scd.evaluation.protocol import EvaluationData, evaluate
+from scd.evaluation.transfer import Elsewhere
 from scd.nn.backbone import build_backbone
 
 CONFIG = {"seed": 4, "seed_of": {"probe": None}, "data": {"size": 24}, "evaluation": {"size": 16}}

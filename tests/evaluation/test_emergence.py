@@ -11,17 +11,17 @@ from torch import nn
 from baselines.moco import MoCo
 from scd.data.images import ImageSet, load_images
 from scd.data.recipes import centre_view
-from scd.data.sources import Source, open_source
+from scd.data.sources.source import Source, open_source
 from scd.errors import DataError, UsageError
 from scd.evaluation.emergence import Emergence, EmergenceTrace, best_head, floors, label_free, read
-from scd.evaluation.found import Found, extents, located, mass_set, overlaps, scores, true_boxes
 from scd.evaluation.further import EXTRACTORS, FOUND, FURTHER
+from scd.evaluation.localization import Found, extents, located, mass_set, overlaps, scores, true_boxes
 from scd.evaluation.saliency import saliency_scores
-from scd.method import SCD
+from scd.maps.attention import stretched
+from scd.maps.tokencut import bipartition
 from scd.nn.backbone import build_backbone
-from scd.nn.tokencut import bipartition
 from scd.nn.vit import tokens_of, vit
-from scd.nn.vit_maps import stretched
+from scd.scd import SCD
 
 CONFIG = {"data": {"size": 48, "test_limit": None}, "evaluation": {"size": 24, "test_limit": 14}}
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from scd.data.images import ImageSet, load_images
-from scd.data.sources import open_source
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 from scd.evaluation.metrics import METRICS
-from scd.evaluation.protocols import PROTOCOLS, EvaluationData, check_data, evaluate
+from scd.evaluation.protocol import PROTOCOLS, EvaluationData, check_data, evaluate
 
 COUNTS = {"n_train", "n_test"}
 KNN = {"knn_top1"}

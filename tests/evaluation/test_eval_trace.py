@@ -11,7 +11,7 @@ from torch import nn
 from scd.data.images import ImageSet
 from scd.data.recipes import centre_view
 from scd.errors import UsageError
-from scd.evaluation.trace import CORNERS, SIDE, MapTrace, correlation, part_of_maps, part_view, view_agreement
+from scd.evaluation.map_trace import CORNERS, SIDE, MapTrace, correlation, part_of_maps, part_view, view_agreement
 
 
 class Brightness(nn.Module):

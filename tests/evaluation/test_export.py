@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from scd.errors import DataError, UsageError
-from scd.evaluation.detectron2_names import detectron2_name, detectron2_shapes
-from scd.evaluation.export import export, load_check, main, renamed
+from scd.export.backbone import export, load_check, main, renamed
+from scd.export.detectron2 import detectron2_name, detectron2_shapes
 from scd.nn.backbone import RESNETS, build_backbone
 from scd.nn.vit import vit
 

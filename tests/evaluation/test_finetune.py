@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from scd.data.images import ImageSet
-from scd.data.sources import open_source
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 from scd.evaluation.detection import Detection
 from scd.evaluation.finetune import FineTune, labelled_rows
 from scd.evaluation.transfer_metrics import TRANSFER_METRICS
 from scd.nn.backbone import build_backbone
-from scd.nn.maps import maps_and_vector
+from scd.nn.features import maps_and_vector
 
 SIZE = 16
 LIMITS = {"size": SIZE, "train_limit": None, "test_limit": None}

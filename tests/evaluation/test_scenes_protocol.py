@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from scd.data.scene_set import load_scenes
-from scd.data.scenes import scenes
-from scd.data.sources import open_source
+from scd.data.sources.scenes import scenes
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 from scd.evaluation.discovery import discovery
 from scd.evaluation.features import extract

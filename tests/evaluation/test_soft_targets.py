@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from scd.errors import DataError, UsageError
 from scd.evaluation.linear import solve
-from scd.evaluation.soft_targets import choose_and_fit, held_out_part, learnable, solve_soft
+from scd.evaluation.logistic import choose_and_fit, held_out_part, learnable, solve_soft
 
 
 def problem(n=120, d=5, classes=3, seed=0):

@@ -9,11 +9,11 @@ from baselines.moco import MoCo
 from scd.data.recipes import build_recipe
 from scd.data.views import View, ViewMaker
 from scd.errors import UsageError
-from scd.method import SCD
+from scd.maps.border_prior import SettledMap, border_contrast
+from scd.maps.controls import CentrePrior, FrozenMLP, OracleMask, OtherImage
+from scd.maps.source import SaliencyMLP
 from scd.nn.backbone import build_backbone
-from scd.nn.polarity import SettledMap, border_contrast
-from scd.nn.priors import CentrePrior, FrozenMLP, OracleMask, OtherImage
-from scd.nn.saliency import SaliencyMLP
+from scd.scd import SCD
 
 
 def view(masks=None, box=(0.0, 0.0, 1.0, 1.0), flip=False, count=2, side=16):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scd.nn.saliency import ConstantMap, SaliencyMLP, map_statistics
+from scd.maps.source import ConstantMap, SaliencyMLP, map_statistics
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from scd.errors import UsageError
-from scd.nn.tokencut import affinity, bipartition, component_of, second_eigenvector
+from scd.maps.tokencut import affinity, bipartition, component_of, second_eigenvector
 
 
 def features_of(labels, dim=6, noise=0.1, seed=0):

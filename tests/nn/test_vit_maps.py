@@ -9,11 +9,11 @@ from baselines.moco import MoCo
 from scd.data.recipes import build_recipe
 from scd.data.views import ViewMaker
 from scd.errors import UsageError
-from scd.method import SCD
-from scd.nn.tokencut import bipartition
+from scd.maps.attention import AttentionMap, TokenCutMap, stretched
+from scd.maps.tokencut import bipartition
 from scd.nn.vit import tokens_of, vit
-from scd.nn.vit_maps import AttentionMap, TokenCutMap, stretched
 from scd.profiling.flops import training_flops
+from scd.scd import SCD
 
 
 def tiny_vit():

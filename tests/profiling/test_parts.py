@@ -11,12 +11,12 @@ from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from scd.data.recipes import build_recipe
 from scd.data.views import CropSpec, Recipe, ViewMaker
-from scd.method import SCD
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
 from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident, return_freed_memory
 from scd.profiling.parts import ADDED, HEADS, LOSS, ONLINE, PARTS, TARGET, by_part, count_step, parts_of
 from scd.profiling.steptime import BACKWARD, PHASES, VIEWS, PhaseTimes, Stepper
+from scd.scd import SCD
 
 CPU = torch.device("cpu")
 

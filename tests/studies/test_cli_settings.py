@@ -4,8 +4,8 @@ import pytest
 
 from scd.errors import UsageError
 from studies import __main__ as command_line
-from studies.suite.settings import load_study, resolve_settings, study_names
-from studies.suite.study import Arm, Settings, merge
+from studies.suite.planning.settings import load_study, resolve_settings, study_names
+from studies.suite.planning.study import Arm, Settings, merge
 
 MOCO = Arm("moco", "MoCo", {}, "", "")
 SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
@@ -111,7 +111,7 @@ def test_options_reach_the_run_and_references_follow():
     settings = resolve_settings("multicrop", ["sizes.dim=24", "presets.wrapper.scd.margin=2", "backbone=resnet50"])
     assert settings.base["method"]["dim"] == 24
     assert settings.presets["wrapper"]["scd"]["margin"] == 2
-    assert settings.presets["wrapper"]["scd_constant"]["saliency"]["_target_"] == "scd.nn.saliency.ConstantMap"
+    assert settings.presets["wrapper"]["scd_constant"]["saliency"]["_target_"] == "scd.maps.source.ConstantMap"
     assert "depth" not in settings.presets["wrapper"]["scd_constant"]["saliency"]
     assert settings.base["backbone"] == {"name": "resnet50", "channels_last": True}
 

@@ -12,8 +12,8 @@ from studies.cost_profile import __main__ as command
 from studies.cost_profile import joined, page
 from studies.cost_profile.arms import WITH_A_SECOND_LOSS, arms, settings_of
 from studies.cost_profile.counted import count_arm
-from studies.suite.evidence import Evidence, save
-from studies.suite.settings import choices
+from studies.suite.analysis.results import Evidence, save
+from studies.suite.planning.settings import choices
 
 ARMS = {arm.name: arm for arm in arms()}
 
@@ -77,7 +77,7 @@ def evidence():
     ]
     about = {
         "page": "cost-profile", "tier": "cpu", "command": "python -m studies.cost_profile", "not_measured": "",
-        "answer": page.answer({"resnet50": rows}, measures), "fingerprint": "f" * 16, "roots": ["scd.method"],
+        "answer": page.answer({"resnet50": rows}, measures), "fingerprint": "f" * 16, "roots": ["scd.scd"],
         "environments": [{"cores": 2}],
     }  # fmt: skip
     curves = [{"curve": "image side (px), ResNet-50", "x": 64, "added": 0.015},

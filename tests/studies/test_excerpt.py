@@ -3,7 +3,7 @@
 import pytest
 
 from scd.errors import UsageError
-from studies.suite.excerpt import refresh
+from studies.suite.pages.excerpt import refresh
 
 PAGE = "# Title\n\n> **Question**\n\nAnswer 1.\n\n![alt](figures/a.png) [x](https://x.org)\n\n## Arms\n\nmore\n"
 

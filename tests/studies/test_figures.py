@@ -6,7 +6,7 @@ from math import nan
 import pandas
 import pytest
 
-from studies.suite import figures
+from studies.suite.pages import figures
 
 ARMS = ("random", "moco", "scd")
 COLOUR = figures.colours(list(ARMS))

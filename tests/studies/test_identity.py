@@ -3,8 +3,15 @@
 import pytest
 
 from scd.errors import UsageError
-from studies.suite import identity
-from studies.suite.identity import canonical, code_fingerprint, fresh_fingerprint, reachable, run_id, target_modules
+from studies.suite.planning import identity
+from studies.suite.planning.identity import (
+    canonical,
+    code_fingerprint,
+    fresh_fingerprint,
+    reachable,
+    run_id,
+    target_modules,
+)
 
 CONFIG = {"method": {"_target_": "baselines.moco.MoCo", "dim": 64}, "views": {"scale": [0.2, 1.0]}, "seed": 0}
 
@@ -94,9 +101,9 @@ def test_a_module_that_does_not_exist_is_an_error(house):
 
 
 def test_targets_of_our_packages_are_part_of_the_identity():
-    config = {"a": [{"_target_": "scd.method.SCD", "b": {"_target_": "scd.nn.saliency.SaliencyMLP"}}],
+    config = {"a": [{"_target_": "scd.scd.SCD", "b": {"_target_": "scd.maps.source.SaliencyMLP"}}],
               "c": {"_target_": "elsewhere.Thing"}}  # fmt: skip
-    assert sorted(target_modules(config)) == ["scd.method", "scd.nn.saliency"]
+    assert sorted(target_modules(config)) == ["scd.scd", "scd.maps.source"]
 
 
 def test_a_run_reaches_what_computes_its_numbers_and_no_page():

@@ -14,12 +14,14 @@ import psutil
 import pytest
 
 from scd.errors import UsageError
-from studies.suite import environment, plan, slurm
-from studies.suite import store as store_module
-from studies.suite.launch import Bar, Crew, Pool, crew, launch, remembered_interrupts
-from studies.suite.settings import resolve_settings
-from studies.suite.store import Status, Store, StoreFull
-from studies.suite.study import Arm
+from studies.suite.execution import machine as environment
+from studies.suite.execution import slurm
+from studies.suite.execution import store as store_module
+from studies.suite.execution.local import Bar, Crew, Pool, crew, launch, remembered_interrupts
+from studies.suite.execution.store import Status, Store, StoreFull
+from studies.suite.planning import resolve as plan
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Arm
 
 ROOT = Path(store_module.__file__).resolve().parents[2]
 WORDS = ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"]

@@ -9,11 +9,11 @@ from safetensors.numpy import load_file, save_file
 
 from scd.errors import UsageError
 from studies import dino_vit, lewel, mechanism, multicrop, scene_coco, significance
-from studies.suite.checkpoints import CHECKPOINTS, Checkpoint
-from studies.suite.evidence import assemble, load
-from studies.suite.settings import resolve_settings
-from studies.suite.study import Standing
-from studies.suite.traces import maps_file, place_share, with_place_share
+from studies.pretrained_vits import CHECKPOINTS, Checkpoint
+from studies.suite.analysis.results import assemble, load
+from studies.suite.pages.map_traces import maps_file, place_share, with_place_share
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Standing
 
 OF_MOCO = {"lewel": lewel, "mechanism": mechanism, "significance": significance}  # share runs with multicrop
 STUDIES = {**OF_MOCO, "dino_vit": dino_vit, "scene_coco": scene_coco}

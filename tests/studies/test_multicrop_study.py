@@ -8,10 +8,10 @@ import pytest
 
 from scd.errors import UsageError
 from studies.multicrop import ARMS, CONTRASTS, STUDY, compose, plan
-from studies.suite.evidence import assemble
-from studies.suite.settings import resolve_settings
-from studies.suite.study import Standing
-from studies.suite.verdict import family
+from studies.suite.analysis.results import assemble
+from studies.suite.analysis.verdict import family
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Standing
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(settings):
             assert (found["kind"], found["count"], found["size"]) == extra[arm]
             assert config["views"] == {key: value for key, value in moco["views"].items() if key != "extra"}
         if arm in wrapped:
-            assert config["wrapper"]["_target_"] == "scd.method.SCD"
+            assert config["wrapper"]["_target_"] == "scd.scd.SCD"
             assert config["wrapper"]["saliency"]["_target_"].endswith(wrapped[arm])
     local = specs["local_crops", "epochs", 0.0, 0].config
     assert local["training"] == moco["training"]

@@ -6,16 +6,16 @@ import pandas
 import pytest
 
 from scd.errors import DataError
-from studies.suite import tables
-from studies.suite.conditions import conditions, everywhere, title, words
-from studies.suite.evidence import Evidence, load, save
-from studies.suite.identity import fresh_fingerprint
-from studies.suite.index import is_stale, write_index
-from studies.suite.report import Page, environment_line, markdown, standing
-from studies.suite.report import words as option_words
-from studies.suite.statistics import difference_of
-from studies.suite.study import Contrast
-from studies.suite.tables import Table
+from studies.suite.analysis import tables
+from studies.suite.analysis.conditions import conditions, everywhere, title, words
+from studies.suite.analysis.results import Evidence, load, save
+from studies.suite.analysis.statistics import difference_of
+from studies.suite.analysis.tables import Table
+from studies.suite.pages.index import is_stale, write_index
+from studies.suite.pages.report import Page, environment_line, markdown, standing
+from studies.suite.pages.report import words as option_words
+from studies.suite.planning.identity import fresh_fingerprint
+from studies.suite.planning.study import Contrast
 
 LABELS = {"a": "A", "b": "B"}
 ABOUT = {

@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from studies.multicrop import compose
-from studies.suite.evidence import load
+from studies.suite.analysis.results import load
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = GOLDEN / "golden.md"

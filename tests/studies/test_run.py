@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from scd.errors import DataError, UsageError
-from studies.suite import plan
-from studies.suite.job import Ending, perform
-from studies.suite.run import Runtime, build, build_method, check_fingerprint, execute, open_data, seed_of
-from studies.suite.settings import resolve_settings
-from studies.suite.store import Status, Store
-from studies.suite.study import Arm, merge
+from studies.suite.execution.run import Runtime, build, build_method, check_fingerprint, execute, open_data, seed_of
+from studies.suite.execution.store import Status, Store
+from studies.suite.execution.worker import Ending, perform
+from studies.suite.planning import resolve as plan
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Arm, merge
 
 MOCO = Arm("moco", "MoCo", {}, "", "")
 SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
@@ -80,8 +80,8 @@ def test_one_source_of_chance_at_a_time(settings):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"_target_": "scd.nn.saliency.ConstantMap", "vaule": 1}, "argument of ConstantMap 'vaule'; did you mean"),
-        ({"_target_": "scd.nn.saliency.Nope"}, "_target_ 'scd.nn.saliency.Nope' cannot be imported"),
+        ({"_target_": "scd.maps.source.ConstantMap", "vaule": 1}, "argument of ConstantMap 'vaule'; did you mean"),
+        ({"_target_": "scd.maps.source.Nope"}, "_target_ 'scd.maps.source.Nope' cannot be imported"),
         ({"_target_": "scd.nope.Nope"}, "_target_ 'scd.nope.Nope' cannot be imported"),
         ({"dim": 3}, "without _target_ cannot be built"),
     ],

@@ -3,16 +3,16 @@
 import pytest
 from datasets import Image
 
-from scd.data.folder import folder_source
-from scd.data.scenes import scenes
-from scd.data.sources import open_source
+from scd.data.sources.folder import folder_source
+from scd.data.sources.scenes import scenes
+from scd.data.sources.source import open_source
 from scd.errors import DataError, UsageError
 from studies import scene_coco
-from studies.suite.evidence import assemble
-from studies.suite.plan import resolve
-from studies.suite.run import execute
-from studies.suite.settings import resolve_settings
-from studies.suite.study import Standing
+from studies.suite.analysis.results import assemble
+from studies.suite.execution.run import execute
+from studies.suite.planning.resolve import resolve
+from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.study import Standing
 
 SMALL = ["tier=smoke", "seeds=1", "arms=random,moco,scd", "axes.detection=null", "training.batch_size=8"]
 

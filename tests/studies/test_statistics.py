@@ -5,7 +5,7 @@ import pandas
 import pytest
 from scipy import stats
 
-from studies.suite.statistics import (
+from studies.suite.analysis.statistics import (
     by_seed,
     difference_of,
     equivalence,

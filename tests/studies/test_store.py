@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from studies.suite import store as store_module
-from studies.suite.store import Status, Store, StoreFull, is_disk_full, write_text
+from studies.suite.execution import store as store_module
+from studies.suite.execution.store import Status, Store, StoreFull, is_disk_full, write_text
 
 RUN = "0123456789abcdef"
-PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.store import Store\n"
+PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.execution.store import Store\n"
 ROOT = Path(store_module.__file__).resolve().parents[2]
 
 

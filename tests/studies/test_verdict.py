@@ -4,8 +4,8 @@ import numpy as np
 import pandas
 import pytest
 
-from studies.suite.study import Contrast
-from studies.suite.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, family, judge, rule, sentence
+from studies.suite.analysis.verdict import CONTRADICTED, SUPPORTED, UNDECIDED, family, judge, rule, sentence
+from studies.suite.planning.study import Contrast
 
 CLAIM = "A beats B and C"
 CONTRASTS = tuple(Contrast(f"a-{other}", "a", other, "top1", 0.01, CLAIM, {"rho": 0.0}) for other in "bc")

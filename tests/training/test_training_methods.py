@@ -11,8 +11,8 @@ from scd.data.images import ImageSet
 from scd.data.loader import MemoryBatches
 from scd.data.recipes import build_recipe
 from scd.data.views import ViewMaker
-from scd.method import SCD
 from scd.nn.backbone import build_backbone
+from scd.scd import SCD
 from scd.seeds import derive_seed, generator
 from scd.training.checkpoint import list_checkpoints
 from scd.training.loop import pretrain

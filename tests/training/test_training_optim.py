@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scd.errors import UsageError
-from scd.training.optim import build_optimizer, clip_each
+from scd.training.optimizers import build_optimizer, clip_each
 
 
 def network():

@@ -192,7 +192,7 @@ def arm(kill, batches):
             checkpoint.sync_folder = lambda *_: die()
         return save(folder, current, state, keep)
 
-    import scd.training.resume as resume
+    import scd.training.state as resume
 
     resume.save_checkpoint = save_and_die
 

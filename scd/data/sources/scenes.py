@@ -1,0 +1,297 @@
+"""The embedded image generator ``scenes``: several objects of several classes on a background of several regions.
+
+Objects and backgrounds come from the families of :mod:`scd.data.sources.shapes`, drawn by its functions. One object of scale
+0.3 to 0.6 on one region is the object-centric form: the two forms differ in composition and in nothing else.
+An image is put together from the back: background regions, clutter, then the objects, later ones over earlier ones.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from scd.data.cache import cached_folder
+from scd.data.sources import shapes
+from scd.data.sources.shapes import (
+    CHUNK,
+    LEVELS,
+    _add_clutter,
+    _column,
+    _pixel_grid,
+    _png,
+    _waves,
+    background_names,
+    class_names,
+    paint_backgrounds,
+    paint_objects,
+    place_objects,
+)
+from scd.data.sources.source import Source, _hash, _quiet
+from scd.errors import UsageError, unknown
+from scd.seeds import derive_seed
+
+VERSION = "1"
+TRIES = 8  # of placing an object without hiding another
+VISIBLE = 0.25  # of an object's area must stay visible
+SMALLEST = 3  # pixels across; a smaller object may fall between the pixels
+MOST = 200  # objects in an image; their numbers are 8-bit pixels
+
+
+@dataclass(frozen=True)
+class ScenesOptions:
+    """Options of the generator.
+
+    Args:
+        classes: number of object classes C, and of background classes, 2 to 25.
+        size: side of the square images in pixels.
+        train, test: number of images in each split.
+        objects: smallest and largest number of objects in an image, drawn uniformly.
+        scale: range of an object's extent (diameter of the disc of its area) as a fraction of the image's side.
+        clutter: largest number of small distractor blobs on the background.
+        regions: smallest and largest number of background regions in an image, drawn uniformly; no two regions of an
+            image have one class.
+        seed: seed of the images; the seeds of runs do not enter.
+    """
+
+    classes: int = 10
+    size: int = 48
+    train: int = 3000
+    test: int = 1500
+    objects: tuple[int, int] = (2, 6)
+    scale: tuple[float, float] = (0.15, 0.4)
+    clutter: int = 3
+    regions: tuple[int, int] = (1, 3)
+    seed: int = 1
+
+    def __post_init__(self):
+        for name, kind in (("objects", int), ("scale", float), ("regions", int)):
+            ends = getattr(self, name)
+            if not isinstance(ends, (tuple, list)) or len(ends) != 2 or any(kind(end) != end for end in ends):
+                raise UsageError(f"scenes: {name} is {ends}, it needs two numbers, the smallest and the largest")
+            object.__setattr__(self, name, tuple(kind(end) for end in ends))
+        if not 2 <= self.classes <= LEVELS**2:
+            raise UsageError(f"scenes: classes is {self.classes}, it must lie in 2 to {LEVELS**2}")
+        if self.size < 16:
+            raise UsageError(f"scenes: size is {self.size}, it must be at least 16 pixels")
+        if self.train < 1 or self.test < 1:
+            raise UsageError(f"scenes: train={self.train} and test={self.test} must be at least 1")
+        if not 1 <= self.objects[0] <= self.objects[1] <= MOST:
+            raise UsageError(f"scenes: objects is {self.objects}, it needs 1 <= low <= high <= {MOST}")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UsageError(f"scenes: scale is {self.scale}, it needs 0 < low <= high <= 1")
+        if self.scale[0] * self.size < SMALLEST:
+            raise UsageError(
+                f"scenes: scale {self.scale[0]} of {self.size} pixels is less than {SMALLEST} pixels across"
+            )
+        if self.clutter < 0:
+            raise UsageError(f"scenes: clutter is {self.clutter}, it must be 0 or more")
+        if not 1 <= self.regions[0] <= self.regions[1] <= self.classes:
+            raise UsageError(f"scenes: regions is {self.regions}, it needs 1 <= low <= high <= classes={self.classes}")
+
+
+@dataclass
+class RenderedScenes:
+    """Images (N, S, S, 3) uint8; instances (N, S, S) uint8, 0 or the object's number; semantic (N, S, S) uint8, things
+    0 to C - 1 and background classes from C on; classes (N, most objects) int64 by object number, -1 from the image's
+    real number of objects on; grounds (N, most regions) int64, -1 likewise."""
+
+    images: np.ndarray
+    instances: np.ndarray
+    semantic: np.ndarray
+    classes: np.ndarray
+    grounds: np.ndarray
+
+
+def scenes(**options) -> Source:
+    """The generator as an image source, rendered once and kept in the cache.
+
+    Columns: ``image``; ``mask`` (255 on any object); ``instances`` (PNG, 0 = none, k = k-th object); ``semantic`` (PNG
+    of segment ids: class names, then background names); ``objects`` with ``bbox`` ([x, y, w, h] in pixels, around the
+    visible part), ``category`` and ``iscrowd``; ``label`` where every image has one object, ``background`` where every
+    image has one region.
+
+    Args:
+        options: see :class:`ScenesOptions`.
+
+    Raises:
+        UsageError: an option that does not exist, or an impossible value.
+    """
+    valid = ScenesOptions.__dataclass_fields__
+    for name in options:
+        if name not in valid:
+            raise unknown("option of scenes", name, valid)
+    known = ScenesOptions(**options)
+    content = {"generator": "scenes", "version": VERSION, "families": shapes.VERSION, **asdict(known)}
+    fingerprint = _hash(content)
+
+    def fill(folder: Path) -> None:
+        for split, count in (("train", known.train), ("test", known.test)):
+            with _quiet():
+                to_dataset(known, split, count).save_to_disk(folder / split)
+
+    folder = cached_folder("scenes", fingerprint, fill)
+    return Source(
+        name="scenes",
+        version=VERSION,
+        splits={split: datasets.load_from_disk(folder / split) for split in ("train", "test")},
+        fingerprint=fingerprint,
+        class_names=class_names(known.classes),
+        background_names=background_names(known.classes),
+        mask_kind="binary",
+        description=f"embedded generator scenes {VERSION}: {_range(known.objects)} objects of {known.classes} classes "
+        f"on {_range(known.regions)} regions of as many background classes, {known.size} px",
+    )
+
+
+def render(options: ScenesOptions, split: str, count: int) -> RenderedScenes:
+    """The first ``count`` images of a split; they do not depend on how many are asked for."""
+    chunks = [_chunk(options, split, index) for index in range(-(-count // CHUNK))]
+    return RenderedScenes(
+        *(
+            np.concatenate([getattr(chunk, field) for chunk in chunks])[:count]
+            for field in RenderedScenes.__dataclass_fields__
+        )
+    )
+
+
+def _chunk(options: ScenesOptions, split: str, index: int) -> RenderedScenes:
+    """CHUNK images of one seed; background, clutter and each object have streams of their own."""
+
+    def rng(*parts: str | int) -> np.random.Generator:
+        return np.random.default_rng(derive_seed(options.seed, "scenes", VERSION, split, index, *parts))
+
+    region, grounds = split_regions(partial(rng, "regions"), options)
+    image = np.empty((CHUNK, options.size, options.size, 3), np.float32)
+    semantic = np.empty(region.shape, np.uint8)
+    for number in range(options.regions[1]):
+        rows = np.nonzero(grounds[:, number] >= 0)[0]
+        painted = paint_backgrounds(rng("background", number), grounds[rows, number], options)
+        where = region == number
+        image[where] = painted[where[rows]]
+        semantic[where] = np.broadcast_to(_column(grounds[:, number]), where.shape)[where] + options.classes
+    _add_clutter(image, rng("clutter"), options)
+    instances, classes = add_objects(image, semantic, rng, options)
+    image += np.float32(0.02) * rng("noise").standard_normal(image.shape, dtype=np.float32)
+    pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return RenderedScenes(pixels, instances, semantic, classes, grounds)
+
+
+# ------------------------------------------------------------------------------------------------ composition
+
+
+def split_regions(rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Regions (N, S, S) uint8 of the background, and the class of each (N, most regions), -1 where there is none.
+
+    Each further region is cut from the largest one by a straight or wavy line, which leaves either side at least three
+    tenths of it.
+    """
+    low, high = options.regions
+    count = rng("count").integers(low, high + 1, size=CHUNK)
+    grounds = rng("class").permuted(np.tile(np.arange(options.classes), (CHUNK, 1)), axis=1)[:, :high]
+    grounds = np.where(np.arange(high) < count[:, None], grounds, -1)
+    region = np.zeros((CHUNK, options.size, options.size), np.uint8)
+    x, y = _pixel_grid(options.size)
+    for number in range(1, high):
+        draw = rng("border", number)
+        angle = _column(draw.uniform(0, 2 * np.pi, CHUNK))
+        bend = _column(np.maximum(draw.uniform(-0.08, 0.08, CHUNK), 0))  # half of the borders are straight
+        side = x * np.cos(angle) + y * np.sin(angle) + bend * _waves(draw, CHUNK, options.size, low=1.0, high=2.0)
+        areas = np.stack([(region == k).sum(axis=(1, 2)) for k in range(number)])
+        inside = region == _column(areas.argmax(axis=0)).astype(np.uint8)
+        ranked = np.sort(np.where(inside, side, np.inf).reshape(CHUNK, -1), axis=1)
+        cut = (draw.uniform(0.3, 0.7, CHUNK) * areas.max(axis=0)).astype(int)
+        beyond = inside & (side >= _column(ranked[np.arange(CHUNK), cut]))
+        region[beyond & _column(count > number)] = number
+    return region, grounds
+
+
+def add_objects(image, semantic, rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Paint the objects onto images and semantic maps, in place; instances (N, S, S) and classes by object number.
+
+    An object that would leave less than a quarter of an earlier one visible is drawn again, and left out after
+    TRIES attempts. NOTE: a fresh draw has a fresh size, so crowded images have slightly smaller objects.
+    """
+    low, high = options.objects
+    count = rng("objects").integers(low, high + 1, size=CHUNK)
+    instances = np.zeros(image.shape[:3], np.uint8)
+    classes = np.full((CHUNK, high), -1)
+    areas = np.zeros((CHUNK, high + 1), int)  # whole area by object number
+    placed = np.zeros(CHUNK, int)
+    for number in range(high):
+        labels = rng("class", number).permuted(np.arange(CHUNK) % options.classes)  # balanced over the chunk
+        rows = np.nonzero(count > number)[0]
+        for attempt in range(TRIES):
+            if not len(rows):
+                break
+            mask, u, v = place_objects(rng("outline", number, attempt), labels[rows], options)
+            over = np.where(mask, _column(placed[rows] + 1).astype(np.uint8), instances[rows])
+            fits = (_areas(over, high) >= VISIBLE * areas[rows]).all(axis=1)
+            good, mask = rows[fits], mask[fits]
+            painted = paint_objects(rng("object", number, attempt), labels[good], u[fits], v[fits], options)
+            which, row, column = np.nonzero(mask)
+            image[good[which], row, column] = painted[which, row, column]
+            semantic[good[which], row, column] = labels[good[which]]
+            instances[good] = over[fits]
+            placed[good] += 1
+            areas[good, placed[good]] = mask.sum(axis=(1, 2))
+            classes[good, placed[good] - 1] = labels[good]
+            rows = rows[~fits]
+    return instances, classes
+
+
+def _areas(instances: np.ndarray, most: int) -> np.ndarray:
+    """Visible pixels (N, most + 1) of every object number, of 0 the pixels without object."""
+    n = len(instances)
+    keys = instances.reshape(n, -1) + (most + 1) * np.arange(n)[:, None]
+    return np.bincount(keys.ravel(), minlength=n * (most + 1)).reshape(n, most + 1)
+
+
+def boxes_of(instances: np.ndarray, most: int) -> np.ndarray:
+    """Boxes x, y, w, h (N, most, 4) float in pixels around each object number's pixels (N, S, S); 0 where none."""
+    out = np.zeros((len(instances), most, 4))
+    for number in range(most):
+        mask = instances == number + 1
+        for axis, lines in enumerate((mask.any(axis=1), mask.any(axis=2))):  # columns give x, rows give y
+            first, last = lines.argmax(axis=1), lines.shape[1] - lines[:, ::-1].argmax(axis=1)
+            out[:, number, axis], out[:, number, 2 + axis] = first, last - first
+        out[~mask.any(axis=(1, 2)), number] = 0
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ as a data set
+
+
+def to_dataset(options: ScenesOptions, split: str, count: int) -> Dataset:
+    """The first ``count`` images of a split as a data set, see :func:`scenes`."""
+    rendered = render(options, split, count)
+    things = ClassLabel(names=list(class_names(options.classes)))
+    stuff = ClassLabel(names=list(background_names(options.classes)))
+    boxes, number = boxes_of(rendered.instances, options.objects[1]), (rendered.classes >= 0).sum(axis=1)
+    columns = {
+        "image": [_png(image) for image in rendered.images],
+        "mask": [_png((instances > 0).astype(np.uint8) * 255) for instances in rendered.instances],
+        "instances": [_png(instances) for instances in rendered.instances],
+        "semantic": [_png(semantic) for semantic in rendered.semantic],
+        "objects": [
+            {"bbox": boxes[i, :k].tolist(), "category": rendered.classes[i, :k].tolist(), "iscrowd": [0] * int(k)}
+            for i, k in enumerate(number)
+        ],
+    }
+    objects = {
+        "bbox": List(List(Value("float32"), length=4)),
+        "category": List(things),
+        "iscrowd": List(Value("int32")),
+    }
+    features = {"image": Image(), "mask": Image(), "instances": Image(), "semantic": Image(), "objects": objects}
+    if options.objects == (1, 1):
+        columns["label"], features["label"] = rendered.classes[:, 0], things
+    if options.regions == (1, 1):
+        columns["background"], features["background"] = rendered.grounds[:, 0], stuff
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -1,0 +1,128 @@
+"""What was found against true masks, whatever found it: Jaccard, maxF and CorLoc by one code for every answer.
+
+What was found is decided on the answer's own grid and brought to the mask's size by the nearest neighbour; soft maps
+are brought there bilinearly.
+
+* ``jaccard``: IoU of what was found with the mask, mean over images; 1 where both are empty.
+* ``maxf``: F_beta with beta^2 = 0.3 of the soft map, as in :mod:`scd.evaluation.saliency`.
+* ``corloc``: share of images whose one predicted box overlaps a true one with an IoU of at least 0.5 (Deselaers et al.,
+  ECCV 2010), images with an empty mask left out.
+
+NOTE: a mask here is the union of an image's objects and does not say which pixels are one object. CorLoc's true boxes
+are those of the mask's 4-connected components: objects that touch share a box, and an object in pieces has several.
+Where a data set names its objects, :mod:`scd.evaluation.discovery` takes their own boxes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from scd.evaluation.saliency import CHUNK_PIXELS, f_curve, iou, max_f
+from scd.maps.tokencut import component_of
+
+MASS = 0.6  # of a map's sum, that the found positions hold at least (DINO's attention masks)
+ROUNDING = 1e-6
+
+
+@dataclass
+class Found:
+    """One extractor's answer: ``soft`` (n, h, w) in [0, 1], ``hard`` (n, h, w) bool, on its own grid."""
+
+    soft: Tensor
+    hard: Tensor
+
+
+def mass_set(maps: Tensor, mass: float = MASS) -> Tensor:
+    """The smallest sets of positions (n, h, w) bool that hold at least this share of each map's sum.
+
+    Of equal values those that come first in row-major order are taken.
+
+    Args:
+        maps: (n, h, w), 0 or more.
+        mass: a share in (0, 1).
+    """
+    values, order = maps.flatten(1).double().sort(dim=1, descending=True, stable=True)
+    before = values.cumsum(dim=1) - values  # the mass of all larger positions
+    needed = before < (mass - ROUNDING) * values.sum(dim=1, keepdim=True)
+    return torch.zeros_like(needed).scatter(1, order, needed).view_as(maps)
+
+
+def scores(answers: Mapping[str, Found], masks: Tensor) -> dict[str, float]:
+    """``{extractor}_jaccard``, ``_maxf`` and ``_corloc`` of every answer, in [0, 1]; no corloc if all masks are empty.
+
+    Args:
+        masks: (n, S, S), foreground where > 0.
+    """
+    truth = true_boxes(masks)
+    numbers = {}
+    for name, found in answers.items():
+        numbers[f"{name}_jaccard"] = float(overlaps(found.hard, masks).mean())
+        numbers[f"{name}_maxf"] = max_f(f_curves(found.soft, masks))
+        hits = located(found, truth)
+        if hits:
+            numbers[f"{name}_corloc"] = sum(hits) / len(hits)
+    return numbers
+
+
+def overlaps(hard: Tensor, masks: Tensor) -> Tensor:
+    """IoU (n,) of positions (n, h, w) bool with masks (n, S, S), by the nearest neighbour; 1 if both are empty."""
+    resized = F.interpolate(hard[:, None].float(), masks.shape[1:], mode="nearest-exact")[:, 0] > 0.5
+    return iou(resized, masks > 0)
+
+
+def f_curves(soft: Tensor, masks: Tensor) -> Tensor:
+    """F_beta (n, 255) at each threshold of maps (n, h, w) in [0, 1], resized bilinearly to masks (n, S, S)."""
+    chunk = max(1, CHUNK_PIXELS // masks[0].numel())
+    curves = []
+    for part, mask in zip(soft.split(chunk), masks.split(chunk), strict=True):
+        resized = F.interpolate(part[:, None].float(), mask.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+        curves.append(f_curve(resized.clamp_(0, 1), mask > 0))
+    return torch.cat(curves)
+
+
+def located(found: Found, truth: Sequence[Tensor]) -> list[bool]:
+    """For each image with an object: does the one predicted box overlap a true one with an IoU of 0.5 or more?
+
+    The predicted box is the extent of the 4-connected component of ``hard`` that holds the maximum of ``soft``; where
+    the maximum was not found there is no box, and the image counts as missed.
+
+    Args:
+        truth: each image's boxes (k, 4), see :func:`true_boxes`.
+    """
+    predicted = extents(component_of(found.hard, found.soft.flatten(1).argmax(dim=1)))
+    return [
+        bool((box_iou(box[None], boxes) >= 0.5 - ROUNDING).any())
+        for box, boxes in zip(predicted, truth, strict=True)
+        if len(boxes)
+    ]
+
+
+def extents(regions: Tensor) -> Tensor:
+    """Boxes (n, 4) x0, y0, x1, y1 in [0, 1] around regions (n, h, w) bool; all 0 for an empty region."""
+    sides = []
+    for dim in (1, 2):  # columns that are touched, then rows
+        touched = regions.any(dim=dim).to(torch.uint8)
+        length = touched.shape[1]
+        low, high = touched.argmax(dim=1), length - touched.flip(1).argmax(dim=1)
+        sides.append(torch.stack([low, high]).double() / length * touched.any(dim=1))
+    (x0, x1), (y0, y1) = sides
+    return torch.stack([x0, y0, x1, y1], dim=1)
+
+
+def true_boxes(masks: Tensor) -> list[Tensor]:
+    """Boxes (k, 4) in [0, 1] of each mask's 4-connected components, k = 0 for an empty one; masks (n, S, S)."""
+    height, width = masks.shape[1:]
+    boxes = []
+    for mask in (masks > 0).cpu().numpy():
+        labels, _ = ndimage.label(mask)
+        found = [
+            [x.start / width, y.start / height, x.stop / width, y.stop / height]
+            for y, x in ndimage.find_objects(labels)
+        ]
+        boxes.append(torch.tensor(found, dtype=torch.float64).view(-1, 4))
+    return boxes

@@ -1,0 +1,75 @@
+"""What every launcher shares: how its runs ended, one progress bar over them, and what a run is executed with."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+
+@dataclass
+class Launched:
+    """What became of the runs that were asked for: how many ended here, and why some failed."""
+
+    done: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Bar:
+    """One progress bar over the training steps of all runs, each weighted by its cost; its ETA counts new work only."""
+
+    def __init__(self, work: Mapping[str, float], finished: list[str], total: int):
+        self.work = work
+        self.total = total
+        self.shares = dict.fromkeys(finished, 1.0)
+        self.finished = set(finished)
+        self.tqdm = tqdm(
+            total=sum(work.values()) * (1 + 1e-9),  # sums of shares may exceed it by a rounding error
+            initial=sum(work[run] for run in finished),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            smoothing=0.02,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        )
+        self.describe()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tqdm.close()
+
+    def at(self, run: str, step: int, steps: int) -> None:
+        """A run has done ``step`` of ``steps``; evaluation is the last tenth of its bar at most."""
+        self._move(run, 0.95 * step / max(1, steps))
+
+    def end(self, run: str, failed: str = "") -> None:
+        """A run has ended."""
+        self._move(run, 1.0)
+        self.finished.add(run)
+        self.describe()
+        if failed:
+            self.tqdm.write(f"run {run} failed: {failed}", file=sys.stderr)
+
+    def describe(self) -> None:
+        """Write the number of ended runs in front of the bar."""
+        self.tqdm.set_description_str(f"{len(self.finished)} of {self.total} runs")
+
+    def _move(self, run: str, share: float) -> None:
+        self.tqdm.update((share - self.shares.get(run, 0.0)) * self.work[run])
+        self.shares[run] = share
+
+
+def runtime_of(launcher: Mapping[str, Any], progress: Callable[[int, int, float], None], device: int = 0):
+    """The launcher's options as what a run is executed with."""
+    from studies.suite.execution.run import Runtime
+
+    return Runtime(
+        device=device,
+        nodes=launcher.get("nodes", 1),
+        loader_workers=launcher["loader_workers"],
+        checkpoint_seconds=launcher["checkpoint_seconds"],
+        progress=progress,
+    )

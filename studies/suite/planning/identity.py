@@ -1,0 +1,155 @@
+"""Who a run is: the hash of its resolved configuration and of the code that can change its numbers."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scd.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("scd", "baselines")
+ENTRY = "studies.suite.execution.run"
+
+
+def run_id(config: Mapping[str, Any], fresh: bool = False) -> str:
+    """16 hexadecimal digits; equal for equal numbers, whatever the order of keys and whether 1 is written 1.0.
+
+    ``fresh`` reads the code from the disk again instead of taking this process's first answer.
+    """
+    text = json.dumps([canonical(config), code_of(config, fresh)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def canonical(value: Any, where: str = "config") -> Any:
+    """The value as JSON knows it: string keys, lists for tuples, whole floats as integers.
+
+    Raises:
+        UsageError: a value that JSON cannot hold (an object, NaN), with the path of its key.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and value - value == 0:  # finite
+        return int(value) if value.is_integer() else value
+    raise UsageError(f"{where} is {value!r}; a run's configuration holds finite numbers, text, lists and mappings only")
+
+
+def code_of(config: Mapping[str, Any], fresh: bool = False) -> str:
+    """Fingerprint of the code that this configuration reaches: the run itself, and every ``_target_``'s module."""
+    return code_fingerprint((ENTRY, *sorted(set(target_modules(config)))), fresh=fresh)
+
+
+def target_modules(config: Any) -> Iterator[str]:
+    """Modules of our packages that the ``_target_`` entries of a configuration name."""
+    if isinstance(config, Mapping):
+        target = config.get("_target_")
+        if isinstance(target, str) and target.split(".")[0] in PACKAGES:
+            yield target.rpartition(".")[0]
+        for item in config.values():
+            yield from target_modules(item)
+    elif isinstance(config, list | tuple):
+        for item in config:
+            yield from target_modules(item)
+
+
+def code_fingerprint(roots: Iterable[str], base: Path = ROOT, fresh: bool = False) -> str:
+    """16 hexadecimal digits of the syntax trees of the modules that ``roots`` reach by import, within our packages.
+
+    Comments, docstrings and layout do not count; names, numbers and structure do. Imports inside functions count too.
+    The answer is kept for the life of the process: the code that runs is the code that was imported.
+
+    Args:
+        roots: dotted names of modules under ``base``; they count whatever their package.
+        fresh: see :func:`fresh_fingerprint`.
+    """
+    return fresh_fingerprint(roots, base) if fresh else _fingerprint(tuple(roots), base)
+
+
+def fresh_fingerprint(roots: Iterable[str], base: Path = ROOT) -> str:
+    """The same of the files as they lie on the disk at this moment."""
+    return _fingerprint.__wrapped__(tuple(roots), base)
+
+
+@cache
+def _fingerprint(roots: tuple[str, ...], base: Path) -> str:
+    digest = hashlib.sha256()
+    for name in reachable(roots, base):
+        digest.update(f"{name}\n{_normal_source(_path(name, base))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def reachable(roots: Iterable[str], base: Path = ROOT) -> list[str]:
+    """Sorted names of all modules that the roots import, directly or not, within our packages."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        path = _path(name, base)
+        if name in found:
+            continue
+        if path is None:
+            raise UsageError(f"module '{name}' is not a file under {', '.join(PACKAGES)}; check the _target_ entries")
+        found.add(name)
+        for imported in _imports(_tree(path), name, path.name == "__init__.py"):
+            for candidate in _with_parents(imported):
+                if candidate.split(".")[0] in PACKAGES and _path(candidate, base):
+                    waiting.append(candidate)
+    return sorted(found)
+
+
+def _path(module: str, base: Path) -> Path | None:
+    stem = base.joinpath(*module.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _with_parents(module: str) -> list[str]:
+    """Importing a.b.c runs a and a.b as well."""
+    parts = module.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)  # the name may be a module itself
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _normal_source(path: Path | None) -> str:
+    return repr(_normal(_tree(path))) if path else ""
+
+
+def _normal(node: Any) -> Any:
+    """The tree as nested tuples without positions, docstrings and empty fields, so that Python versions agree."""
+    if isinstance(node, ast.AST):
+        pairs = ((name, _without_docstring(node, name, value)) for name, value in ast.iter_fields(node))
+        return (type(node).__name__, *((name, _normal(value)) for name, value in pairs if value not in (None, [])))
+    if isinstance(node, list):
+        return tuple(_normal(item) for item in node)
+    return node
+
+
+def _without_docstring(node: ast.AST, name: str, value: Any) -> Any:
+    documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    if documented and name == "body" and ast.get_docstring(node, clean=False) is not None:
+        return value[1:]
+    return value
