@@ -1,7 +1,7 @@
-"""The Siamese contract: an online and a momentum branch over feature maps, the pairing of views, one image-level loss.
+"""Joint-embedding methods over feature maps: pairs of views, one image-level loss, with or without a momentum branch.
 
 MoCo, BYOL and DINO are three choices of projector, matcher and momentum; SCD, LEWEL and the dense methods take the very
-feature maps that :meth:`Siamese.encode` returns and add their difference to :meth:`Siamese.image_loss`.
+feature maps that :meth:`JointEmbedding.encode` returns and add their own loss to :meth:`JointEmbedding.image_loss`.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scd.data.views import View
+from scd.errors import UsageError
+from scd.method import Batch, Method, Parts, View
 from scd.nn.ema import copy_without_grad, cosine_momentum, ema_update
 from scd.nn.features import maps_and_vector
 
@@ -19,7 +20,7 @@ Pair = tuple[str, str]
 
 @dataclass
 class Features:
-    """What a backbone says of one view: ``maps`` (B, C, h, w), and ``pooled`` (B, C): their mean, or a CLS token."""
+    """The backbone's output for one view: ``maps`` (B, C, h, w), and ``pooled`` (B, C): their mean, or a CLS token."""
 
     maps: Tensor
     pooled: Tensor
@@ -46,49 +47,33 @@ class Matcher(nn.Module):
     def remember(self, targets: list[Tensor]) -> None:
         """Keep this step's target embeddings until ``after_step``; stateless matchers keep nothing."""
 
-    def after_step(self) -> None:
+    def after_backward(self) -> None:
+        """Called between the backward pass and the optimiser step."""
+
+    def after_step(self, progress: float) -> None:
         """Change the state after the optimiser step; stateless matchers do nothing."""
 
 
-class Siamese(nn.Module):
-    """An online branch, its exponential moving average, and a mean loss over (online view, target view) pairs.
+class JointEmbedding(Method):
+    """One network, pairs of views, and the mean of a loss over pairs; the target of a pair is the network itself.
+
+    Whether a gradient flows through the target is the matcher's decision: SimSiam's detaches it, Barlow Twins' does not.
 
     Args:
         backbone: module with ``.dim`` that maps images (B, 3, s, s) to feature maps (B, C, h, w).
         projector: maps pooled features (B, C), or tokens (B, T, C), to embeddings of dimension D.
-        matcher: the framework's own loss between two embeddings.
-        momentum: share of the target that stays at each step, the EMA's m at the start of training.
-        momentum_schedule: "constant" (MoCo) or "cosine", which brings m to 1 at the last step (BYOL, DINO).
-        symmetric: False pairs the first global view (query) with the second (key); True pairs both ways.
+        matcher: the method's own loss between two embeddings.
+        symmetric: False pairs the first global view with the second; True pairs both ways.
 
-    NOTE: the loss is the mean over pairs. MoCo's and BYOL's symmetric losses are sums over two directions; the mean
-    keeps the gradient's scale independent of the number of views, so that arms with more views differ in views only.
-    NOTE: the EMA runs in ``after_step``. MoCo runs it between the query's and the key's forward pass; both give the
-    same sequence of target weights at every key forward pass, since the online weights do not change in between.
+    NOTE: the loss is the mean over pairs. Papers with symmetric losses often sum over the two directions; the mean keeps
+    the gradient's scale independent of the number of views, so that arms with more views differ in views only.
     """
 
-    needs = "none"
-    supervision = "unsupervised"
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        projector: nn.Module,
-        matcher: Matcher,
-        momentum: float,
-        momentum_schedule: str = "constant",
-        symmetric: bool = False,
-    ):
+    def __init__(self, backbone: nn.Module, projector: nn.Module, matcher: Matcher, symmetric: bool = True):
         super().__init__()
-        if momentum_schedule not in ("constant", "cosine"):
-            raise ValueError(f"momentum_schedule is 'constant' or 'cosine', not '{momentum_schedule}'")
         self.backbone = backbone
         self.projector = projector
-        self.target_backbone = copy_without_grad(backbone)
-        self.target_projector = copy_without_grad(projector)
         self.matcher = matcher
-        self.base_momentum = momentum
-        self.momentum_schedule = momentum_schedule
         self.symmetric = symmetric
 
     # ---------------------------------------------------------------- views and features
@@ -100,11 +85,11 @@ class Siamese(nn.Module):
         compared with every target view that the global views use, the second one in the asymmetric form.
 
         Raises:
-            ValueError: not exactly two views have the role "global".
+            UsageError: not exactly two views have the role "global".
         """
         globals_ = [name for name, view in views.items() if view.role == "global"]
         if len(globals_) != 2:
-            raise ValueError(f"{type(self).__name__} pairs two global views, the recipe gives {len(globals_)}")
+            raise UsageError(f"{type(self).__name__} pairs two global views, the recipe gives {len(globals_)}")
         first, second = globals_
         pairs = [(first, second)] + ([(second, first)] if self.symmetric else [])
         targets = [second, first] if self.symmetric else [second]
@@ -112,14 +97,14 @@ class Siamese(nn.Module):
         return pairs + [(extra, target) for extra in extras for target in targets]
 
     def encode(self, views: dict[str, View]) -> Encoded:
-        """Feature maps of every view that a pair needs: online ones with, target ones without gradient.
+        """Feature maps of every view that a pair needs.
 
         NOTE: a global view has a forward pass of its own; extra views of one size share one, as in SwAV and DINO, so BN
         never mixes resolutions, and never an extra view with a global one.
         """
         pairs = self.pairs(views)
         online: dict[str, Features] = {}
-        for names in passes(views, unique(i for i, _ in pairs)):
+        for names in passes(views, unique(self.online_views(pairs))):
             if len(names) == 1:
                 online[names[0]] = self.encode_online(views[names[0]].images)
                 continue
@@ -127,32 +112,128 @@ class Siamese(nn.Module):
             shape = (-1, len(names))  # (B·V, ...) -> (B, V, ...): all views of an image stay in its BN group
             parts = zip(*(part.unflatten(0, shape).unbind(1) for part in (together.maps, together.pooled)), strict=True)
             online |= {name: Features(*part) for name, part in zip(names, parts, strict=True)}
-        with torch.no_grad():
-            target = {name: self.encode_target(views[name].images) for name in unique(j for _, j in pairs)}
-        return Encoded(views, online, target, pairs)
+        return Encoded(views, online, self.target_features(views, pairs, online), pairs)
+
+    def online_views(self, pairs: list[Pair]) -> Iterable[str]:
+        """Names of the views that pass through the online network."""
+        return [name for pair in pairs for name in pair]
+
+    def target_features(
+        self, views: dict[str, View], pairs: list[Pair], online: dict[str, Features]
+    ) -> dict[str, Features]:
+        """Features of the target views: here the online network's own."""
+        return {j: online[j] for j in unique(j for _, j in pairs)}
 
     def encode_online(self, images: Tensor) -> Features:
-        """Features (of one view, or of several of one size in a row) from the online backbone."""
+        """Features of one view, or of several of one size in a row, from the online backbone."""
         return Features(*maps_and_vector(self.backbone(images)))
-
-    def encode_target(self, images: Tensor) -> Features:
-        """Features of the momentum backbone; a framework with its own rule for keys (shuffling) overrides this."""
-        return Features(*maps_and_vector(self.target_backbone(images)))
 
     # ---------------------------------------------------------------- loss
 
     def image_loss(self, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
-        """The framework's own loss on pooled features, averaged over pairs, and scalars worth logging."""
+        """The method's own loss on pooled features, averaged over pairs, and scalars worth logging."""
         online = {name: self.projector(features.pooled) for name, features in encoded.online.items()}
-        with torch.no_grad():
-            target = {name: self.target_projector(features.pooled) for name, features in encoded.target.items()}
+        target = self.target_embeddings(encoded, online)
         loss = match(self.matcher, encoded.pairs, online, target)
         return loss, {"image_loss": loss.detach()}
 
-    def forward(self, views: dict[str, View]) -> dict[str, Tensor]:
-        """One step's loss from the views of a batch: ``{"loss": scalar, ...}``."""
-        loss, logs = self.image_loss(self.encode(views))
+    def target_embeddings(self, encoded: Encoded, online: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Embeddings of the target views: here the online network's own."""
+        return {name: online[name] for name in encoded.target}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        loss, logs = self.image_loss(self.encode(batch.views))
         return {"loss": loss, **logs}
+
+    def after_backward(self) -> None:
+        self.matcher.after_backward()
+
+    def after_step(self, progress: float) -> None:
+        self.matcher.after_step(progress)
+
+    # ---------------------------------------------------------------- what wrappers use
+
+    def target_of(self, module: nn.Module) -> nn.Module:
+        """The module that target features go through in a wrapper: here the module itself, as for the backbone."""
+        return module
+
+    def new_matcher(self) -> Matcher:
+        """Another matcher of the same settings with a state of its own, for wrappers that compare further vectors.
+
+        Raises:
+            UsageError: this method's matcher cannot compare further vectors.
+        """
+        raise UsageError(f"{type(self).__name__} has no second matcher, which this wrapper needs; choose another host")
+
+    def parts(self) -> Parts:
+        heads = {child: "heads" for child in self.matcher.children() if any(True for _ in child.parameters())}
+        modules = {self.backbone: "backbone, online", self.projector: "heads", self.matcher: "loss", **heads}
+        return Parts(root="loss", modules=modules)
+
+
+class MomentumSiamese(JointEmbedding):
+    """An online branch, its exponential moving average, and a mean loss over (online view, target view) pairs.
+
+    Args:
+        backbone, projector, matcher, symmetric: see :class:`JointEmbedding`.
+        momentum: share of the target that stays at each step, the EMA's m at the start of training.
+        momentum_schedule: "constant" (MoCo) or "cosine", which brings m to 1 at the last step (BYOL, DINO).
+
+    Raises:
+        UsageError: an unknown momentum schedule.
+
+    NOTE: the EMA runs in ``after_step``. MoCo runs it between the query's and the key's forward pass; both give the
+    same sequence of target weights at every key forward pass, since the online weights do not change in between.
+    NOTE: m follows the share of training that is done after the step, (t + 1) / T; BYOL's and DINO's code use t / T, a
+    difference of at most 5e-4 in m.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        matcher: Matcher,
+        momentum: float,
+        momentum_schedule: str = "constant",
+        symmetric: bool = False,
+    ):
+        super().__init__(backbone, projector, matcher, symmetric)
+        if momentum_schedule not in ("constant", "cosine"):
+            raise UsageError(f"momentum_schedule is 'constant' or 'cosine', not '{momentum_schedule}'")
+        self.base_momentum = momentum
+        self.momentum_schedule = momentum_schedule
+        self.momentum_pairs: list[tuple[nn.Module, nn.Module]] = []  # (momentum copy, online module)
+        self.target_backbone = self.target_of(backbone)
+        self.target_projector = self.target_of(projector)
+
+    def target_of(self, module: nn.Module) -> nn.Module:
+        """A momentum copy of an online module, which :meth:`after_step` then moves along.
+
+        The caller keeps the copy as an attribute whose name begins with ``target_``.
+        """
+        copy = copy_without_grad(module)
+        self.momentum_pairs.append((copy, module))
+        return copy
+
+    # ---------------------------------------------------------------- features and embeddings
+
+    def online_views(self, pairs: list[Pair]) -> Iterable[str]:
+        return [i for i, _ in pairs]
+
+    @torch.no_grad()
+    def target_features(
+        self, views: dict[str, View], pairs: list[Pair], online: dict[str, Features]
+    ) -> dict[str, Features]:
+        """Features of the target views from the momentum branch, without gradient."""
+        return {name: self.encode_target(views[name].images) for name in unique(j for _, j in pairs)}
+
+    def encode_target(self, images: Tensor) -> Features:
+        """Features of the momentum backbone; a method with its own rule for keys (shuffling) overrides this."""
+        return Features(*maps_and_vector(self.target_backbone(images)))
+
+    @torch.no_grad()
+    def target_embeddings(self, encoded: Encoded, online: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.target_projector(features.pooled) for name, features in encoded.target.items()}
 
     # ---------------------------------------------------------------- momentum
 
@@ -162,23 +243,27 @@ class Siamese(nn.Module):
             return self.base_momentum
         return cosine_momentum(self.base_momentum, progress)
 
+    def scheduled_values(self, progress: float) -> dict[str, float]:
+        return {"momentum": self.momentum(progress)}
+
     def after_step(self, progress: float) -> None:
-        """Move the target towards the online branch and let the matcher change its state.
+        """Move every momentum copy towards its online module, then let the matcher change its state.
 
         NOTE: parameters only; the target's BN buffers come from its own forward passes (MoCo, BYOL).
         """
         m = self.momentum(progress)
-        ema_update(self.target_backbone, self.backbone, m)
-        ema_update(self.target_projector, self.projector, m)
-        self.matcher.after_step()
+        for copy, module in self.momentum_pairs:
+            ema_update(copy, module, m)
+        super().after_step(progress)
 
-    def saliency(self, images: Tensor) -> Tensor | None:
-        """A map (B, h, w) in [0, 1] of where the foreground is, or None: an image-level method has none."""
-        return None
+    def parts(self) -> Parts:
+        own = super().parts()
+        targets = {self.target_backbone: "backbone, target", self.target_projector: "heads"}
+        return Parts(root=own.root, modules={**own.modules, **targets})
 
 
 def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
-    """Mean of the matcher's loss over pairs; the matcher is then told this step's target embeddings, each view once."""
+    """Mean of the matcher's loss over pairs; the matcher then receives this step's target embeddings, each view once."""
     losses = [matcher(online[i], target[j]) for i, j in pairs]
     matcher.remember([target[name] for name in unique(j for _, j in pairs)])
     return torch.stack(losses).mean()

@@ -4,19 +4,18 @@ Everything here is plain data: a study file (``studies/NAME.py`` with a constant
 listed, without data, torch or a trained network.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scd.errors import unknown
 
 if TYPE_CHECKING:
-    import pandas
+    from scd.evaluation.protocol import Metric
+    from studies.suite.planning.settings import Settings
 
-BUDGETS = ("epochs", "flops", "none")
-PRESETS = ("method", "wrapper")
+TRAINING, MEASUREMENT = "training", "measurement"
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,10 +43,10 @@ def _is_another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 class Arm:
     """One way of training: what is merged into the run configuration, and in words what is shared and what differs.
 
-    ``overrides["method"]`` and ``overrides["wrapper"]`` may name a configuration of ``studies/conf/method`` or
-    ``studies/conf/wrapper``, so that its numbers stand there only: ``{"method": "byol"}``, ``{"wrapper": "scd"}``, or
-    with changes ``{"wrapper": {"preset": "scd", "saliency": {"_target_": "scd.maps.source.ConstantMap"}}}``. An arm
-    that names no method takes the command line's (``method=moco``).
+    Overrides may name configurations of ``studies/conf`` instead of repeating their numbers: ``{"method": "byol"}``,
+    ``{"wrapper": "scd"}``, ``{"backbone": "vit"}``, or with changes ``{"wrapper": {"preset": "scd", "saliency":
+    "constant"}}``. A method's or wrapper's own recipe (views, optimiser, schedule) comes with it. An arm that names no
+    method takes the command line's (``method=moco``).
     """
 
     name: str
@@ -73,8 +72,8 @@ class Contrast:
     conditions: dict[str, Any] = field(default_factory=dict)
 
 
-def declarer(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
-    """What declares a study's contrasts: ``contrast(treatment, control)`` of its claim, or of the claim given third."""
+def contrast_factory(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
+    """A function that declares a study's contrasts: ``contrast(treatment, control)``, a third argument is the claim."""
 
     def contrast(treatment: str, control: str, claim: str = claim) -> Contrast:
         return Contrast(f"{treatment}-{control}", treatment, control, metric, sesoi, claim)
@@ -84,173 +83,82 @@ def declarer(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. ``config`` is everything that changes its numbers; ``labels`` and ``locations`` never do.
+    """One run: a pretraining and its evaluations, or a measurement.
 
-    ``labels`` are how the study speaks of the run (arm, budget, rho, seed, ...): two specs with equal configurations
-    and different labels are one run that is shown twice. ``locations`` says where its data lie on this machine.
+    Attributes:
+        config: everything that changes the numbers.
+        labels: how the study names the run (arm, budget, rho, seed, ...). They change no number: two specs with equal
+            configurations and different labels are one run that is shown twice.
+        locations: where the data lie on this machine.
+        inputs: earlier runs that this one uses, by the name that the configuration gives them (``{_input_: NAME}``).
+        kind: "training", or "measurement": the configuration's ``measurement`` is called instead of training.
+        alone: True for a measurement of time, during which no other run may share the machine.
     """
 
     config: dict[str, Any]
     labels: dict[str, Any]
     locations: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, "RunSpec"] = field(default_factory=dict)
+    kind: str = TRAINING
+    alone: bool = False
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits of the configuration and of the code that can change its numbers."""
-        from studies.suite.planning.identity import run_id
+        """16 hexadecimal digits of the pretraining (or measurement): its configuration, code and inputs."""
+        from studies.suite.planning.identity import measurement_id, pretraining_id
 
-        return run_id(self.config)
+        inputs = {name: spec.id for name, spec in self.inputs.items()}
+        return pretraining_id(self.config, inputs) if self.kind == TRAINING else measurement_id(self.config)
 
+    @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Evaluation id -> the configuration of its protocol, in the order of the configuration."""
+        from studies.suite.planning.identity import evaluation_id
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line resolved to.
+        if self.kind != TRAINING:
+            return {}
+        run = self.id
+        return {
+            evaluation_id(run, self.config, protocol): protocol for protocol in self.config["evaluation"]["protocols"]
+        }
 
-    Attributes:
-        study: name of the study; tier: name of the tier.
-        seeds: the paired seeds; base: the run configuration that every arm starts from.
-        data: display name of the data ("shapes", "cifar10", a folder's name); locations: where they lie.
-        axes: the study's own knobs from the tier and command line, e.g. ``{"rho": [0.0, 0.8], "budgets": [...]}``.
-        presets: the configurations that an arm may name, ``{"method": {"moco": {...}}, "wrapper": {"scd": {...}}}``.
-        arms: names of the chosen arms, empty for all.
-        store, out: where runs and pages go; launcher: how runs are executed.
-        page: name of the page without ``.md``: the study, with ``-DATA`` for other than the embedded data and
-            ``-TIER`` for the smoke tier.
-        meaningful: False for a tier whose numbers only prove the wiring; the page says so.
-        overrides: the command line's words, as typed; command: the whole command.
-    """
-
-    study: str
-    tier: str
-    seeds: tuple[int, ...]
-    base: dict[str, Any]
-    data: str = "shapes"
-    locations: dict[str, Any] = field(default_factory=dict)
-    axes: dict[str, Any] = field(default_factory=dict)
-    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    arms: tuple[str, ...] = ()
-    store: Path = Path("runs")
-    out: Path = Path("reports")
-    launcher: dict[str, Any] = field(default_factory=dict)
-    page: str = ""
-    meaningful: bool = True
-    overrides: tuple[str, ...] = ()
-    command: str = ""
-
-    def select(self, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-        """The chosen arms in the study's order, all when none is chosen.
-
-        Raises:
-            UsageError: a chosen arm that the study does not have.
-        """
-        valid = [arm.name for arm in arms]
-        for name in self.arms:
-            if name not in valid:
-                raise unknown("arm", name, valid)
-        return tuple(arm for arm in arms if not self.arms or arm.name in self.arms)
-
-    def spec(
-        self,
-        arm: Arm,
-        seed: int,
-        budget: str = "epochs",
-        reference: Arm | None = None,
-        overrides: Mapping[str, Any] | None = None,
-        **labels: Any,
-    ) -> RunSpec:
-        """One run of an arm; its labels are arm, budget, seed, data and ``labels``.
-
-        Args:
-            arm: merged into the base configuration.
-            seed: the number that pairs arms.
-            budget: "epochs" trains as the base says; "flops" trains as long as costs the training FLOPs that
-                ``reference`` needs for the base's budget (same axes); "none" does not train (random weights).
-            overrides: an axis of the study, e.g. ``{"data": {"options": {"rho_train": 0.8}}}``; it applies to the
-                reference too.
-        """
-        if budget not in BUDGETS:
-            raise unknown("budget", budget, BUDGETS)
-        base = merge(self.base, overrides or {})
-        config = self._configure(base, arm, seed)
-        if budget == "flops":
-            if reference is None:
-                raise ValueError("a FLOPs budget is counted in the training of a reference arm: pass reference=")
-            compared = self._configure(base, reference, seed)
-            config["training"]["budget"] = {
-                "unit": "flops",
-                "reference": {key: compared[key] for key in ("views", "backbone", "method", "wrapper")},
-                "of": base["training"]["budget"],
-            }
-        elif budget == "none":
-            config["training"]["budget"] = {"unit": "steps", "value": 0}
-        named = {"arm": arm.name, "budget": budget, "seed": seed, "data": self.data, **labels}
-        return RunSpec(config, named, dict(self.locations))
-
-    def at_equal_epochs(
-        self, arm: Arm, seed: int, trained: bool = True, overrides: Mapping[str, Any] | None = None, **labels: Any
-    ) -> RunSpec:
-        """One run of a study whose arms all train as the base says; an untrained arm stands among them."""
-        spec = self.spec(arm, seed, "epochs" if trained else "none", overrides=overrides, **labels)
-        return replace(spec, labels={**spec.labels, "budget": "epochs"})
-
-    def _configure(self, base: Mapping[str, Any], arm: Arm, seed: int) -> dict[str, Any]:
-        config = merge(base, self._fill(arm.overrides), {"seed": seed})
-        return {**config, **self._fill({group: config.get(group) for group in PRESETS})}
-
-    def _fill(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with named presets replaced by their content."""
-        filled = dict(config)
-        for group in PRESETS:
-            chosen = filled.get(group)
-            changes = {}
-            if isinstance(chosen, Mapping) and "preset" in chosen:
-                changes = {key: value for key, value in chosen.items() if key != "preset"}
-                chosen = chosen["preset"]
-            if isinstance(chosen, str):
-                if chosen not in self.presets.get(group, {}):
-                    raise unknown(group, chosen, self.presets.get(group, {}))
-                filled[group] = merge(self.presets[group][chosen], changes)
-        return filled
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a study is when its page is written.
-
-    Attributes:
-        planned, done: numbers of different runs; failed: run id -> its reason in one line.
-        fingerprint: of the code that the records come from, and that lies beside the page now.
-        environments: the different machines and libraries that made the records (see environment.py).
-        seconds: time spent in the finished runs, summed.
-        plan: the complete specs of all runs, finished or not, in the study's order; one that is shown twice, twice.
-    """
-
-    planned: int
-    done: int
-    failed: dict[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
-    environments: tuple[dict[str, Any], ...] = ()
-    seconds: float = 0.0
-    plan: tuple[RunSpec, ...] = ()
+    def with_protocols(self, protocols: Sequence[Mapping[str, Any]]) -> "RunSpec":
+        """The same run with other evaluations."""
+        evaluation = {**self.config["evaluation"], "protocols": [dict(protocol) for protocol in protocols]}
+        return replace(self, config={**self.config, "evaluation": evaluation})
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question of QUESTIONS, the arms that answer it, and the contrasts declared before the numbers.
+    """A question of the reviewers, the arms that answer it, and the contrasts declared before the numbers.
 
-    ``plan(settings)`` lists the runs. ``render(settings, records, standing)`` writes the page and returns its path:
-    ``records`` has one row per finished spec, its labels and the record's numbers as columns, and ``run`` (the id).
-    ``primary`` names the contrast that the page's first sentence is about.
+    Attributes:
+        name: that of its file; question_ids: the reviewers' questions; question: in words; title: of the page.
+        arms, contrasts: declared before any number.
+        control: positive controls, contrasts that must come out "better" for the page to be informative.
+        primary: name of the contrast whose claim the page's first sentence answers.
+        plan: lists the runs of some settings, seed by seed.
+        page: called with a page under construction; contributes the study's first table and figure, sections and prose
+            (see :mod:`studies.suite.pages.publish`).
+        prepare: called once with (results, settings) before the page is written, for what is copied or computed from
+            the store (maps); returns results.
+        deviations: where the study departs from the papers, one sentence each.
+        metrics: definitions of numbers that the study derives itself, by name.
     """
 
     name: str
     question_ids: tuple[str, ...]
     question: str
+    title: str
     arms: tuple[Arm, ...]
     contrasts: tuple[Contrast, ...]
+    control: tuple[Contrast, ...]
     primary: str
-    plan: Callable[[Settings], list[RunSpec]]
-    render: Callable[[Settings, "pandas.DataFrame", Standing], Path]
+    plan: Callable[["Settings"], list[RunSpec]]
+    page: Callable[..., Any]
+    prepare: Callable[..., Any] | None = None
+    deviations: tuple[str, ...] = ()
+    metrics: dict[str, "Metric"] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:
         """The arm of that name, or the UsageError that lists the valid ones."""
@@ -258,3 +166,23 @@ class Study:
             if arm.name == name:
                 return arm
         raise unknown("arm", name, [arm.name for arm in self.arms])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is when its page is written.
+
+    Attributes:
+        planned, done: numbers of different runs; failed: run id -> its reason in one line.
+        fingerprint: of the code that the numbers come from; roots: the modules that it covers.
+        environments: the different machines and libraries that made the records (see machine.py).
+        seconds: time spent in the finished runs, summed.
+    """
+
+    planned: int
+    done: int
+    failed: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    roots: tuple[str, ...] = ()
+    environments: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0

@@ -1,0 +1,71 @@
+"""A method around a joint-embedding method: its own loss stays, and a loss on the same feature maps is added."""
+
+import torch
+from torch import Tensor, nn
+
+from scd.method import Batch, Method, ParameterGroup, Parts, strongest_supervision
+from scd.siamese import Encoded, JointEmbedding
+
+
+class Wrapper(Method):
+    """The host's loss and an addition that costs no further pass through the backbone.
+
+    Subclasses implement :meth:`combine`. Modules that target features go through come from ``siamese.target_of(x)`` and
+    are kept as ``target_x``; the host then moves them together with its own momentum copies.
+
+    Args:
+        siamese: the host: MoCo, BYOL, DINO, SimSiam or another joint-embedding method.
+
+    Attributes:
+        addition: what the wrapper adds, in words, for cost profiles.
+    """
+
+    addition = "addition of the wrapper"
+
+    def __init__(self, siamese: JointEmbedding):
+        super().__init__()
+        self.siamese = siamese
+        self.needs = siamese.needs
+        self.supervision = siamese.supervision
+
+    def require(self, source: nn.Module) -> None:
+        """Add what a part of this wrapper needs and learns from to what the method declares."""
+        self.needs = self.needs | source.needs
+        self.supervision = strongest_supervision(self.supervision, source.supervision)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The host's online backbone, which is evaluated and exported."""
+        return self.siamese.backbone
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        encoded = self.siamese.encode(batch.views)
+        image_loss, logs = self.siamese.image_loss(encoded)
+        loss, more = self.combine(image_loss, encoded)
+        return {"loss": loss, **logs, **more}
+
+    def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss from the host's loss and the features of this step, and scalars worth logging."""
+        raise NotImplementedError
+
+    def after_backward(self) -> None:
+        self.siamese.after_backward()
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.siamese.after_step(progress)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The host's groups, and one for what the wrapper adds."""
+        groups = self.siamese.parameter_groups()
+        known = {id(parameter) for group in groups for parameter in group.parameters}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return [*groups, ParameterGroup(own)] if own else groups
+
+    def scheduled_values(self, progress: float) -> dict[str, float]:
+        return self.siamese.scheduled_values(progress)
+
+    def parts(self) -> Parts:
+        """The host's parts; everything outside the host's modules is the addition."""
+        host = self.siamese.parts()
+        return Parts(root=self.addition, modules=host.modules, functions={(self.siamese, "encode"): host.root})
