@@ -10,7 +10,7 @@ TRIES = 10
 RECTANGLE_DRAWS = 2 * TRIES + 2  # area and ratio of every try, then the position
 
 
-def sample_boxes(draws: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+def sample_rectangles(draws: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """Rectangles as RandomResizedCrop draws them, on square images.
 
     Ten tries of (area ~ U(scale), log ratio ~ U(log ratio)); the first one that fits in the image is placed uniformly.

@@ -88,7 +88,7 @@ def draw_parameters(draws: Tensor, recipe: Photometric, sigma_scale: float = 1.0
     NOTE: the blur's sigma is multiplied by ``sigma_scale`` (the view's size / 224 by default in ``ViewMaker``): the
     papers give it in pixels of a 224 px view, and the same blur on a 32 px view would remove most of the image.
     """
-    draws = draws.numpy()  # as in sample_boxes
+    draws = draws.numpy()  # as in sample_rectangles
     jitter = draws[:, 0] < recipe.jitter_p
     half_widths = np.array([recipe.brightness, recipe.contrast, recipe.saturation], dtype=np.float32)
     low = np.maximum(1 - half_widths, 0)

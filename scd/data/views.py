@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_boxes
+from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_rectangles
 from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_parameters, photometric
 from scd.errors import UsageError, unknown
 from scd.seeds import generator
@@ -241,7 +241,7 @@ class ViewMaker:
         places = [self.crops[crop.rectangle_of or crop.name] for crop in crops]
         own = torch.stack([draws[crop.name] for crop in crops])  # (V, B, draws)
         boxes = torch.stack([draws[place.name][:, :RECTANGLE_DRAWS] for place in places], dim=1)  # (B, V, draws)
-        boxes = sample_boxes(boxes.flatten(0, 1), places[0].scale, places[0].ratio).to(self.device)  # (B*V, 4)
+        boxes = sample_rectangles(boxes.flatten(0, 1), places[0].scale, places[0].ratio).to(self.device)  # (B*V, 4)
         flips = (own[:, :, RECTANGLE_DRAWS] < crops[0].flip).to(self.device)  # (V, B)
         x0, y0, x1, y1 = boxes.unbind(dim=1)
         vertical = interpolation_matrix(y0, y1, source.shape[1], size).unflatten(0, (b, v))

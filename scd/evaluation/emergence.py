@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scd.atomic import write_whole
+from scd.atomic import write_atomically
 from scd.data.images import ImageSet, load_images
 from scd.data.recipes import centre_view
 from scd.data.sources.source import Source
@@ -246,5 +246,5 @@ class EmergenceTrace(MapTrace):
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: maps[: self.kept].contiguous() for name, maps in kept.items()}
         text = json.dumps({name: round(value, 6) for name, value in numbers.items()})
-        write_whole(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
-        write_whole(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
+        write_atomically(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))

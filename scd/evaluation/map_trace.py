@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scd.atomic import write_whole
+from scd.atomic import write_atomically
 from scd.data.crops import interpolation_matrix, resample, row_layout
 from scd.data.images import ImageSet
 from scd.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise
@@ -93,8 +93,8 @@ class MapTrace:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {"maps": maps[: self.kept].cpu().contiguous()}
         text = json.dumps({name: round(numbers[name], 6) for name in KEPT_NUMBERS if name in numbers})
-        write_whole(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
-        write_whole(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
+        write_atomically(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def numbers(self) -> dict[str, float]:
         """All looks as flat numbers: ``saliency_iou@0.25`` is the score after a quarter of the training."""

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from scd.atomic import write_whole
+from scd.atomic import write_atomically
 from scd.errors import DataError, UsageError, unknown
 from scd.evaluation.features import frozen
 from scd.export.detectron2 import detectron2_name, detectron2_shapes
@@ -62,11 +62,11 @@ def export(backbone: nn.Module, path: Path | str, naming: str = "torchvision") -
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in renamed(backbone, naming).items()}
     if path.suffix == ".safetensors":
         about = {"format": "pt", "naming": naming, "backbone": str(getattr(backbone, "name", ""))}
-        write_whole(path, lambda unfinished: save_file(state, unfinished, about))
+        write_atomically(path, lambda unfinished: save_file(state, unfinished, about))
     else:
         # Detectron2's checkpointer takes "model"; with "matching_heuristics" it finds a model's names by their ends.
         content = {"model": state, "__author__": "scd-suite", "matching_heuristics": True}
-        write_whole(path, lambda file: torch.save(content if naming == "detectron2" else state, file))
+        write_atomically(path, lambda file: torch.save(content if naming == "detectron2" else state, file))
     return path
 
 

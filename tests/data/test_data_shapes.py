@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scd.data.crops import RECTANGLE_DRAWS, sample_boxes
+from scd.data.crops import RECTANGLE_DRAWS, sample_rectangles
 from scd.data.sources.shapes import (
     CHUNK,
     EDGES,
@@ -71,7 +71,7 @@ def test_objects_survive_crops():
     """Nine of ten crops of area 0.2 to 1 show the object, on at least 5 % of their pixels."""
     masks = render(ShapesOptions(), "train", 500).masks > 0
     boxes = (
-        (sample_boxes(torch.rand(500, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3)).numpy() * 48).round().astype(int)
+        (sample_rectangles(torch.rand(500, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3)).numpy() * 48).round().astype(int)
     )
     share = [mask[y0:y1, x0:x1].mean() for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True)]
     assert (np.array(share) > 0.05).mean() > 0.9

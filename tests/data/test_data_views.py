@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.transforms import RandomResizedCrop
 
-from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_boxes
+from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_rectangles
 from scd.data.recipes import build_recipe, centre_view
 from scd.data.views import CropSpec, Recipe, ViewMaker
 from scd.errors import UsageError
@@ -120,7 +120,7 @@ def test_rows_of_one_process_among_several_equal_slices_of_one_process():
 
 
 def test_boxes_have_the_areas_and_ratios_of_random_resized_crop():
-    boxes = sample_boxes(torch.rand(20000, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3))
+    boxes = sample_rectangles(torch.rand(20000, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3))
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     area, ratio = width * height, width / height
     assert boxes.min() >= 0 and boxes.max() <= 1
@@ -138,9 +138,9 @@ def test_boxes_have_the_areas_and_ratios_of_random_resized_crop():
 
 def test_impossible_rectangles_fall_back_to_the_central_one():
     """Areas of 0.99 with ratio 4 never fit; the fallback is the largest central rectangle of an allowed ratio."""
-    boxes = sample_boxes(torch.rand(4, RECTANGLE_DRAWS), (0.99, 1.0), (4.0, 4.5))
+    boxes = sample_rectangles(torch.rand(4, RECTANGLE_DRAWS), (0.99, 1.0), (4.0, 4.5))
     torch.testing.assert_close(boxes, torch.tensor([[0, 0.375, 1, 0.625]]).expand(4, -1))
-    whole = sample_boxes(torch.full((2, RECTANGLE_DRAWS), 0.999), (1.0, 1.0), (3 / 4, 4 / 3))
+    whole = sample_rectangles(torch.full((2, RECTANGLE_DRAWS), 0.999), (1.0, 1.0), (3 / 4, 4 / 3))
     torch.testing.assert_close(whole, torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, -1))
 
 

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import nn
 
-from scd.atomic import write_whole
+from scd.atomic import write_atomically
 from scd.data.images import ImageSet, load_images
 from scd.data.loader import MemoryBatches, StreamBatches
 from scd.data.recipes import build_recipe
@@ -308,7 +308,7 @@ def build_fabric(training: Mapping[str, Any], runtime: Runtime) -> Fabric:
 def export_backbone(backbone: nn.Module, path: Path) -> None:
     """The trained backbone's weights and running statistics as safetensors, written whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    write_whole(path, lambda unfinished: save_file(state, unfinished))
+    write_atomically(path, lambda unfinished: save_file(state, unfinished))
 
 
 def first_loss(run_dir: Path) -> float | None:
