@@ -1,13 +1,13 @@
-"""Where the seconds of a run go: making views, and stepping; cheap enough to be always on."""
+"""Seconds of a training run by phase (views, forward, backward, ...), cheap enough to be always on."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from time import perf_counter
 
 import torch
 
-PHASES = ("views", "step")
 
-
-class PhaseClock:
+class PhaseTimer:
     """Adds up the time of each phase of training.
 
     On the CPU a lap costs one reading of the system clock. On CUDA, where a call returns before its work is done, a lap
@@ -15,27 +15,30 @@ class PhaseClock:
 
     Args:
         device: where the work runs.
-        seconds: time of each phase that earlier processes of the same run spent, to go on from.
+
+    Attributes:
+        seconds: time by phase; on CUDA that of the settled laps.
+        total: time of all phases, by the host's clock.
 
     NOTE: on CUDA a phase lasts from the moment the GPU has finished the phase before to the moment it has finished this
     one: time in which the GPU waits for images from the host counts as "views".
     """
 
-    def __init__(self, device: torch.device, seconds: dict[str, float] | None = None):
+    def __init__(self, device: torch.device):
         self.cuda = device.type == "cuda"
         self.device = device
-        self.seconds = dict.fromkeys(PHASES, 0.0) | (seconds or {})
-        self.total = sum(self.seconds.values())
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.total = 0.0
         self.pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self.start()
 
     def start(self) -> None:
-        """Begins a phase here; what passed since the last lap (a checkpoint, a log line) is nobody's time."""
+        """Begin a phase here; the time since the last lap (a checkpoint, a log line) is not attributed."""
         self.mark = perf_counter()
         self.event = self.record() if self.cuda else None
 
     def lap(self, phase: str) -> None:
-        """Ends a phase and begins the next. ``total`` grows by the host's time in both cases."""
+        """End a phase and begin the next one. ``total`` grows by the host's time on both kinds of device."""
         now = perf_counter()
         self.total += now - self.mark
         if self.cuda:
@@ -47,7 +50,7 @@ class PhaseClock:
         self.mark = now
 
     def settle(self) -> None:
-        """Waits for the GPU and adds up the recorded events; on the CPU there is nothing to wait for."""
+        """Wait for the GPU and add up the recorded events; on the CPU there is nothing to wait for."""
         if not self.pending:
             return
         torch.cuda.synchronize(self.device)
@@ -57,6 +60,11 @@ class PhaseClock:
         for phase, begin, end in self.pending:
             self.seconds[phase] += begin.elapsed_time(end) / 1000  # milliseconds
         self.pending.clear()
+
+    def restore(self, seconds: Mapping[str, float], total: float) -> None:
+        """Continue from the times of an earlier process of the same run."""
+        self.seconds = defaultdict(float, seconds)
+        self.total = total
 
     def record(self) -> torch.cuda.Event:
         """An event at this point of the device's current stream."""
