@@ -155,21 +155,25 @@ class Method(nn.Module):
         return None
 
     def evaluated_state(self) -> dict[str, Tensor]:
-        """The tensors that an evaluation needs, by name: all but those of momentum copies (``target_*`` modules)."""
+        """The tensors that an evaluation needs, by name.
+
+        Left out are momentum copies (modules called ``target_*``) and what a loss keeps for itself (``matcher``,
+        ``*_matcher``: queues, centres, predictors).
+        """
         return {
             name: value
             for name, value in self.state_dict().items()
-            if not any(part.startswith("target_") for part in name.split("."))
+            if not any(part.startswith("target_") or part.endswith("matcher") for part in name.split("."))
         }
 
     def load_evaluated_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`evaluated_state` returned; momentum copies stay as they are.
+        """Load what :meth:`evaluated_state` returned; the other tensors stay as they are.
 
         Raises:
             RuntimeError: names or shapes that are not this method's.
         """
-        copies = {name: value for name, value in self.state_dict().items() if name not in self.evaluated_state()}
-        self.load_state_dict({**copies, **state})
+        own, evaluated = self.state_dict(), self.evaluated_state()
+        self.load_state_dict({**{name: value for name, value in own.items() if name not in evaluated}, **state})
 
     def parts(self) -> Parts:
         """The parts of a training step, for cost profiles."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scd.errors import UsageError
+from scd.installation import check_torchvision
 
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -24,7 +25,7 @@ examples:
   python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
   python -m studies multicrop tier=paper data=imagenet launcher=slurm launcher.partition=gpu
 
-Every option stands, with its meaning and the papers' value, in studies/conf. The same command goes on where it
+Every option is documented, with the papers' value, in studies/conf. The same command continues where it
 stopped."""
 
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        check_torchvision()
         if options.study is None:
             print(listing())
             return 0
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("\nstopped; what was finished stays finished, and the same command goes on from here", file=sys.stderr)
+        print("\nstopped; finished runs are kept, and the same command continues from here", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -65,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def listing() -> str:
     """All studies: name, the questions' ids, the question, the arms."""
-    from studies.suite.planning.settings import choices, load_study, study_names
+    from studies.suite.planning.command_line import choices, load_study, study_names
 
     lines = []
     for name in study_names():
@@ -79,45 +81,46 @@ def listing() -> str:
 
 def run(options: argparse.Namespace, command: str) -> int:
     """Plan a study, execute what is missing, write its page."""
-    from studies.suite.planning.settings import load_study, resolve_settings
+    from studies.suite.planning.command_line import load_study, resolve_settings
 
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
-
-    from scd.installation import check_torchvision
-
-    check_torchvision()
-    from studies.suite.execution.local import crew, launch
+    from studies.suite.execution.forecast import estimate, table, work
+    from studies.suite.execution.launcher import launch
+    from studies.suite.execution.local import crew
     from studies.suite.execution.store import Status, Store
-    from studies.suite.planning import resolve as plan
+    from studies.suite.planning.resolve import resolve, unique
 
     store = Store(settings.store)
-    planned = plan.resolve(study.plan(settings), check=not options.dry_run)
-    runs = plan.unique(planned)
-    missing = [run for run in runs if store.status(run) is not Status.DONE]
+    if old := store.old_runs():
+        print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
+    planned = resolve(study.plan(settings), check=not options.dry_run)
+    runs = unique(planned)
+    missing = [run for run, item in runs.items() if store.status(item.spec) is not Status.DONE]
     if options.dry_run:
         accelerator = settings.base["training"]["accelerator"]
         at_once = settings.launcher.get("at_once") or crew(settings.launcher, accelerator, len(missing)).workers
-        print(plan.table(planned, store))
+        print(table(planned, store))
         print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
-        seconds, basis = plan.estimate(runs, store, at_once)
+        seconds, basis = estimate(runs, store, at_once)
         print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
         return 0
 
-    page = Page(study, settings, planned, store)
+    page = PageOfStudy(study, settings, planned, store)
     try:
         specs = {name: item.spec for name, item in runs.items()}
-        result = launch(specs, plan.work(runs), store, settings.launcher, page.on_end)
+        result = launch(specs, work(runs), store, settings.launcher, page.on_end)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
     for name, reason in result.failed.items():
-        print(f"run {name} failed: {reason} (see {store.folder(name) / 'failure.json'})", file=sys.stderr)
+        spec = runs[name].spec
+        print(f"run {spec.id} failed: {reason} (folder: {store.folder(spec)})", file=sys.stderr)
     return EXIT_FAILED if result.failed else 0
 
 
-class Page:
+class PageOfStudy:
     """The study's page, rewritten as records arrive."""
 
     def __init__(self, study, settings, planned, store):
@@ -135,13 +138,15 @@ class Page:
 
     def write(self) -> Path | None:
         """Write the page from all records that there are; None while there are none."""
-        from studies.suite.planning.resolve import collect, standing
+        from studies.suite.analysis.results import gather
+        from studies.suite.pages.publish import publish
 
-        records = collect(self.planned, self.store)
-        if records.empty:
+        results = gather(self.study, self.settings, self.planned, self.store)
+        if results.finished.empty:
             return None
-        self.settings.out.mkdir(parents=True, exist_ok=True)
-        return self.study.render(self.settings, records, standing(self.planned, self.store))
+        if self.study.prepare is not None:
+            results = self.study.prepare(results, self.settings)
+        return publish(self.study, results, self.settings.out)
 
 
 def in_words(seconds: float) -> str:

@@ -1,12 +1,11 @@
-"""Run what is missing: in processes beside each other on this machine, in this process, or (slurm.py) as Slurm jobs.
+"""Execute runs on this machine: in parallel worker processes, or one after the other in this process.
 
 A worker process imports torch once and then executes run after run. It talks to the launcher through a pipe of its own,
-so that one that is killed takes nothing with it: its run is recorded as failed, and the rest go on.
+so that one that is killed affects no other: its run is recorded as failed, and the rest go on.
 """
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -19,10 +18,11 @@ from types import FrameType
 from typing import Any
 
 from scd.errors import UsageError
-from studies.suite.execution import machine as environment
+from studies.suite.execution import machine
 from studies.suite.execution.progress import Bar, Launched, runtime_of
+from studies.suite.execution.run import Ending, Execution, Outcome
 from studies.suite.execution.store import Status, Store, StoreFull
-from studies.suite.execution.worker import Ending, Outcome, perform
+from studies.suite.execution.worker import serve, worker_environment
 from studies.suite.planning.study import RunSpec
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ def crew(launcher: Mapping[str, Any], accelerator: str, pending: int) -> Crew:
     NOTE: small networks leave a second thread waiting part of the time. A bare forward and backward pass of a tiny
     ResNet (width 32, 32 px, batch 128) made 452 images/s on one thread and 797 on two.
     """
-    cores = environment.cores()
+    cores = machine.cores()
     if accelerator == "cuda":
         import torch
 
         most = max(1, torch.cuda.device_count())
     else:
-        most = max(1, min(cores, int(environment.free_memory_gb() / WORKER_MEMORY_GB)))
+        most = max(1, min(cores, int(machine.free_memory_gb() / WORKER_MEMORY_GB)))
     workers = min(most, max(1, pending)) if launcher["workers"] == "auto" else _whole("workers", launcher["workers"], 0)
     if launcher["threads"] != "auto":
         return Crew(workers, _whole("threads", launcher["threads"], 1))
@@ -64,41 +64,6 @@ def _whole(option: str, value: Any, least: int) -> int:
     return value
 
 
-def launch(
-    runs: Mapping[str, RunSpec],
-    work: Mapping[str, float],
-    store: Store,
-    launcher: Mapping[str, Any],
-    on_end: Callable[[], None] = lambda: None,
-) -> Launched:
-    """Execute the runs that the store does not have yet.
-
-    Args:
-        runs: by id, in the order in which they are started.
-        work: how much each counts in the progress bar.
-        launcher: configuration of conf/launcher.
-        on_end: called after each run that ends, e.g. to rewrite a page.
-
-    Raises:
-        StoreFull: no space is left; finished runs stay finished.
-        KeyboardInterrupt: Ctrl-C; workers are stopped, their runs resume from their checkpoints next time.
-    """
-    missing = {run: spec for run, spec in runs.items() if store.status(run) is not Status.DONE}
-    accelerators = {spec.config["training"]["accelerator"] for spec in missing.values()}
-    if launcher["name"] == "slurm" and missing:
-        from studies.suite.execution.slurm import submit  # submitit is an extra
-
-        with Bar(work, [run for run in runs if run not in missing], len(runs)) as bar:
-            return submit(missing, store, launcher, bar, on_end)
-    chosen = crew(launcher, "cuda" if "cuda" in accelerators else "cpu", len(missing))
-    with Bar(work, [run for run in runs if run not in missing], len(runs)) as bar:
-        if not missing:
-            return Launched()
-        if chosen.workers == 0:
-            return in_process(missing, store, launcher, bar, on_end)
-        return Pool(missing, store, launcher, chosen, bar, on_end).run()
-
-
 def in_process(
     missing: Mapping[str, RunSpec],
     store: Store,
@@ -110,11 +75,16 @@ def in_process(
     result, waiting = Launched(), deque(missing)
     while waiting:
         run = waiting.popleft()
+        if reason := missing_input(missing[run], store):
+            result.failed[run] = reason
+            bar.end(run, reason)
+            continue
         runtime = runtime_of(launcher, lambda step, steps, loss, run=run: bar.at(run, step, steps))
-        outcome = perform(run, missing[run], store, runtime, keep_checkpoints=launcher["keep_checkpoints"])
+        keep = launcher["keep_checkpoints"]
+        outcome = Execution(missing[run], store, runtime, keep_checkpoints=keep).perform()
         if outcome.ending is Ending.FULL:
             raise StoreFull(outcome.reason)
-        if outcome.ending is Ending.BUSY and store.status(run) is not Status.DONE:
+        if outcome.ending is Ending.BUSY and store.status(missing[run]) is not Status.DONE:
             waiting.append(run)
             time.sleep(POLL_SECONDS)
             continue
@@ -130,61 +100,22 @@ def in_process(
 # ---------------------------------------------------------------- workers
 
 
+def missing_input(spec: RunSpec, store: Store) -> str:
+    """Why a run cannot start: an earlier run that it uses is not finished; empty where it can."""
+    for name, earlier in spec.inputs.items():
+        if store.pretraining.status(earlier.id) is not Status.DONE:
+            reason = store.pretraining.failure(earlier.id) or "it has not been run"
+            return f"its input '{name}' (run {earlier.id}) is not finished: {reason}"
+    return ""
+
+
 @dataclass
 class Worker:
-    """A process, its pipe, and the run that it is at."""
+    """A process, its pipe, and the run that it executes."""
 
     process: multiprocessing.Process
     pipe: Connection
     run: str | None = None
-
-
-class LauncherGone(BaseException):
-    """The launcher's process has ended: the worker stops where it is."""
-
-
-def serve(pipe: Connection, root: str, launcher: dict[str, Any], threads: int, device: int) -> None:
-    """A worker: receive (id, spec), execute, answer, until the pipe closes."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    import torch
-
-    torch.set_num_threads(threads)
-    device = device % max(1, torch.cuda.device_count())
-    store = Store(root)
-
-    def report(step: int, steps: int, loss: float) -> None:
-        try:
-            pipe.send(("step", step, steps))
-        except OSError as error:
-            raise LauncherGone from error
-
-    try:
-        while True:
-            run, spec = pipe.recv()
-            runtime = runtime_of(launcher, report, device)
-            pipe.send(("end", perform(run, spec, store, runtime, threads, launcher["keep_checkpoints"])))
-    except (EOFError, OSError, LauncherGone):
-        return
-
-
-@contextmanager
-def inherited(**variables: str) -> Iterator[None]:
-    """What a process that is started here begins with: environment variables, and deafness to Ctrl-C.
-
-    BLAS and OpenMP read their number of threads from the environment, once. Ctrl-C reaches all processes of a terminal;
-    the launcher answers it, and stops its workers.
-    """
-    before = {name: os.environ.get(name) for name in variables}
-    listens = threading.current_thread() is threading.main_thread()  # Python changes handlers in the main thread only
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        if listens:
-            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -226,19 +157,19 @@ class Pool:
         self.bar = bar
         self.on_end = on_end
         self.waiting = deque(missing)
-        self.elsewhere: list[str] = []  # held by another process on the same store
+        self.held: list[str] = []  # by another process on the same store
         self.workers: list[Worker] = []
         self.result = Launched()
         self.context = multiprocessing.get_context("spawn")
 
     def run(self) -> Launched:
-        """Until every run has ended, here or elsewhere."""
+        """Until every run has ended, in these workers or in another process."""
         with remembered_interrupts() as interrupted:
             try:
-                while self.waiting or self.elsewhere or self._busy():
+                while self.waiting or self.held or self._busy():
                     self._assign()
                     self._listen()
-                    self._look_elsewhere()
+                    self._check_held()
                     if interrupted.is_set():
                         raise KeyboardInterrupt
             finally:
@@ -251,12 +182,39 @@ class Pool:
     def _assign(self) -> None:
         idle = [worker for worker in self.workers if worker.run is None]
         while self.waiting and (idle or len(self.workers) < self.crew.workers):
+            run = self._next()
+            if run is None:
+                return
             worker = idle.pop() if idle else self._start()
-            worker.run = self.waiting.popleft()
+            worker.run = run
             try:
                 worker.pipe.send((worker.run, self.specs[worker.run]))
             except OSError:  # it died while it was idle; listening will find that out
                 return
+
+    def _next(self) -> str | None:
+        """The first waiting run that can start now; one whose inputs have failed ends here."""
+        busy = [self.specs[worker.run] for worker in self._busy()]
+        if any(spec.alone for spec in busy):
+            return None
+        for run in list(self.waiting):
+            spec = self.specs[run]
+            if spec.alone and busy:
+                continue
+            if self._inputs_open(spec):
+                continue
+            self.waiting.remove(run)
+            if reason := missing_input(spec, self.store):
+                self._ended(run, Outcome(Ending.FAILED, reason))
+                continue
+            return run
+        return None
+
+    def _inputs_open(self, spec: RunSpec) -> bool:
+        """Whether an input of the run has not ended yet."""
+        needed = {earlier.id for earlier in spec.inputs.values()}
+        open_runs = [*self.waiting, *self.held, *(worker.run for worker in self._busy())]
+        return any(self.specs[run].id in needed for run in open_runs)
 
     def _start(self) -> Worker:
         """A new process."""
@@ -265,7 +223,7 @@ class Pool:
         index = next(i for i in range(self.crew.workers) if f"worker-{i}" not in taken)
         arguments = (theirs, str(self.store.root), self.launcher, self.crew.threads, index)
         process = self.context.Process(target=serve, args=arguments, name=f"worker-{index}")
-        with inherited(OMP_NUM_THREADS=str(self.crew.threads), MKL_NUM_THREADS=str(self.crew.threads)):
+        with worker_environment(OMP_NUM_THREADS=str(self.crew.threads), MKL_NUM_THREADS=str(self.crew.threads)):
             process.start()
         theirs.close()
         worker = Worker(process, ours)
@@ -279,7 +237,7 @@ class Pool:
             try:
                 message = pipe.recv()
             except (EOFError, OSError):
-                self._bury(worker)
+                self._remove_dead(worker)
                 continue
             if message[0] == "step":
                 self.bar.at(worker.run, *message[1:])
@@ -291,7 +249,7 @@ class Pool:
         if outcome.ending is Ending.FULL:
             raise StoreFull(outcome.reason)
         if outcome.ending is Ending.BUSY:
-            self.elsewhere.append(run)
+            self.held.append(run)
             return
         if outcome.ending is Ending.FAILED:
             self.result.failed[run] = outcome.reason
@@ -300,7 +258,7 @@ class Pool:
         self.bar.end(run, outcome.reason)
         self.on_end()
 
-    def _bury(self, worker: Worker) -> None:
+    def _remove_dead(self, worker: Worker) -> None:
         """A worker died: its run failed, and a new worker takes its place when there is more to do."""
         worker.process.join(timeout=5)
         self.workers.remove(worker)
@@ -311,23 +269,27 @@ class Pool:
         how = f"signal {-code} ({signal.Signals(-code).name})" if code and code < 0 else f"exit code {code}"
         hint = "; killed from outside, perhaps for want of memory" if code == -signal.SIGKILL else ""
         reason = f"its process ended by {how}{hint}; the next study resumes it"
-        with self.store.claim(worker.run) as folder:
-            if folder is not None:
-                self.store.fail(worker.run, reason)
+        spec = self.specs[worker.run]
+        records = self.store.records_of(spec)
+        if records.status(spec.id) is not Status.DONE:
+            with records.claim(spec.id) as folder:
+                if folder is not None:
+                    records.fail(spec.id, reason)
         self._ended(worker.run, Outcome(Ending.FAILED, reason))
 
-    def _look_elsewhere(self) -> None:
-        """Runs that another process has held: finished by now, failed, or left behind and ours to take."""
-        for run in list(self.elsewhere):
-            status = self.store.status(run)
+    def _check_held(self) -> None:
+        """Runs that another process held: finished by now, failed, or interrupted and free to be executed here."""
+        for run in list(self.held):
+            status = self.store.status(self.specs[run])
             if status is Status.RUNNING:
                 continue
-            self.elsewhere.remove(run)
+            self.held.remove(run)
             if status is Status.DONE:
                 self.bar.end(run)
                 self.on_end()
             elif status is Status.FAILED:
-                self._ended(run, Outcome(Ending.FAILED, self.store.failure(run) or "failed in another process"))
+                reason = self.store.failure(self.specs[run]) or "failed in another process"
+                self._ended(run, Outcome(Ending.FAILED, reason))
             else:
                 self.waiting.append(run)
 

@@ -1,4 +1,4 @@
-"""What every launcher shares: how its runs ended, one progress bar over them, and what a run is executed with."""
+"""What every launcher shares: the outcome of its runs, one progress bar over them, and the runtime of a run."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 @dataclass
 class Launched:
-    """What became of the runs that were asked for: how many ended here, and why some failed."""
+    """The outcome of the runs that were asked for: how many were finished, and why some failed."""
 
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class Bar:
 
 
 def runtime_of(launcher: Mapping[str, Any], progress: Callable[[int, int, float], None], device: int = 0):
-    """The launcher's options as what a run is executed with."""
-    from studies.suite.execution.run import Runtime
+    """The launcher's options as the runtime of a run."""
+    from studies.suite.execution.pretraining import Runtime
 
     return Runtime(
         device=device,

@@ -1,4 +1,4 @@
-"""Runs as Slurm jobs through submitit: one job a run, queued again when its time is over or it is pre-empted."""
+"""Runs as Slurm jobs through submitit: one job per run, requeued when its time is over or it is pre-empted."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,8 +7,8 @@ from typing import Any
 
 from scd.errors import UsageError
 from studies.suite.execution.progress import Bar, Launched, runtime_of
+from studies.suite.execution.run import Ending, Execution, Outcome
 from studies.suite.execution.store import Status, Store, StoreFull
-from studies.suite.execution.worker import Ending, Outcome, perform
 from studies.suite.planning.study import RunSpec
 
 POLL_SECONDS = 15.0
@@ -16,9 +16,8 @@ POLL_SECONDS = 15.0
 
 @dataclass
 class Job:
-    """What a Slurm task does; every one of a run's GPUs has a task of its own, and the first one keeps the record."""
+    """A Slurm task: each GPU of a run has a task of its own, and the first one writes the record."""
 
-    run: str
     spec: RunSpec
     root: str
     launcher: dict[str, Any]
@@ -30,10 +29,10 @@ class Job:
         runtime = runtime_of(self.launcher, lambda step, steps, loss: None)
         store = Store(self.root)
         if rank == 0:
-            return perform(self.run, self.spec, store, runtime, keep_checkpoints=self.launcher["keep_checkpoints"])
-        from studies.suite.execution.run import execute
+            return Execution(self.spec, store, runtime, keep_checkpoints=self.launcher["keep_checkpoints"]).perform()
+        from studies.suite.execution.pretraining import pretrain_run
 
-        execute(self.spec, store.folder(self.run), runtime)
+        pretrain_run(self.spec.config, self.spec.locations, store.folder(self.spec), runtime)
         return Outcome(Ending.DONE)
 
     def checkpoint(self):
@@ -64,15 +63,17 @@ def submit(
     jobs: dict[str, Any] = {}
     by_shape: dict[int, list[str]] = {}
     for run, spec in missing.items():
+        if spec.inputs or spec.alone:
+            raise UsageError("launcher=slurm does not order runs that depend on each other yet; use launcher=local")
         by_shape.setdefault(spec.config["training"]["devices"], []).append(run)
     for devices, names in by_shape.items():
         try:
             executor.update_parameters(**options(launcher, devices, executor.cluster))
-            tasks = [Job(run, missing[run], str(store.root.resolve()), dict(launcher)) for run in names]
+            tasks = [Job(missing[run], str(store.root.resolve()), dict(launcher)) for run in names]
             jobs |= dict(zip(names, executor.submit_array(tasks), strict=True))
         except (RuntimeError, ValueError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             raise UsageError(f"Slurm does not take the jobs: {str(error).splitlines()[0]}") from error
-    return follow(jobs, store, bar, on_end, poll)
+    return follow(jobs, missing, store, bar, on_end, poll)
 
 
 def options(launcher: Mapping[str, Any], devices: int, cluster: str) -> dict[str, Any]:
@@ -99,19 +100,26 @@ def options(launcher: Mapping[str, Any], devices: int, cluster: str) -> dict[str
     }
 
 
-def follow(jobs: Mapping[str, Any], store: Store, bar: Bar, on_end: Callable[[], None], poll: float) -> Launched:
-    """Wait for the jobs; what counts is what the store says of their runs."""
+def follow(
+    jobs: Mapping[str, Any],
+    specs: Mapping[str, RunSpec],
+    store: Store,
+    bar: Bar,
+    on_end: Callable[[], None],
+    poll: float,
+) -> Launched:
+    """Wait for the jobs; the store decides how their runs ended."""
     result, open_jobs = Launched(), dict(jobs)
     while open_jobs:
         for run, job in list(open_jobs.items()):
             if not job.done():
                 continue
             del open_jobs[run]
-            status = store.status(run)
+            status = store.status(specs[run])
             if status is Status.DONE:
                 result.done += 1
             else:
-                result.failed[run] = store.failure(run) or _why(job)
+                result.failed[run] = store.failure(specs[run]) or _why(job)
             if not job.exception() and job.results()[0].ending is Ending.FULL:
                 raise StoreFull(job.results()[0].reason)
             bar.end(run, result.failed.get(run, ""))

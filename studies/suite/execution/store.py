@@ -1,8 +1,10 @@
-"""The store: one folder a run, finished runs are never repeated, and nothing half-written is ever believed.
+"""The store: finished runs are never repeated, and a partly written record is never used.
 
-``ROOT/ID/`` holds config.json, progress.jsonl, checkpoints while the run trains, then record.json, environment.json
-and, written last, ``done`` with the checksum of the record. A run that failed has failure.json instead. The lock files
-lie beside the folders, in ``ROOT/.locks``; the operating system frees a lock when its process ends, however it ends.
+``ROOT/pretraining/ID/`` holds config.json, progress.jsonl, checkpoints while the run trains, the weights, then
+record.json, environment.json and, written last, ``done`` with the checksum of the record. ``ROOT/evaluations/ID/`` and
+``ROOT/measurements/ID/`` hold the same without the training's files. A run that failed has failure.json instead. The
+lock files lie beside the folders, in ``.locks``; the operating system frees a lock when its process ends, however it
+ends.
 """
 
 import errno
@@ -13,7 +15,7 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,28 +24,29 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scd.errors import UsageError
+from studies.suite.planning.study import TRAINING, RunSpec
 
 log = logging.getLogger(__name__)
-CLAIM_SECONDS = 1.0  # a question for a run's status holds its lock for a moment, an execution for long
+CLAIM_SECONDS = 1.0  # reading a run's status holds its lock for a moment, executing it for long
 
 
 class Status(StrEnum):
-    """What a run's folder says."""
+    """The state of a run, from its folder."""
 
     MISSING = "missing"  # never started
     RUNNING = "running"  # some process holds its lock
-    INTERRUPTED = "interrupted"  # started, not finished, nobody is at it: resumes
+    INTERRUPTED = "interrupted"  # started, not finished, not locked; will resume
     FAILED = "failed"  # ended with an error, which is recorded: tried again by the next study
     DONE = "done"
-    CORRUPT = "corrupt"  # says done, but its record does not have the checksum: set aside and run again
+    CORRUPT = "corrupt"  # marked as done, but its record does not match the checksum: set aside and run again
 
 
 class StoreFull(UsageError):
     """The disk is full; finished runs stay finished."""
 
 
-class Store:
-    """Runs under ``root``; any number of processes may use one store at once."""
+class Records:
+    """Runs of one kind under ``root``; any number of processes may use it at once."""
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
@@ -70,7 +73,7 @@ class Store:
         return Status.FAILED if (folder / "failure.json").exists() else Status.INTERRUPTED
 
     def record(self, run: str) -> dict[str, Any] | None:
-        """The finished run's numbers, or None where there are none that can be believed."""
+        """The finished run's numbers, or None where it is not finished or does not match its checksum."""
         folder = self.folder(run)
         if not self._intact(folder):
             return None
@@ -150,13 +153,13 @@ class Store:
             return False
 
     def _set_aside(self, folder: Path) -> None:
-        """Keep what cannot be believed under another name, and say so."""
+        """Keep a record that does not match its checksum under another name, and log it."""
         number = 1 + len(list(folder.glob("done.corrupt-*")))
         record = folder / "record.json"
         if record.exists():
             os.replace(record, folder / f"record.json.corrupt-{number}")
         os.replace(folder / "done", folder / f"done.corrupt-{number}")
-        log.warning("run %s: its record does not have its checksum; set aside as record.json.corrupt-%d, run again",
+        log.warning("run %s: its record does not match its checksum; set aside as record.json.corrupt-%d, run again",
                     folder.name, number)  # fmt: skip
 
     def _lock_path(self, run: str) -> Path:
@@ -172,6 +175,76 @@ class Store:
             return True
         lock.release()
         return False
+
+
+class Store:
+    """All runs of the suite: pretrainings, their evaluations, and measurements of cost."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self.pretraining = Records(self.root / "pretraining")
+        self.evaluations = Records(self.root / "evaluations")
+        self.measurements = Records(self.root / "measurements")
+
+    def old_runs(self) -> int:
+        """How many runs of an older version of the suite lie in the store; they are left as they are."""
+        known = ("pretraining", "evaluations", "measurements")
+        return sum(path.parent.name not in known for path in self.root.glob("*/config.json"))
+
+    def records_of(self, spec: RunSpec) -> Records:
+        """Where the spec's own record is kept."""
+        return self.pretraining if spec.kind == TRAINING else self.measurements
+
+    def folder(self, spec: RunSpec) -> Path:
+        """The folder of the pretraining or measurement, whether it exists or not."""
+        return self.records_of(spec).folder(spec.id)
+
+    def status(self, spec: RunSpec) -> Status:
+        """The status of a run with all of its evaluations: done only if every part is done."""
+        own = self.records_of(spec).status(spec.id)
+        if own is not Status.DONE:
+            return own
+        parts = {self.evaluations.status(evaluation) for evaluation in spec.evaluations}
+        for status in (Status.RUNNING, Status.FAILED, Status.CORRUPT, Status.INTERRUPTED):
+            if status in parts:
+                return status
+        return Status.INTERRUPTED if Status.MISSING in parts else Status.DONE
+
+    def record(self, spec: RunSpec, further: Iterable[str] = ()) -> dict[str, Any] | None:
+        """The numbers of a run: of its training, and of every finished evaluation.
+
+        Args:
+            further: ids of evaluations that are added where they are finished.
+
+        Returns:
+            None where the pretraining (or measurement) is not finished.
+        """
+        numbers = self.records_of(spec).record(spec.id)
+        if numbers is None:
+            return None
+        for evaluation in (*further, *spec.evaluations):
+            numbers = {**numbers, **(self.evaluations.record(evaluation) or {}).get("numbers", {})}
+        return numbers
+
+    def failure(self, spec: RunSpec) -> str | None:
+        """Why the run, or one of its evaluations, failed; in one line."""
+        own = self.records_of(spec).failure(spec.id)
+        if own or self.records_of(spec).status(spec.id) is not Status.DONE:
+            return own
+        for evaluation, protocol in spec.evaluations.items():
+            if reason := self.evaluations.failure(evaluation):
+                return f"{protocol['name']}: {reason}"
+        return None
+
+    def seconds(self, spec: RunSpec) -> float:
+        """Time spent in the finished parts of a run."""
+        parts = [self.records_of(spec).record(spec.id) or {}]
+        parts += [self.evaluations.record(evaluation) or {} for evaluation in spec.evaluations]
+        return sum(part.get("seconds", 0.0) + part.get("seconds_pretrain", 0.0) for part in parts)
+
+    def environment(self, spec: RunSpec) -> dict[str, Any] | None:
+        """The machine and libraries that made the run's own record."""
+        return self.records_of(spec).environment(spec.id)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -210,8 +283,8 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def disk_full(where: Path) -> str:
-    """One line for a full disk."""
-    return f"no space is left in '{where}': what was finished stays finished; make room and give the same command again"
+    """The one-line message for a full disk."""
+    return f"no space is left in '{where}': finished runs are kept; make room and give the same command again"
 
 
 def remove(path: Path) -> None:

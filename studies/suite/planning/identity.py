@@ -1,4 +1,4 @@
-"""Who a run is: the hash of its resolved configuration and of the code that can change its numbers."""
+"""The identity of a run: hashes of its configuration and of the code that can change its numbers."""
 
 import ast
 import hashlib
@@ -9,18 +9,78 @@ from pathlib import Path
 from typing import Any
 
 from scd.errors import UsageError
+from studies.suite.planning.settings import source_class
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("scd", "baselines")
-ENTRY = "studies.suite.execution.run"
+ASSEMBLY = "studies.suite.planning.assembly"
+PRETRAINING = ("studies.suite.execution.pretraining", ASSEMBLY)
+EVALUATION = ("studies.suite.execution.evaluation", "studies.suite.planning.protocols", ASSEMBLY)
+MEASUREMENT = ("studies.suite.execution.measurement", ASSEMBLY)
+AXES_OF_TRAINING = ("init", "order", "views")  # of seed_of; "probe" belongs to the evaluation
 
 
-def run_id(config: Mapping[str, Any], fresh: bool = False) -> str:
-    """16 hexadecimal digits; equal for equal numbers, whatever the order of keys and whether 1 is written 1.0.
+def pretraining_id(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None, fresh: bool = False) -> str:
+    """16 hexadecimal digits of a pretraining; equal for equal weights.
 
-    ``fresh`` reads the code from the disk again instead of taking this process's first answer.
+    They cover the part of the configuration that can change the weights, the code that it reaches, and the ids of
+    earlier runs that it uses. Protocols, test images and the probe's seed are not part of it.
+
+    Args:
+        inputs: name of an earlier run in the configuration -> its id.
+        fresh: read the code from the disk again instead of keeping this process's first answer.
     """
-    text = json.dumps([canonical(config), code_of(config, fresh)], sort_keys=True, separators=(",", ":"))
+    part = pretraining_part(config)
+    return _hash([canonical(part), dict(inputs or {}), code_of(part, PRETRAINING, fresh)])
+
+
+def evaluation_id(
+    pretraining: str, config: Mapping[str, Any], protocol: Mapping[str, Any], fresh: bool = False
+) -> str:
+    """16 hexadecimal digits of one protocol's evaluation of a pretraining; the protocol's own name does not count."""
+    part = evaluation_part(config, protocol)
+    return _hash([pretraining, canonical(part), code_of(part, EVALUATION, fresh)])
+
+
+def measurement_id(config: Mapping[str, Any], fresh: bool = False) -> str:
+    """16 hexadecimal digits of a measurement (cost): its configuration and the code that it reaches."""
+    return _hash([canonical(config), code_of(config, MEASUREMENT, fresh)])
+
+
+def pretraining_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's configuration can change its weights."""
+    data = dict(config["data"])
+    test_only = _test_options(config)
+    data = {key: value for key, value in data.items() if key not in ("title", "test_limit")}
+    data["options"] = {key: value for key, value in data["options"].items() if key not in test_only}
+    if data.get("fingerprints"):
+        data["fingerprints"] = {"train": data["fingerprints"]["train"]}
+    seeds = {axis: seed for axis, seed in config["seed_of"].items() if axis in AXES_OF_TRAINING}
+    kept = {key: value for key, value in config.items() if key not in ("data", "evaluation", "seed_of")}
+    return {**kept, "data": data, "seed_of": seeds}
+
+
+def evaluation_part(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's configuration can change the numbers of a protocol, given the weights."""
+    data, evaluation = config["data"], config["evaluation"]
+    options = ("_target_", *_test_options(config))
+    probe = config["seed_of"].get("probe")
+    return {
+        "protocol": {key: value for key, value in protocol.items() if key != "name"},
+        "size": evaluation["size"],
+        "limits": [evaluation["train_limit"], evaluation["test_limit"], data["test_limit"]],
+        "options": {key: value for key, value in data["options"].items() if key in options},
+        "fingerprints": data.get("fingerprints"),
+        "seed": config["seed"] if probe is None else probe,
+    }
+
+
+def _test_options(config: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(source_class(config["data"]).test_options)
+
+
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -41,9 +101,9 @@ def canonical(value: Any, where: str = "config") -> Any:
     raise UsageError(f"{where} is {value!r}; a run's configuration holds finite numbers, text, lists and mappings only")
 
 
-def code_of(config: Mapping[str, Any], fresh: bool = False) -> str:
-    """Fingerprint of the code that this configuration reaches: the run itself, and every ``_target_``'s module."""
-    return code_fingerprint((ENTRY, *sorted(set(target_modules(config)))), fresh=fresh)
+def code_of(config: Mapping[str, Any], entries: tuple[str, ...], fresh: bool = False) -> str:
+    """Fingerprint of the code that a configuration reaches: entry modules, and every ``_target_``'s module."""
+    return code_fingerprint((*entries, *sorted(set(target_modules(config)))), fresh=fresh)
 
 
 def target_modules(config: Any) -> Iterator[str]:

@@ -1,48 +1,41 @@
 """From a study's specs to runs that can be started: data opened, budgets turned into steps, costs counted."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
-
-import pandas
 
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
-from scd.evaluation.protocol import check_data
 from scd.profiling.flops import training_flops
 from scd.training.budget import Budget
-from studies.suite.execution import run
-from studies.suite.execution.store import Status, Store
-from studies.suite.planning.identity import ENTRY, canonical, code_fingerprint, target_modules
-from studies.suite.planning.study import RunSpec, Standing, merge
+from studies.suite.planning.assembly import build_method, build_views, open_data
+from studies.suite.planning.identity import canonical
+from studies.suite.planning.protocols import build_protocol, evaluation_data
+from studies.suite.planning.settings import COUNTED, is_embedded
+from studies.suite.planning.study import TRAINING, RunSpec, merge
 
-ASSUMED_SPEED = {"cpu": 1.5e10, "cuda": 2e13}  # FLOP/s of one run, said beside every estimate that uses it
-EMBEDDED = ("shapes", "scenes")  # generators: a set is its options and its code
-ALIKE = 10  # steps that cost at most so many times more or less tell how fast a run will be
-EVALUATION_SHARE = 0.1  # of the median run's training, for the progress bar
+FROM_DATA = "from_data"  # a method's number of classes that is taken from the labels
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A spec whose budget is a number of steps (None: seconds) and what these cost.
+    """A complete spec and the length of its training.
 
     Args:
-        spec: with the data's fingerprint in its configuration, which is now complete.
-        steps: optimiser steps; flops_per_step: 2 per multiply-add.
+        spec: with the data's fingerprints, the budget in steps and the FLOPs of a step.
+        steps: optimiser steps; None where the budget is one of time, 0 for a measurement.
         seconds: the budget, where it is one of time.
     """
 
     spec: RunSpec
     steps: int | None
-    flops_per_step: float
     seconds: float | None = None
 
     @property
     def flops(self) -> float:
         """Training FLOPs of the whole run; 0 where time is the budget."""
-        return (self.steps or 0) * self.flops_per_step
+        return (self.steps or 0) * self.spec.flops_per_step
 
 
 def resolve(specs: Iterable[RunSpec], check: bool = True) -> list[Planned]:
@@ -56,12 +49,26 @@ def resolve(specs: Iterable[RunSpec], check: bool = True) -> list[Planned]:
     Raises:
         UsageError: data, a method or a budget that cannot be used.
     """
-    return Resolver(check).resolve(specs)
+    resolver = Resolver(check)
+    return [resolver.complete(spec) for spec in specs]
 
 
-def is_embedded(data: Mapping[str, Any]) -> bool:
-    """Whether a run's data are the suite's own, which can be composed otherwise and may be shown."""
-    return data["name"] in EMBEDDED
+def unique(planned: Iterable[Planned]) -> dict[str, Planned]:
+    """The different runs by key, inputs before the runs that use them, and all arms of the first seed first.
+
+    Runs of one pretraining that are scored on the same images are one run with the protocols of all.
+    """
+    merged: dict[str, Planned] = {}
+    for item in sorted(planned, key=lambda item: item.spec.labels.get("seed", 0)):
+        for needed in item.spec.inputs.values():
+            merged.setdefault(needed.with_protocols([]).key, Planned(needed.with_protocols([]), None, 0.0))
+        known = merged.get(item.spec.key)
+        if known is None or item.spec.kind != TRAINING:
+            merged[item.spec.key] = item
+            continue
+        protocols = {**known.spec.evaluations, **item.spec.evaluations}
+        merged[item.spec.key] = replace(known, spec=known.spec.with_protocols(list(protocols.values())))
+    return merged
 
 
 def training_images(source: Source) -> int:
@@ -71,69 +78,113 @@ def training_images(source: Source) -> int:
     return len(source.splits["train"])
 
 
+@dataclass(frozen=True)
+class OpenedData:
+    """What a plan takes from a data set: fingerprints (None for embedded images), training images, classes."""
+
+    fingerprints: dict[str, str] | None
+    images: int
+    classes: int | None
+
+
 class Resolver:
-    """Remembers opened data and counted methods between specs."""
+    """Completes specs; opened data and counted methods are kept between them."""
 
     def __init__(self, check: bool):
         self.check = check
-        self.data: dict[str, tuple[str | None, int]] = {}
+        self.opened: dict[str, OpenedData] = {}
+        self.checked: dict[str, tuple[dict[str, Any], ...]] = {}
         self.costs: dict[str, float] = {}
 
-    def resolve(self, specs: Iterable[RunSpec]) -> list[Planned]:
-        """All specs in their order."""
-        return [self.complete(spec) for spec in specs]
-
     def complete(self, spec: RunSpec) -> Planned:
-        """One spec with its data's fingerprint and its budget in steps."""
-        config, training = spec.config, spec.config["training"]
-        fingerprint, images = self.open(config, spec.locations)
-        epoch = images // training["batch_size"]
+        """One spec with its data's fingerprints, its budget in steps, and the protocols that its data allow."""
+        if spec.kind != TRAINING:
+            return Planned(spec, 0)
+        inputs = {name: self.input(earlier) for name, earlier in spec.inputs.items()}
+        opened = self.open(spec)
+        config = merge(spec.config, {"data": {"fingerprints": opened.fingerprints}})
+        config["method"] = with_classes(config["method"], opened.classes, config["data"]["title"])
+        training = config["training"]
+        epoch = opened.images // training["batch_size"]
         if not epoch:
             raise UsageError(
-                f"training.batch_size={training['batch_size']} is more than the {images} training images of "
-                f"'{config['data']['name']}'"
+                f"training.batch_size={training['batch_size']} is more than the {opened.images} training images of "
+                f"'{config['data']['title']}'"
             )
-        cost = self.cost(config)
+        cost = self.cost(config, inputs)
         steps = self.steps(config, epoch, cost)
         seconds = None
         if steps is None:
-            seconds, budget = training["budget"]["value"], training["budget"]
+            seconds = training["budget"]["value"]
         else:
-            budget = {"unit": "steps", "value": steps}
-        complete = merge(config, {"data": {"fingerprint": fingerprint}})
-        complete["training"]["budget"] = budget
-        return Planned(replace(spec, config=complete), steps, cost, seconds)
+            training["budget"] = {"unit": "steps", "value": steps}
+        complete = replace(spec, config=config, inputs=inputs, flops_per_step=cost)
+        return Planned(complete.with_protocols(self.protocols(complete)), steps, seconds)
 
-    def open(self, config: Mapping[str, Any], locations: Mapping[str, Any]) -> tuple[str | None, int]:
-        """Fingerprint and number of training images of the data.
+    def input(self, spec: RunSpec) -> RunSpec:
+        """An earlier run that another one uses, complete; its evaluations are not needed."""
+        return self.complete(spec.with_protocols([])).spec
+
+    # ---------------------------------------------------------------- data
+
+    def open(self, spec: RunSpec) -> OpenedData:
+        """What the plan needs of the data.
 
         Embedded images have no fingerprint: their options, and the generator's code, are in the run's identity anyway,
         so a plan need not draw them.
         """
-        data = config["data"]
-        key = _key(data, locations, config["evaluation"])
-        if key not in self.data:
-            embedded = is_embedded(data)
-            fingerprint, found = None, data["options"].get("train")
-            if self.check or not embedded:
-                source = run.open_data(data, locations)
-                found = training_images(source)
-                if self.check:
-                    check_data(run.evaluation_data(source, config), config["evaluation"]["protocols"])
-                fingerprint = None if embedded else source.fingerprint
+        data = spec.config["data"]
+        key = _key(data, spec.locations)
+        if key not in self.opened:
+            embedded, fingerprints = is_embedded(data), None
+            found, classes = data["options"].get("train"), data["options"].get("classes")
+            if not embedded:
+                source = open_data(data, spec.locations)
+                fingerprints, found = dict(source.fingerprints), training_images(source)
+                classes = len(source.class_names) if source.class_names else None
             limit = data["train_limit"]
-            self.data[key] = fingerprint, found if limit is None else min(found, limit)
-        return self.data[key]
+            self.opened[key] = OpenedData(fingerprints, found if limit is None else min(found, limit), classes)
+        return self.opened[key]
 
-    def cost(self, config: Mapping[str, Any]) -> float:
+    def protocols(self, spec: RunSpec) -> list[dict[str, Any]]:
+        """The protocols whose input the data have, in their order; all of them where the data are not looked at.
+
+        Raises:
+            DataError: data that a protocol cannot work with (classes, masks), found before any training.
+        """
+        asked = spec.config["evaluation"]["protocols"]
+        if not self.check:
+            return asked
+        key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
+        if key not in self.checked:
+            data = evaluation_data(spec.config, open_data(spec.config["data"], spec.locations))
+            possible = []
+            for config in asked:
+                protocol = build_protocol(config)
+                own = protocol.own_data(data)
+                if protocol.applies(own):
+                    protocol.check(own)
+                    possible.append(config)
+            self.checked[key] = tuple(possible)
+        return list(self.checked[key])
+
+    # ---------------------------------------------------------------- costs
+
+    def cost(self, config: Mapping[str, Any], inputs: Mapping[str, RunSpec] | None = None) -> float:
         """Training FLOPs per step of a configuration."""
-        parts = {name: config[name] for name in ("views", "backbone", "method", "wrapper")}
+        parts = {name: config[name] for name in COUNTED}
         batch = config["training"]["batch_size"]
         key = _key(parts, batch)
         if key not in self.costs:
-            method = run.build_method({**parts, "seed": 0, "seed_of": {"init": None}})
-            self.costs[key] = training_flops(method, run.build_recipe_of(config), batch).total
+            earlier = {name: self.method(spec) for name, spec in (inputs or {}).items()}
+            method = build_method({**parts, "seed": 0, "seed_of": {}}, earlier)
+            self.costs[key] = training_flops(method, build_views(config), batch).total
         return self.costs[key]
+
+    def method(self, spec: RunSpec):
+        """The untrained method of an earlier run, for counting."""
+        inputs = {name: self.method(earlier) for name, earlier in spec.inputs.items()}
+        return build_method({**spec.config, "seed": 0, "seed_of": {}}, inputs)
 
     def steps(self, config: Mapping[str, Any], epoch: int, cost: float) -> int | None:
         """Steps that the budget pays for; None for a budget of seconds."""
@@ -149,83 +200,18 @@ class Resolver:
         return Budget(**budget).steps(epoch, cost)
 
 
+def with_classes(method: Mapping[str, Any], classes: int | None, data: str) -> dict[str, Any]:
+    """The method's configuration with the number of classes in the place of ``classes: from_data``.
+
+    Raises:
+        DataError: a supervised method on data without labels.
+    """
+    if method.get("classes") != FROM_DATA:
+        return dict(method)
+    if classes is None:
+        raise DataError(f"'{method['_target_']}' learns from labels, and '{data}' has none; leave this arm out")
+    return {**method, "classes": classes}
+
+
 def _key(*parts: Any) -> str:
     return json.dumps(canonical(parts), sort_keys=True)
-
-
-def unique(planned: Iterable[Planned]) -> dict[str, Planned]:
-    """The different runs by id, all arms of the first seed first: a study that is stopped leaves whole pairs."""
-    ordered = sorted(planned, key=lambda item: item.spec.labels.get("seed", 0))
-    return {item.spec.id: item for item in ordered}
-
-
-def work(runs: Mapping[str, Planned]) -> dict[str, float]:
-    """How much each run counts in the progress bar, in FLOPs; evaluation counts a little, too."""
-    extra = EVALUATION_SHARE * median([item.flops for item in runs.values()] or [0]) or 1.0
-    return {name: item.flops + extra for name, item in runs.items()}
-
-
-def estimate(runs: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
-    """Seconds that the missing runs take, and on what this rests."""
-    missing = [item for name, item in runs.items() if store.status(name) is not Status.DONE]
-    typical = median([item.flops_per_step for item in missing] or [1.0])
-    alike = (typical / ALIKE, typical * ALIKE)
-    records = [record for record in store.finished() if alike[0] < record["flops_per_step"] < alike[1]]
-    speeds = [record["total_flops"] / record["seconds_pretrain"] for record in records if record["seconds_pretrain"]]
-    evaluation = median([record["seconds_eval"] for record in records] or [5.0])
-    if speeds:
-        speed, basis = median(speeds), f"{len(speeds)} finished runs of such a size in this store"
-    else:
-        accelerator = missing[0].spec.config["training"]["accelerator"] if missing else "cpu"
-        speed = ASSUMED_SPEED[accelerator]
-        basis = f"an assumed {speed / 1e9:,.0f} GFLOP/s a run, since the store has no finished run of such a size"
-    seconds = sum((item.seconds if item.seconds else item.flops / speed) + evaluation for item in missing)
-    return seconds / max(1, min(workers, len(missing))), basis
-
-
-def table(planned: Sequence[Planned], store: Store) -> str:
-    """The plan: one row per arm, budget and axis, with how many of its runs are done."""
-    rows = []
-    for item in planned:
-        labels = {key: value for key, value in item.spec.labels.items() if key != "seed"}
-        done = store.status(item.spec.id) is Status.DONE
-        steps = item.steps if item.steps is not None else f"{item.seconds:g} s"
-        rows.append({**labels, "steps": steps, "TFLOP a run": item.flops / 1e12, "runs": 1, "done": int(done)})
-    frame = pandas.DataFrame(rows)
-    keys = [column for column in frame.columns if column not in ("runs", "done")]
-    summed = frame.groupby(keys, sort=False, dropna=False)[["runs", "done"]].sum().reset_index()
-    summed["missing"] = summed["runs"] - summed["done"]
-    return summed.to_markdown(index=False, floatfmt=".3g")
-
-
-def collect(planned: Iterable[Planned], store: Store) -> pandas.DataFrame:
-    """One row per finished spec: its labels, the record's numbers, and ``run``, the id."""
-    rows = []
-    for item in planned:
-        record = store.record(item.spec.id)
-        if record is not None:
-            rows.append({**item.spec.labels, **record, "run": item.spec.id})
-    return pandas.DataFrame(rows)
-
-
-def standing(planned: Sequence[Planned], store: Store) -> Standing:
-    """How far the study is, what failed, and which machines made its records."""
-    runs = unique(planned)
-    done = {name: record for name in runs if (record := store.record(name)) is not None}
-    failed = {name: reason for name in runs if name not in done and (reason := store.failure(name))}
-    seen = {json.dumps(found, sort_keys=True): found for name in done if (found := store.environment(name))}
-    return Standing(
-        planned=len(runs),
-        done=len(done),
-        failed=failed,
-        fingerprint=study_fingerprint(item.spec for item in runs.values()),
-        environments=tuple(seen.values()),
-        seconds=sum(record["seconds_pretrain"] + record["seconds_eval"] for record in done.values()),
-        plan=tuple(item.spec for item in planned),
-    )
-
-
-def study_fingerprint(specs: Iterable[RunSpec]) -> str:
-    """Fingerprint of all code that a study's runs reach; a page that names another one is stale."""
-    modules = {name for spec in specs for name in target_modules(spec.config)}
-    return code_fingerprint((ENTRY, *sorted(modules)))

@@ -1,200 +1,225 @@
-"""From the command line's words to settings: hydra composes ``studies/conf``, and a wrong word gets one clear line."""
+"""From the words of a command line to settings, and from settings to the configuration of a run.
+
+Hydra composes ``studies/conf``; a wrong word gets one clear line. The configuration of a run is merged from the weakest
+to the strongest: the base (``config.yaml`` and the tier), the method's own recipe, the wrapper's, what the study shares
+among its arms (``run:`` in ``conf/study``), the words of the command line, an axis of the study, the arm.
+"""
 
 import importlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from scd.errors import UsageError, unknown
+from studies.suite.planning.study import Arm, RunSpec, merge
 
-from scd.errors import DataError, UsageError, unknown
-from studies.suite.planning.study import PRESETS, Settings, Study
-
-STUDIES = Path(__file__).resolve().parents[2]
-CONF = STUDIES / "conf"
-GROUPS = ("tier", "data", "method", "backbone", "launcher")
-DEFAULTS = {"tier": "cpu", "data": "shapes", "method": "moco"}
-RUN_KEYS = ("views", "backbone", "method", "wrapper", "optimizer", "schedule", "training", "evaluation", "seed_of")
-DATA_KEYS = ("name", "size", "stream", "train_limit", "test_limit", "options")
+PRESETS = ("method", "wrapper", "backbone", "map", "protocol", "annotator")
+BUDGETS = ("epochs", "flops", "none")
+COUNTED = ("views", "backbone", "method", "wrapper")  # what the FLOPs of a training step depend on
 
 
-def study_names() -> list[str]:
-    """Names of the studies: the files of ``studies/`` that hold one each."""
-    return sorted(path.stem for path in STUDIES.glob("*.py") if not path.stem.startswith("_"))
+@dataclass(frozen=True)
+class Settings:
+    """What a command line resolved to.
+
+    Attributes:
+        study: name of the study; tier: name of the tier.
+        seeds: the paired seeds; base: the run configuration that every arm starts from.
+        shared: what the study's arms share, over the methods' own recipes; given: what the command line set.
+        data: display name of the data ("shapes", "cifar10", a folder's name); locations: where they lie.
+        axes: the study's own options, e.g. ``{"rho": [0.0, 0.8], "budgets": [...]}``.
+        presets: the configurations that may be named, by group: ``{"method": {"moco": {...}}, ...}``.
+        arms: names of the chosen arms, empty for all.
+        usual_protocols: the protocols of the study where the command line names none; those that are already evaluated
+            stay on the page.
+        store, out: where runs and pages go; launcher: how runs are executed.
+        page: name of the page without ``.md``: the study, and what differs from its defaults.
+        meaningful: False for a tier that only tests the wiring; the page says so.
+        command: the whole command, as typed.
+    """
+
+    study: str
+    tier: str
+    seeds: tuple[int, ...]
+    base: dict[str, Any]
+    shared: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+    data: str = "shapes"
+    locations: dict[str, Any] = field(default_factory=dict)
+    axes: dict[str, Any] = field(default_factory=dict)
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arms: tuple[str, ...] = ()
+    usual_protocols: tuple[Any, ...] = ()
+    store: Path = Path("runs")
+    out: Path = Path("reports")
+    launcher: dict[str, Any] = field(default_factory=dict)
+    page: str = ""
+    meaningful: bool = True
+    command: str = ""
+
+    # ---------------------------------------------------------------- data
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the images come from a generator of this suite."""
+        return is_embedded(self.base["data"])
+
+    def has_option(self, name: str) -> bool:
+        """Whether the data have an option of this name, for example ``rho_train``."""
+        return name in self.base["data"]["options"]
+
+    # ---------------------------------------------------------------- arms and runs
+
+    def select(self, arms: Sequence[Arm]) -> tuple[Arm, ...]:
+        """The chosen arms in the study's order, all when none is chosen.
+
+        Raises:
+            UsageError: a chosen arm that the study does not have.
+        """
+        valid = [arm.name for arm in arms]
+        for name in self.arms:
+            if name not in valid:
+                raise unknown("arm", name, valid)
+        return tuple(arm for arm in arms if not self.arms or arm.name in self.arms)
+
+    def spec(
+        self,
+        arm: Arm,
+        seed: int,
+        budget: str = "epochs",
+        reference: Arm | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, RunSpec] | None = None,
+        **labels: Any,
+    ) -> RunSpec:
+        """One run of an arm; its labels are arm, budget, seed, data and ``labels``.
+
+        Args:
+            arm: merged into the base configuration.
+            seed: the number that pairs arms.
+            budget: "epochs" trains as the configuration says; "flops" trains as long as costs the training FLOPs that
+                ``reference`` needs for its own budget (same axes); "none" does not train (random weights).
+            overrides: an axis of the study, e.g. ``{"data": {"options": {"rho_train": 0.8}}}``; it applies to the
+                reference too.
+            inputs: earlier runs that this one uses, by the name that the arm's configuration gives them.
+        """
+        if budget not in BUDGETS:
+            raise unknown("budget", budget, BUDGETS)
+        config = self.configure(arm, seed, overrides)
+        if budget == "flops":
+            if reference is None:
+                raise ValueError("a FLOPs budget is counted in the training of a reference arm: pass reference=")
+            compared = self.configure(reference, seed, overrides)
+            config["training"]["budget"] = {
+                "unit": "flops",
+                "reference": {key: compared[key] for key in COUNTED},
+                "of": compared["training"]["budget"],
+            }
+        elif budget == "none":
+            config["training"]["budget"] = {"unit": "steps", "value": 0}
+        named = {"arm": arm.name, "budget": budget, "seed": seed, "data": self.data, **labels}
+        return RunSpec(config, named, dict(self.locations), dict(inputs or {}))
+
+    def at_equal_epochs(
+        self,
+        arm: Arm,
+        seed: int,
+        trained: bool = True,
+        overrides: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, RunSpec] | None = None,
+        **labels: Any,
+    ) -> RunSpec:
+        """One run of a study whose arms all train as the base says; an untrained arm may be among them."""
+        spec = self.spec(arm, seed, "epochs" if trained else "none", overrides=overrides, inputs=inputs, **labels)
+        return replace(spec, labels={**spec.labels, "budget": "epochs"})
+
+    def configure(self, arm: Arm, seed: int, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The configuration of one run, see the module for the order of precedence."""
+        axis, own = self._named(overrides or {}), self._named(arm.overrides)
+        both = merge(self.base, axis, own)
+        method, recipe = self._without_recipe(self._preset("method", both["method"]))
+        wrapper, addition = self._without_recipe(self._wrapper(both["wrapper"]))
+        rest = {key: value for key, value in self.base.items() if key not in ("method", "wrapper")}
+        layers = [self._named(layer) for layer in (recipe, addition, self.shared, self.given)]
+        config = merge(rest, *layers, _without_methods(axis), _without_methods(own))
+        protocols = [self.protocol(item) for item in config["evaluation"]["protocols"]]
+        config["evaluation"] = {**config["evaluation"], "protocols": protocols}
+        return {**config, "method": method, "wrapper": wrapper, "seed": seed}
+
+    # ---------------------------------------------------------------- names of configurations
+
+    def protocol(self, item: Any) -> dict[str, Any]:
+        """A protocol's whole configuration, with its ``name``, from a name, ``{preset: NAME, ...}`` or ``_target_``.
+
+        Raises:
+            UsageError: an unknown name, or a mapping that says neither.
+        """
+        if isinstance(item, str):
+            item = {"preset": item}
+        if "preset" in item:
+            return {"name": item.get("name", item["preset"]), **self._preset("protocol", item)}
+        if "_target_" not in item:
+            valid = ", ".join(sorted(self.presets.get("protocol", {})))
+            raise UsageError(f"a protocol is a name ({valid}), or a mapping with preset or _target_, not {dict(item)}")
+        return {"name": item["_target_"].rpartition(".")[2].lower(), **item}
+
+    def _preset(self, group: str, chosen: Any) -> Any:
+        """The content of a named configuration with the changes beside its name; anything else as it is."""
+        changes: dict[str, Any] = {}
+        if isinstance(chosen, Mapping) and "preset" in chosen:
+            changes = {key: value for key, value in chosen.items() if key not in ("preset", "name")}
+            chosen = chosen["preset"]
+        if not isinstance(chosen, str):
+            return chosen
+        if chosen not in self.presets.get(group, {}):
+            raise unknown(group, chosen, self.presets.get(group, {}))
+        return merge(self.presets[group][chosen], changes)
+
+    def _wrapper(self, chosen: Any) -> Any:
+        """A wrapper's configuration, whose map source may be named as well."""
+        wrapper = self._preset("wrapper", chosen)
+        if isinstance(wrapper, Mapping) and "saliency" in wrapper:
+            return {**wrapper, "saliency": self._preset("map", wrapper["saliency"])}
+        return wrapper
+
+    def _without_recipe(self, config: Any) -> tuple[Any, dict[str, Any]]:
+        """A method's or wrapper's own arguments, and its recipe for this tier."""
+        if not isinstance(config, Mapping):
+            return config, {}
+        recipe = dict(config.get("recipe") or {})
+        tiers = recipe.pop("tiers", {})
+        return {key: value for key, value in config.items() if key != "recipe"}, merge(recipe, tiers.get(self.tier, {}))
+
+    def _named(self, layer: Mapping[str, Any]) -> dict[str, Any]:
+        """A layer with the names of backbones and annotators replaced by their content."""
+        filled = dict(layer)
+        if "backbone" in filled:
+            filled["backbone"] = self._preset("backbone", filled["backbone"])
+        if filled.get("annotations"):
+            named = {kind: self._preset("annotator", chosen) for kind, chosen in filled["annotations"].items()}
+            filled["annotations"] = named
+        return filled
 
 
-def load_study(name: str) -> Study:
-    """The constant ``STUDY`` of ``studies/NAME.py``.
+def is_embedded(data: Mapping[str, Any]) -> bool:
+    """Whether a data configuration names a generator of this suite."""
+    return source_class(data).embedded
+
+
+def source_class(data: Mapping[str, Any]) -> Any:
+    """The class that opens the images of a data configuration.
 
     Raises:
-        UsageError: no such study; the text lists the valid ones.
+        UsageError: it cannot be imported.
     """
-    if name not in study_names():
-        raise unknown("study", name, study_names())
-    return importlib.import_module(f"studies.{name}").STUDY
-
-
-def choices(group: str) -> list[str]:
-    """Names of the configurations in ``conf/GROUP``; data are also a folder of the user's."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def resolve_settings(
-    study: str, words: Sequence[str], store: Path | str = "runs", out: Path | str = "reports", command: str = ""
-) -> Settings:
-    """Settings from words like ``tier=cpu``, ``seeds=5``, ``data=FOLDER``, ``arms=moco,scd``, ``optimizer.lr=0.1``.
-
-    Args:
-        study: name of the study; ``conf/study/NAME.yaml`` adds its axes where it exists.
-        words: ``key=value``, in hydra's grammar but for seeds, arms and paths, which are taken as they are.
-
-    Raises:
-        UsageError: an unknown key, tier, data name, method or launcher (with the valid ones and the nearest), or a
-            value that does not fit; in one line.
-    """
-    given = dict(_split(word) for word in words)
-    chosen = {group: given.pop(group) for group in GROUPS if group in given}
-    seeds, arms = given.pop("seeds", None), given.pop("arms", None)
-    path = _data_path(chosen)
-    for group, name in chosen.items():
-        if name not in choices(group):
-            raise unknown(group, name, choices(group))
-    selection = [f"{group}={name}" for group, name in chosen.items()]
-    selection += [f"+{group}@presets.{group}.{name}={name}" for group in PRESETS for name in choices(group)]
-    if study in choices("study"):
-        selection.append(f"+study={study}")
-    config = _compose(selection)
-    _check_keys(given, config)
-    if given:
-        config = _compose([*selection, *(f"{key}={_value(key, value)}" for key, value in given.items())])
-    if path is not None:
-        config.data.locations.path = str(path)
-        config.data.title = config.data.title or path.name
-    without_data = [word for word in selection if not word.startswith("data=")]
-    usual = _compose(without_data).data.title if "data" in chosen else config.data.title
-    plain = _plain(config)
-    data = plain["data"]
-    names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
-    return Settings(
-        study=study,
-        tier=names["tier"],
-        seeds=_seeds(plain["seeds"] if seeds is None else seeds),
-        base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
-        data=data["title"],
-        locations={key: value for key, value in data["locations"].items() if value is not None},
-        axes=plain["axes"],
-        presets=plain["presets"],
-        arms=tuple(plain["arms"] if arms is None else _list(arms)),
-        store=Path(store),
-        out=Path(out),
-        launcher=plain["launcher"],
-        page=_page(study, data["title"], usual, names),
-        meaningful=plain["meaningful"],
-        overrides=tuple(words),
-        command=command,
-    )
-
-
-def _split(word: str) -> tuple[str, str]:
-    key, separator, value = word.partition("=")
-    if not separator or not key:
-        raise UsageError(f"'{word}' is not of the form key=value; for example tier=cpu, seeds=5, data=FOLDER")
-    return key, value
-
-
-def _data_path(chosen: dict[str, str]) -> Path | None:
-    """The folder that ``data=`` names, if it names one and not a configuration; the choice is then ``path``."""
-    name = chosen.get("data")
-    if name is None or name in choices("data"):
-        if name == "path":
-            raise UsageError("data=path needs the folder itself: data=FOLDER")
-        return None
-    path = Path(name).expanduser()
-    if not path.exists():
-        if os.sep in name:
-            raise DataError(f"data: '{name}' does not exist; give a folder, or one of {', '.join(choices('data'))}")
-        raise unknown("data", name, set(choices("data")) - {"path"} | {"FOLDER"})
-    chosen["data"] = "path"
-    return path.resolve()
-
-
-def _compose(overrides: Iterable[str]) -> DictConfig:
+    target = data["options"].get("_target_", "")
+    module, _, name = target.rpartition(".")
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
-    except OverrideParseException as error:
-        raise UsageError(f"cannot read '{error.override}': {_first_line(error)}; quote special characters") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(f"wrong option: {_first_line(error)}") from error
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"data.options._target_ '{target}' cannot be imported: {error}") from error
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as dicts and lists, references followed."""
-    presets = {group: {} for group in PRESETS}
-    try:
-        for key in sorted(OmegaConf.missing_keys(config)):
-            if key != "seeds":
-                raise UsageError(f"option '{key}' needs a value: {key}=...")
-        config.seeds = None if OmegaConf.is_missing(config, "seeds") else config.seeds
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(f"wrong option: {_first_line(error)}") from error
-    return {**plain, "presets": {**presets, **plain.get("presets", {})}}
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _check_keys(given: dict[str, str], config: DictConfig) -> None:
-    """Every key of the words must stand in the configuration, whatever its value."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    for key in given:
-        if key.startswith(("+", "~")):  # hydra's signs for adding and removing: meant as such
-            continue
-        node, parts = plain, key.split(".")
-        for depth, part in enumerate(parts):
-            prefix = ".".join(parts[:depth])
-            if not isinstance(node, dict):
-                raise UsageError(f"option '{prefix}' is a single value and has no '{part}'")
-            if part not in node:
-                valid = [f"{prefix}.{name}" for name in node] if prefix else [*node, *GROUPS]
-                raise unknown("option", key, set(valid))
-            node = node[part]
-
-
-def _value(key: str, value: str) -> str:
-    """The value in hydra's grammar; paths are quoted, so that they may hold spaces and commas."""
-    is_path = key.startswith("data.locations.") or value.startswith(("/", "./", "../", "~/"))
-    if is_path and not value.startswith(("'", '"')) and value != "null":
-        return "'" + value.replace("'", "\\'") + "'"
-    return value
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    """``5`` is the seeds 0 to 4; ``3,4`` and ``[3, 4]`` are these."""
-    try:
-        numbers = [int(item) for item in (value if isinstance(value, list) else _list(str(value)))]
-    except ValueError:
-        numbers = []
-    is_count = not isinstance(value, list) and len(numbers) == 1 and not str(value).strip().startswith("[")
-    seeds = tuple(range(numbers[0])) if is_count else tuple(numbers)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UsageError(f"seeds={value}: give how many (seeds=5) or which ones, each once (seeds=3,4)")
-    return seeds
-
-
-def _list(text: str) -> list[str]:
-    return [item.strip() for item in text.strip().strip("[]").split(",") if item.strip()]
-
-
-def _page(study: str, data: str, usual: str, names: dict[str, str]) -> str:
-    """The page's name: the study, then whatever differs from the defaults; its ``usual`` data have no name in it."""
-    parts = [study.replace("_", "-")]
-    parts += [data] if data != usual else []
-    parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
-    return "-".join(parts)
+def _without_methods(layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in layer.items() if key not in ("method", "wrapper")}

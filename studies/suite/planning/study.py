@@ -93,6 +93,7 @@ class RunSpec:
         inputs: earlier runs that this one uses, by the name that the configuration gives them (``{_input_: NAME}``).
         kind: "training", or "measurement": the configuration's ``measurement`` is called instead of training.
         alone: True for a measurement of time, during which no other run may share the machine.
+        flops_per_step: of the training, counted by the planner.
     """
 
     config: dict[str, Any]
@@ -101,26 +102,39 @@ class RunSpec:
     inputs: dict[str, "RunSpec"] = field(default_factory=dict)
     kind: str = TRAINING
     alone: bool = False
+    flops_per_step: float = 0.0
 
     @property
     def id(self) -> str:
         """16 hexadecimal digits of the pretraining (or measurement): its configuration, code and inputs."""
-        from studies.suite.planning.identity import measurement_id, pretraining_id
-
-        inputs = {name: spec.id for name, spec in self.inputs.items()}
-        return pretraining_id(self.config, inputs) if self.kind == TRAINING else measurement_id(self.config)
+        return self.identities()[0]
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation id -> the configuration of its protocol, in the order of the configuration."""
+        protocols = self.config["evaluation"]["protocols"] if self.kind == TRAINING else []
+        return dict(zip(self.identities()[1:], protocols, strict=True))
+
+    @property
+    def key(self) -> str:
+        """Equal for specs that can be executed together: one pretraining, scored on the same images with one seed."""
         from studies.suite.planning.identity import evaluation_id
 
+        return evaluation_id(self.id, self.config, {}) if self.kind == TRAINING else self.id
+
+    def identities(self, fresh: bool = False) -> tuple[str, ...]:
+        """The id of the pretraining or measurement, then those of the evaluations.
+
+        Args:
+            fresh: from the code as it is on the disk now.
+        """
+        from studies.suite.planning.identity import evaluation_id, measurement_id, pretraining_id
+
         if self.kind != TRAINING:
-            return {}
-        run = self.id
-        return {
-            evaluation_id(run, self.config, protocol): protocol for protocol in self.config["evaluation"]["protocols"]
-        }
+            return (measurement_id(self.config, fresh),)
+        own = pretraining_id(self.config, {name: spec.id for name, spec in self.inputs.items()}, fresh)
+        protocols = self.config["evaluation"]["protocols"]
+        return own, *(evaluation_id(own, self.config, protocol, fresh) for protocol in protocols)
 
     def with_protocols(self, protocols: Sequence[Mapping[str, Any]]) -> "RunSpec":
         """The same run with other evaluations."""
@@ -138,11 +152,12 @@ class Study:
         control: positive controls, contrasts that must come out "better" for the page to be informative.
         primary: name of the contrast whose claim the page's first sentence answers.
         plan: lists the runs of some settings, seed by seed.
-        page: called with a page under construction; contributes the study's first table and figure, sections and prose
-            (see :mod:`studies.suite.pages.publish`).
+        sections: called with a page under construction; contributes the study's first table and figure, its sections
+            and its prose (see :mod:`studies.suite.pages.publish`).
         prepare: called once with (results, settings) before the page is written, for what is copied or computed from
             the store (maps); returns results.
         deviations: where the study departs from the papers, one sentence each.
+        notes: called with the results; what only this study has to say about how it was measured, by heading.
         metrics: definitions of numbers that the study derives itself, by name.
     """
 
@@ -155,9 +170,10 @@ class Study:
     control: tuple[Contrast, ...]
     primary: str
     plan: Callable[["Settings"], list[RunSpec]]
-    page: Callable[..., Any]
+    sections: Callable[..., Any]
     prepare: Callable[..., Any] | None = None
     deviations: tuple[str, ...] = ()
+    notes: Callable[..., dict[str, str]] | None = None
     metrics: dict[str, "Metric"] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:

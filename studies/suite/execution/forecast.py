@@ -1,0 +1,64 @@
+"""What a plan would run, and how long it would take."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import pandas
+
+from studies.suite.execution.store import Status, Store
+from studies.suite.planning.resolve import Planned
+from studies.suite.planning.study import TRAINING
+
+ASSUMED_SPEED = {"cpu": 1.5e10, "cuda": 2e13}  # FLOP/s of one run; every estimate that uses it says so
+ALIKE = 10  # finished runs whose steps cost at most so many times more or less predict a run's speed
+EVALUATION_SHARE = 0.1  # of the median run's training, for the progress bar
+EVALUATION_SECONDS = 5.0  # of a run, where the store has no finished one
+
+
+def work(runs: Mapping[str, Planned]) -> dict[str, float]:
+    """How much each run counts in the progress bar, in FLOPs; evaluation counts a little, too."""
+    extra = EVALUATION_SHARE * median([item.flops for item in runs.values()] or [0]) or 1.0
+    return {name: item.flops + extra for name, item in runs.items()}
+
+
+def estimate(runs: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
+    """Seconds that the missing runs take, and what this is estimated from."""
+    missing = [item for item in runs.values() if store.status(item.spec) is not Status.DONE]
+    trained = [item for item in missing if item.spec.kind == TRAINING]
+    typical = median([item.spec.flops_per_step for item in trained] or [1.0])
+    records = [
+        record
+        for record in store.pretraining.finished()
+        if typical / ALIKE < record.get("flops_per_step", 0) < typical * ALIKE and record.get("seconds_pretrain")
+    ]
+    speeds = [record["total_flops"] / record["seconds_pretrain"] for record in records]
+    scored = [record["seconds"] for record in store.evaluations.finished()]
+    per_run = median([len(item.spec.evaluations) for item in trained] or [0])
+    evaluation = per_run * median(scored) if scored else EVALUATION_SECONDS
+    if speeds:
+        speed, basis = median(speeds), f"{len(speeds)} finished runs of such a size in this store"
+    else:
+        accelerator = trained[0].spec.config["training"]["accelerator"] if trained else "cpu"
+        speed = ASSUMED_SPEED[accelerator]
+        basis = f"an assumed {speed / 1e9:,.0f} GFLOP/s a run, since the store has no finished run of such a size"
+    seconds = 0.0
+    for item in trained:
+        if store.pretraining.status(item.spec.id) is not Status.DONE:
+            seconds += item.seconds if item.seconds else item.flops / speed
+        seconds += evaluation
+    return seconds / max(1, min(workers, len(missing))), basis
+
+
+def table(planned: Sequence[Planned], store: Store) -> str:
+    """The plan: one row per arm, budget and axis, with how many of its runs are done."""
+    rows = []
+    for item in planned:
+        labels = {key: value for key, value in item.spec.labels.items() if key != "seed"}
+        done = store.status(item.spec) is Status.DONE
+        steps = item.steps if item.steps is not None else f"{item.seconds:g} s"
+        rows.append({**labels, "steps": steps, "TFLOP a run": item.flops / 1e12, "runs": 1, "done": int(done)})
+    frame = pandas.DataFrame(rows)
+    keys = [column for column in frame.columns if column not in ("runs", "done")]
+    summed = frame.groupby(keys, sort=False, dropna=False)[["runs", "done"]].sum().reset_index()
+    summed["missing"] = summed["runs"] - summed["done"]
+    return summed.to_markdown(index=False, floatfmt=".3g")

@@ -1,0 +1,254 @@
+"""The words of a command line, in hydra's grammar but for seeds, arms and paths, which are taken as they are."""
+
+import hashlib
+import importlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scd.errors import DataError, UsageError, unknown
+from studies.suite.planning.settings import PRESETS, Settings
+from studies.suite.planning.study import Study
+
+STUDIES = Path(__file__).resolve().parents[2]
+CONF = STUDIES / "conf"
+GROUPS = ("tier", "data", "method", "backbone", "launcher")
+DEFAULTS = {"tier": "cpu", "data": "shapes", "method": "moco"}
+RUN_KEYS = (
+    "views", "backbone", "method", "wrapper", "annotations", "optimizer", "schedule", "training", "evaluation",
+    "seed_of",
+)  # fmt: skip
+DATA_KEYS = ("title", "size", "stream", "train_limit", "test_limit", "options")
+LONGEST_PART = 40  # characters of a page's name that say which options were changed; a longer one is a hash
+UNNAMED = ("evaluation.protocols", "data.locations", "data.title", "data.options.columns", "data.stream")
+
+
+def study_names() -> list[str]:
+    """Names of the studies: the files of ``studies/`` that hold one each."""
+    with_study = re.compile(r"^STUDY = ", re.MULTILINE)
+    files = [path for path in STUDIES.glob("*.py") if not path.stem.startswith("_")]
+    return sorted(path.stem for path in files if with_study.search(path.read_text(encoding="utf-8")))
+
+
+def load_study(name: str) -> Study:
+    """The constant ``STUDY`` of ``studies/NAME.py``.
+
+    Raises:
+        UsageError: no such study; the text lists the valid ones.
+    """
+    if name not in study_names():
+        raise unknown("study", name, study_names())
+    return importlib.import_module(f"studies.{name}").STUDY
+
+
+def choices(group: str) -> list[str]:
+    """Names of the configurations in ``conf/GROUP``; data may also be a folder of the user's."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def resolve_settings(
+    study: str, words: Sequence[str], store: Path | str = "runs", out: Path | str = "reports", command: str = ""
+) -> Settings:
+    """Settings from words like ``tier=cpu``, ``seeds=5``, ``data=FOLDER``, ``arms=moco,scd``, ``optimizer.lr=0.1``.
+
+    Args:
+        study: name of the study; ``conf/study/NAME.yaml`` adds its axes and what its arms share, where it exists.
+        words: ``key=value``.
+
+    Raises:
+        UsageError: an unknown key, tier, data name, method or launcher (with the valid ones and the nearest), or a
+            value that does not fit; in one line.
+    """
+    given = dict(_split(word) for word in words)
+    chosen = {group: given.pop(group) for group in GROUPS if group in given}
+    seeds, arms = given.pop("seeds", None), given.pop("arms", None)
+    path = _data_path(chosen)
+    for group, name in chosen.items():
+        if name not in choices(group):
+            raise unknown(group, name, choices(group))
+    selection = [f"{group}={name}" for group, name in chosen.items()]
+    selection += [f"+{group}@presets.{group}.{name}={name}" for group in PRESETS for name in choices(group)]
+    if study in choices("study"):
+        selection.append(f"+study={study}")
+    config = _compose(selection)
+    _check_keys(given, config)
+    usual_protocols = OmegaConf.to_container(config.evaluation.protocols, resolve=True)
+    if given:
+        config = _compose([*selection, *(f"{key}={_value(key, value)}" for key, value in given.items())])
+    if path is not None:
+        config.data.locations.path = str(path)
+        config.data.title = config.data.title or path.name
+    without_data = [word for word in selection if not word.startswith("data=")]
+    usual = _compose(without_data).data.title if "data" in chosen else config.data.title
+    plain = _plain(config)
+    data = plain["data"]
+    names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
+    shared_protocols = plain["run"].get("evaluation", {}).get("protocols")
+    return Settings(
+        study=study,
+        tier=names["tier"],
+        seeds=_seeds(plain["seeds"] if seeds is None else seeds),
+        base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
+        shared=plain["run"],
+        given=_given(given, chosen, plain),
+        data=data["title"],
+        locations={key: value for key, value in data["locations"].items() if value is not None},
+        axes=plain["axes"],
+        presets=plain["presets"],
+        arms=tuple(plain["arms"] if arms is None else _list(arms)),
+        usual_protocols=tuple(usual_protocols if shared_protocols is None else shared_protocols),
+        store=Path(store),
+        out=Path(out),
+        launcher=plain["launcher"],
+        page=_page(study, data["title"], usual, names, given, chosen),
+        meaningful=plain["meaningful"],
+        command=command,
+    )
+
+
+def _split(word: str) -> tuple[str, str]:
+    key, separator, value = word.partition("=")
+    if not separator or not key:
+        raise UsageError(f"'{word}' is not of the form key=value; for example tier=cpu, seeds=5, data=FOLDER")
+    return key, value
+
+
+def _data_path(chosen: dict[str, str]) -> Path | None:
+    """The folder that ``data=`` names, if it names one and not a configuration; the choice is then ``path``."""
+    name = chosen.get("data")
+    if name is None or name in choices("data"):
+        if name == "path":
+            raise UsageError("data=path needs the folder itself: data=FOLDER")
+        return None
+    path = Path(name).expanduser()
+    if not path.exists():
+        if os.sep in name:
+            raise DataError(f"data: '{name}' does not exist; give a folder, or one of {', '.join(choices('data'))}")
+        raise unknown("data", name, set(choices("data")) - {"path"} | {"FOLDER"})
+    chosen["data"] = "path"
+    return path.resolve()
+
+
+def _compose(overrides: Iterable[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+    except OverrideParseException as error:
+        raise UsageError(f"cannot read '{error.override}': {_first_line(error)}; quote special characters") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(f"wrong option: {_first_line(error)}") from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dicts and lists, references followed."""
+    presets = {group: {} for group in PRESETS}
+    try:
+        for key in sorted(OmegaConf.missing_keys(config)):
+            if key != "seeds":
+                raise UsageError(f"option '{key}' needs a value: {key}=...")
+        config.seeds = None if OmegaConf.is_missing(config, "seeds") else config.seeds
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"wrong option: {_first_line(error)}") from error
+    return {**plain, "presets": {**presets, **plain.get("presets", {})}}
+
+
+def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's configuration that the command line set itself: it wins over every recipe."""
+    nested: dict[str, Any] = {}
+    for key in given:
+        parts = key.lstrip("+").split(".")
+        if key.startswith("~") or parts[0] not in RUN_KEYS or parts[0] in ("method", "wrapper"):
+            continue
+        value, place = plain, nested
+        for part in parts[:-1]:
+            value, place = value[part], place.setdefault(part, {})
+        place[parts[-1]] = value[parts[-1]]
+    if "backbone" in chosen:
+        nested["backbone"] = plain["backbone"]
+    return nested
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _check_keys(given: dict[str, str], config: DictConfig) -> None:
+    """Every key of the words must be an option of the configuration, whatever its value."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    for key in given:
+        if key.startswith(("+", "~")):  # hydra's signs for adding and removing an option
+            continue
+        if key == "evaluation.further":
+            raise UsageError("evaluation.further is part of evaluation.protocols now: evaluation.protocols=[knn,NAME]")
+        node, parts = plain, key.split(".")
+        for depth, part in enumerate(parts):
+            prefix = ".".join(parts[:depth])
+            if not isinstance(node, dict):
+                raise UsageError(f"option '{prefix}' is a single value and has no '{part}'")
+            if part not in node:
+                valid = [f"{prefix}.{name}" for name in node] if prefix else [*node, *GROUPS]
+                raise unknown("option", key, set(valid))
+            node = node[part]
+
+
+def _value(key: str, value: str) -> str:
+    """The value in hydra's grammar; paths are quoted, so that they may hold spaces and commas."""
+    is_path = key.startswith("data.locations.") or value.startswith(("/", "./", "../", "~/"))
+    if is_path and not value.startswith(("'", '"')) and value != "null":
+        return "'" + value.replace("'", "\\'") + "'"
+    return value
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    """``5`` is the seeds 0 to 4; ``3,4`` and ``[3, 4]`` are these two."""
+    try:
+        numbers = [int(item) for item in (value if isinstance(value, list) else _list(str(value)))]
+    except ValueError:
+        numbers = []
+    is_count = not isinstance(value, list) and len(numbers) == 1 and not str(value).strip().startswith("[")
+    seeds = tuple(range(numbers[0])) if is_count else tuple(numbers)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UsageError(f"seeds={value}: give how many (seeds=5) or which ones, each once (seeds=3,4)")
+    return seeds
+
+
+def _list(text: str) -> list[str]:
+    return [item.strip() for item in text.strip().strip("[]").split(",") if item.strip()]
+
+
+def _page(
+    study: str,
+    data: str,
+    usual: str,
+    names: Mapping[str, str],
+    given: Mapping[str, str],
+    chosen: Mapping[str, str],
+) -> str:
+    """The page's name: the study, then whatever differs from its defaults and changes its runs."""
+    parts = [study.replace("_", "-")]
+    parts += [data] if data != usual else []
+    parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
+    changed = {key: value for key, value in sorted(given.items()) if _changes_runs(key)}
+    changed |= {"backbone": chosen["backbone"]} if "backbone" in chosen else {}
+    if changed:
+        readable = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in changed.items())
+        plain = re.fullmatch(r"[\w.-]+", readable, re.ASCII) and len(readable) <= LONGEST_PART
+        exact = ",".join(f"{key}={value}" for key, value in changed.items())
+        parts.append(readable if plain else hashlib.sha256(exact.encode()).hexdigest()[:8])
+    return "-".join(parts)
+
+
+def _changes_runs(key: str) -> bool:
+    """Whether a word changes the runs of a page, and not only which of them it shows or where they are executed."""
+    key = key.lstrip("+~")
+    if any(key == name or key.startswith(f"{name}.") for name in UNNAMED):
+        return False
+    return key.split(".")[0] in (*RUN_KEYS, "data", "presets", "sizes", "run")
