@@ -48,7 +48,8 @@ def open_data(data: Mapping[str, Any], locations: Mapping[str, Any]) -> Source:
 
 def build_views(config: Mapping[str, Any]) -> Recipe:
     """The view recipe of a configuration."""
-    return build_recipe(**config["views"])
+    views = {key: value for key, value in config["views"].items() if value is not None and key != "recipe"}
+    return build_recipe(config["views"]["recipe"], **views)
 
 
 def build_method(config: Mapping[str, Any], inputs: Mapping[str, nn.Module] | None = None) -> Method:

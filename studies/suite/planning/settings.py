@@ -139,7 +139,7 @@ class Settings:
         axis, own = self._named(overrides or {}), self._named(arm.overrides)
         both = merge(self.base, axis, own)
         method, recipe = self._without_recipe(self._preset("method", both["method"]))
-        wrapper, addition = self._without_recipe(self._wrapper(both["wrapper"]))
+        wrapper, addition = self._wrapper(both["wrapper"])
         rest = {key: value for key, value in self.base.items() if key not in ("method", "wrapper")}
         layers = [self._named(layer) for layer in (recipe, addition, self.shared, self.given)]
         config = merge(rest, *layers, _without_methods(axis), _without_methods(own))
@@ -176,15 +176,16 @@ class Settings:
             raise unknown(group, chosen, self.presets.get(group, {}))
         return merge(self.presets[group][chosen], changes)
 
-    def _wrapper(self, chosen: Any) -> Any:
-        """A wrapper's configuration, whose map source may be named as well."""
-        wrapper = self._preset("wrapper", chosen)
-        if isinstance(wrapper, Mapping) and "saliency" in wrapper:
-            return {**wrapper, "saliency": self._preset("map", wrapper["saliency"])}
-        return wrapper
+    def _wrapper(self, chosen: Any) -> tuple[Any, dict[str, Any]]:
+        """A wrapper's arguments and recipe; its map source may be named, and may have a recipe, as well."""
+        wrapper, recipe = self._without_recipe(self._preset("wrapper", chosen))
+        if not isinstance(wrapper, Mapping) or "saliency" not in wrapper:
+            return wrapper, recipe
+        saliency, more = self._without_recipe(self._preset("map", wrapper["saliency"]))
+        return {**wrapper, "saliency": saliency}, merge(recipe, more)
 
     def _without_recipe(self, config: Any) -> tuple[Any, dict[str, Any]]:
-        """A method's or wrapper's own arguments, and its recipe for this tier."""
+        """The own arguments of a method, wrapper or map source, and its recipe for this tier."""
         if not isinstance(config, Mapping):
             return config, {}
         recipe = dict(config.get("recipe") or {})
