@@ -26,9 +26,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from scd.data.views import IMAGENET_MEAN, IMAGENET_STD
 from scd.errors import UsageError, unknown
 from scd.nn.features import maps_and_vector
+from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 SHAPES = (0.5, 1.0, 2.0)  # height over width of an anchor
 CANONICAL = 7 / 4  # anchors of 32 px: objects of 56 to 112 px belong to the finest level
