@@ -18,7 +18,9 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
-STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("[a-z]*.py"))
+FILES = sorted((ROOT / "studies").glob("[a-z]*.py"))
+STUDIES = [path.stem for path in FILES if "\nSTUDY = " in path.read_text(encoding="utf-8")]
+OWN_NAMES = {"cost_profile": "cost-profile"}  # sessions that are not called study-NAME
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -44,24 +46,18 @@ def python(session: nox.Session) -> str:
 
 
 def add_study(name: str) -> None:
-    """Register the session `study-<name>`; its arguments are the study's own."""
+    """Register the session of a study, `study-<name>`; its arguments are the study's own."""
 
     def study(session: nox.Session) -> None:
         session.run(python(session), "-m", "studies", name, *session.posargs, external=True)
 
     study.__doc__ = f"Run the study '{name}' and write its page; arguments: tier=cpu seeds=5 data=shapes|PATH ..."
-    session_name = f"study-{name.replace('_', '-')}"
+    session_name = OWN_NAMES.get(name, f"study-{name.replace('_', '-')}")
     nox.session(study, name=session_name, venv_backend="none", requires=["environment"], default=False)
 
 
 for study_name in STUDIES:
     add_study(study_name)
-
-
-@nox.session(name="cost-profile", venv_backend="none", requires=["environment"], default=False)
-def cost_profile(session: nox.Session) -> None:
-    """Count and measure what every method costs, and write its page; arguments: tier=gpu ... --count-only."""
-    session.run(python(session), "-m", "studies.cost_profile", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", requires=["environment"])

@@ -6,6 +6,7 @@ for example SimSiam) and :class:`scd.siamese.MomentumSiamese` (an online and a m
 :class:`scd.wrapper.Wrapper` puts something around a joint-embedding method, as SCD and LEWEL do.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -114,7 +115,7 @@ class Parts:
     functions: Mapping[tuple[object, str], str] = field(default_factory=dict)
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A pretraining method.
 
     Subclasses set ``backbone``, the part that is evaluated and exported, and implement :meth:`forward`.
@@ -128,9 +129,9 @@ class Method(nn.Module):
     supervision: str = "none"
     backbone: nn.Module
 
+    @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """One step's loss and detached scalars worth logging: ``{"loss": scalar, ...}``."""
-        raise NotImplementedError
 
     def after_backward(self) -> None:
         """Called between the backward pass and the optimiser step, for example to drop the gradients of a layer."""

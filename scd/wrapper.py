@@ -1,5 +1,7 @@
 """A method around a joint-embedding method: its own loss stays, and a loss on the same feature maps is added."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -44,9 +46,9 @@ class Wrapper(Method):
         loss, more = self.combine(image_loss, encoded)
         return {"loss": loss, **logs, **more}
 
+    @abstractmethod
     def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
         """The whole loss from the host's loss and the features of this step, and scalars worth logging."""
-        raise NotImplementedError
 
     def after_backward(self) -> None:
         self.siamese.after_backward()

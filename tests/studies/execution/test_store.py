@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from studies.suite.execution import store as store_module
-from studies.suite.execution.store import Status, Store, StoreFull, is_disk_full, write_text
+from studies.suite.execution.store import Records, Status, Store, StoreFull, is_disk_full, write_text
 
 RUN = "0123456789abcdef"
-PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.execution.store import Store\n"
-ROOT = Path(store_module.__file__).resolve().parents[2]
+PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.execution.store import Records\n"
+ROOT = Path(store_module.__file__).resolve().parents[3]
 
 
 def finish(store, run=RUN, **numbers):
@@ -29,12 +29,12 @@ def finish(store, run=RUN, **numbers):
 
 def script(tmp_path, body):
     """A real process that runs ``body`` with ``store`` at hand."""
-    text = PREAMBLE.format(root=str(ROOT)) + f"store = Store({str(tmp_path)!r})\n" + body
+    text = PREAMBLE.format(root=str(ROOT)) + f"store = Records({str(tmp_path)!r})\n" + body
     return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
 
 
 def test_a_run_goes_from_missing_to_done(tmp_path):
-    store = Store(tmp_path / "deep" / "runs")
+    store = Records(tmp_path / "deep" / "runs")
     assert store.status(RUN) is Status.MISSING
     with store.claim(RUN) as folder:
         store.begin(RUN, {"seed": 3})
@@ -50,14 +50,14 @@ def test_a_run_goes_from_missing_to_done(tmp_path):
 
 
 def test_a_finished_run_cannot_be_claimed_again(tmp_path):
-    store = Store(tmp_path)
+    store = Records(tmp_path)
     finish(store)
     with store.claim(RUN) as folder:
         assert folder is None
 
 
 def test_a_failed_run_tells_why_and_is_tried_again(tmp_path):
-    store = Store(tmp_path)
+    store = Records(tmp_path)
     with store.claim(RUN):
         try:
             raise ValueError("the loss is nan")
@@ -73,7 +73,7 @@ def test_a_failed_run_tells_why_and_is_tried_again(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty-done"])
 def test_a_corrupt_record_is_set_aside_said_so_and_run_again(tmp_path, caplog, damage):
-    store = Store(tmp_path)
+    store = Records(tmp_path)
     finish(store)
     record, done = tmp_path / RUN / "record.json", tmp_path / RUN / "done"
     if damage == "truncate":
@@ -89,7 +89,7 @@ def test_a_corrupt_record_is_set_aside_said_so_and_run_again(tmp_path, caplog, d
     assert not list(store.finished())
     with caplog.at_level(logging.WARNING):
         finish(store, linear_top1=0.7)
-    assert RUN in caplog.text and "does not have its checksum; set aside" in caplog.text
+    assert RUN in caplog.text and "does not match its checksum; set aside" in caplog.text
     assert (tmp_path / RUN / "done.corrupt-1").exists()
     assert (tmp_path / RUN / "record.json.corrupt-1").exists() is (damage != "remove")
     assert store.record(RUN)["linear_top1"] == 0.7
@@ -114,7 +114,7 @@ for run in runs:
     assert sorted(sum(done, [])) == [f"{i:016x}" for i in range(40)]
     for i in range(40):
         assert len((tmp_path / f"{i:016x}" / "executions").read_text().split()) == 1
-        assert Store(tmp_path).record(f"{i:016x}") == {"value": f"{i:016x}"}
+        assert Records(tmp_path).record(f"{i:016x}") == {"value": f"{i:016x}"}
 
 
 def test_a_killed_process_leaves_an_interrupted_run_that_can_be_claimed(tmp_path):
@@ -125,7 +125,7 @@ with store.claim({RUN!r}) as folder:
     print("held", flush=True)
     time.sleep(60)
 """
-    store, process = Store(tmp_path), script(tmp_path, body)
+    store, process = Records(tmp_path), script(tmp_path, body)
     assert process.stdout.readline() == "held\n"
     assert store.status(RUN) is Status.RUNNING
     with store.claim(RUN) as folder:
@@ -139,7 +139,7 @@ with store.claim({RUN!r}) as folder:
 
 
 def test_a_status_query_never_makes_a_claim_fail(tmp_path):
-    store, deadline = Store(tmp_path), time.monotonic() + 1.0
+    store, deadline = Records(tmp_path), time.monotonic() + 1.0
     process = script(tmp_path, f"print('go', flush=True)\nfor _ in range(200000): store.status({RUN!r})\n")
     process.stdout.readline()
     try:
@@ -164,12 +164,12 @@ class FullDisk:
 
 
 def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monkeypatch):
-    store = Store(tmp_path)
+    store = Records(tmp_path)
     finish(store)
     with store.claim("1" * 16) as folder:
         monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=2))
         store.begin("1" * 16, {})
-        with pytest.raises(StoreFull, match="no space is left in .*what was finished stays finished; make room"):
+        with pytest.raises(StoreFull, match="no space is left in .*finished runs are kept; make room"):
             store.finish("1" * 16, {"value": 1}, {})
         assert not list(folder.glob(".writing-*"))
     assert store.status("1" * 16) is Status.INTERRUPTED
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monk
 
 
 def test_a_failure_that_cannot_be_recorded_is_logged(tmp_path, monkeypatch, caplog):
-    store = Store(tmp_path)
+    store = Records(tmp_path)
     monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=0))
     with store.claim(RUN), caplog.at_level(logging.WARNING):
         store.fail(RUN, "the loss is nan")
@@ -208,4 +208,58 @@ def test_a_full_disk_is_recognised_behind_other_errors():
 def test_a_store_that_cannot_be_made_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(store_module.UsageError, match="the store '.*file/runs' cannot be made: Not a directory"):
-        Store(tmp_path / "file" / "runs")
+        Records(tmp_path / "file" / "runs")
+
+
+# ---------------------------------------------------------------- the whole store
+
+
+class Spec:
+    """A spec with given identities; the store asks for nothing else."""
+
+    kind = "training"
+
+    def __init__(self, own, **evaluations):
+        self.id = own
+        self.evaluations = {evaluation: {"name": name} for name, evaluation in evaluations.items()}
+
+
+def finish_in(records, run, **numbers):
+    with records.claim(run):
+        records.begin(run, {})
+        records.finish(run, numbers, {"python": "3"})
+
+
+def test_a_run_is_done_when_its_pretraining_and_all_evaluations_are(tmp_path):
+    store, spec = Store(tmp_path), Spec("a" * 16, knn="b" * 16, linear="c" * 16)
+    assert store.status(spec) is Status.MISSING and store.record(spec) is None
+    finish_in(store.pretraining, spec.id, steps=3, seconds_pretrain=2.0)
+    assert store.status(spec) is Status.INTERRUPTED
+    finish_in(store.evaluations, "b" * 16, numbers={"knn_top1": 0.5}, seconds=1.0)
+    assert store.record(spec) == {"steps": 3, "seconds_pretrain": 2.0, "knn_top1": 0.5}
+    assert store.status(spec) is Status.INTERRUPTED
+    with store.evaluations.claim("c" * 16):
+        store.evaluations.fail("c" * 16, "features are not finite")
+    assert store.status(spec) is Status.FAILED and store.failure(spec) == "linear: features are not finite"
+    finish_in(store.evaluations, "c" * 16, numbers={"linear_top1": 0.4}, seconds=1.5)
+    assert store.status(spec) is Status.DONE and store.failure(spec) is None
+    assert store.record(spec)["linear_top1"] == 0.4 and store.seconds(spec) == 4.5
+
+
+def test_finished_evaluations_are_added_where_they_are_asked_for(tmp_path):
+    store, spec = Store(tmp_path), Spec("a" * 16, knn="b" * 16)
+    finish_in(store.pretraining, spec.id, steps=3)
+    finish_in(store.evaluations, "b" * 16, numbers={"knn_top1": 0.5})
+    finish_in(store.evaluations, "c" * 16, numbers={"linear_top1": 0.4})
+    assert "linear_top1" not in store.record(spec)
+    assert store.record(spec, further=["c" * 16, "d" * 16])["linear_top1"] == 0.4
+
+
+def test_a_store_of_an_older_version_is_recognised_and_left_alone(tmp_path):
+    old = tmp_path / "0123456789abcdef"
+    old.mkdir()
+    (old / "config.json").write_text("{}")
+    store = Store(tmp_path)
+    assert store.old_runs() == 1
+    finish_in(store.pretraining, "a" * 16, steps=3)
+    assert Store(tmp_path).old_runs() == 1 and (old / "config.json").read_text() == "{}"

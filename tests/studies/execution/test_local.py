@@ -14,16 +14,17 @@ import psutil
 import pytest
 
 from scd.errors import UsageError
-from studies.suite.execution import machine as environment
-from studies.suite.execution import slurm
+from studies.suite.execution import machine
 from studies.suite.execution import store as store_module
-from studies.suite.execution.local import Bar, Crew, Pool, crew, launch, remembered_interrupts
+from studies.suite.execution.forecast import work
+from studies.suite.execution.launcher import launch
+from studies.suite.execution.local import Bar, Crew, Pool, crew, remembered_interrupts
 from studies.suite.execution.store import Status, Store, StoreFull
-from studies.suite.planning import resolve as plan
-from studies.suite.planning.settings import resolve_settings
+from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.resolve import resolve, unique
 from studies.suite.planning.study import Arm
 
-ROOT = Path(store_module.__file__).resolve().parents[2]
+ROOT = Path(store_module.__file__).resolve().parents[3]
 WORDS = ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"]
 MOCO = Arm("moco", "MoCo", {}, "", "")
 LOCAL = {"name": "local", "workers": 0, "threads": 1, "loader_workers": 0, "checkpoint_seconds": 60.0,
@@ -32,11 +33,11 @@ LOCAL = {"name": "local", "workers": 0, "threads": 1, "loader_workers": 0, "chec
 
 @pytest.fixture(scope="module")
 def runs():
-    """A run of 100 epochs (id first), and two of 0 steps."""
-    settings = resolve_settings("multicrop", WORDS)
+    """A run of 100 epochs (first), and two of 0 steps."""
+    settings = resolve_settings("multicrop", [*WORDS, "evaluation.protocols=[knn]"])
     long = settings.spec(MOCO, 0, overrides={"training": {"budget": {"value": 100}}})
-    planned = plan.resolve([long, settings.spec(MOCO, 1, "none"), settings.spec(MOCO, 2, "none")], check=False)
-    return plan.unique(planned)
+    planned = resolve([long, settings.spec(MOCO, 1, "none"), settings.spec(MOCO, 2, "none")], check=False)
+    return unique(planned)
 
 
 def specs(runs, *chosen):
@@ -58,14 +59,14 @@ def specs(runs, *chosen):
     ],
 )
 def test_one_single_threaded_run_a_core_by_default(monkeypatch, options, pending, expected):
-    monkeypatch.setattr(environment, "cores", lambda: 4)
-    monkeypatch.setattr(environment, "free_memory_gb", lambda: 64.0)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "free_memory_gb", lambda: 64.0)
     assert crew(options, "cpu", pending) == expected
 
 
 def test_little_memory_means_fewer_workers(monkeypatch):
-    monkeypatch.setattr(environment, "cores", lambda: 64)
-    monkeypatch.setattr(environment, "free_memory_gb", lambda: 8.0)
+    monkeypatch.setattr(machine, "cores", lambda: 64)
+    monkeypatch.setattr(machine, "free_memory_gb", lambda: 8.0)
     assert crew({"workers": "auto", "threads": "auto"}, "cpu", 100) == Crew(5, 1)
 
 
@@ -81,57 +82,89 @@ def test_a_wrong_number_of_workers_is_one_line(option):
 def test_what_is_finished_is_not_done_again_and_pages_are_told(runs, tmp_path):
     store, told = Store(tmp_path), []
     wanted = specs(runs, 1, 2)
-    result = launch(wanted, plan.work(runs), store, LOCAL, lambda: told.append(1))
+    result = launch(wanted, work(runs), store, LOCAL, lambda: told.append(1))
     assert (result.done, result.failed, len(told)) == (2, {}, 2)
-    before = {run: (store.folder(run) / "done").stat().st_mtime_ns for run in wanted}
-    assert launch(wanted, plan.work(runs), store, LOCAL).done == 0
-    assert {run: (store.folder(run) / "done").stat().st_mtime_ns for run in wanted} == before
+    before = {run: (store.folder(spec) / "done").stat().st_mtime_ns for run, spec in wanted.items()}
+    assert launch(wanted, work(runs), store, LOCAL).done == 0
+    assert {run: (store.folder(spec) / "done").stat().st_mtime_ns for run, spec in wanted.items()} == before
 
 
 def test_a_corrupt_record_is_run_again(runs, tmp_path, caplog):
     store, wanted = Store(tmp_path), specs(runs, 1)
-    (run,) = wanted
-    launch(wanted, plan.work(runs), store, LOCAL)
+    (run,) = wanted.values()
+    launch(wanted, work(runs), store, LOCAL)
     expected = store.record(run)
     (store.folder(run) / "record.json").write_text("{}")
-    assert launch(wanted, plan.work(runs), store, LOCAL).done == 1
+    assert launch(wanted, work(runs), store, LOCAL).done == 1
     assert "set aside" in caplog.text
-    assert {**store.record(run), "seconds_eval": 0} == {**expected, "seconds_eval": 0}
+    assert store.record(run) == expected
 
 
 def test_a_full_disk_stops_the_study_and_keeps_what_is_finished(runs, tmp_path, monkeypatch):
     store = Store(tmp_path)
-    first, second = specs(runs, 1, 2)
-    launch(specs(runs, 1), plan.work(runs), store, LOCAL)
+    first, second = specs(runs, 1, 2).values()
+    launch(specs(runs, 1), work(runs), store, LOCAL)
 
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store_module.os, "fsync", full)
     with pytest.raises(StoreFull, match="no space is left"):
-        launch(specs(runs, 1, 2), plan.work(runs), store, LOCAL)
+        launch(specs(runs, 1, 2), work(runs), store, LOCAL)
     assert store.status(first) is Status.DONE and store.status(second) is Status.INTERRUPTED
 
 
 def test_a_run_that_another_process_holds_is_waited_for(runs, tmp_path):
     store, wanted = Store(tmp_path), specs(runs, 1)
-    (run,) = wanted
+    (run,) = wanted.values()
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        with store.claim(run) as folder:
+        records = store.pretraining
+        with records.claim(run.id) as folder:
             assert folder is not None
             held.set()
             release.wait(30)
-            store.finish(run, {"total_flops": 0, "elsewhere": 1}, {})
+            records.finish(run.id, {"total_flops": 0, "other_process": 1}, {})
+            for evaluation in run.evaluations:
+                with store.evaluations.claim(evaluation):
+                    store.evaluations.finish(evaluation, {"numbers": {"knn_top1": 1}}, {})
 
     other = threading.Thread(target=hold)
     other.start()
     held.wait(30)
     threading.Timer(1.5, release.set).start()
-    result = launch(wanted, plan.work(runs), store, LOCAL)
+    result = launch(wanted, work(runs), store, LOCAL)
     other.join()
-    assert result.done == 0 and store.record(run)["elsewhere"] == 1
+    assert result.done == 0 and store.record(run)["other_process"] == 1
+
+
+# ---------------------------------------------------------------- runs that depend on each other, or are alone
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_input_is_run_before_the_run_that_uses_it(tmp_path, workers):
+    settings = resolve_settings("multicrop", [*WORDS, "evaluation.protocols=[knn]"])
+    first = settings.spec(MOCO, 5, "none")
+    later = settings.spec(MOCO, 0, "none", inputs={"teacher": first})
+    planned = unique(resolve([later], check=False))
+    wanted = {name: item.spec for name, item in planned.items()}
+    store = Store(tmp_path)
+    result = launch(wanted, work(planned), store, {**LOCAL, "workers": workers})
+    assert (result.done, result.failed) == (2, {})
+    used, using = wanted.values()
+    assert used.id == using.inputs["teacher"].id and not used.evaluations
+    times = [(store.folder(spec) / "done").stat().st_mtime_ns for spec in (used, using)]
+    assert times[0] < times[1]
+
+
+def test_a_run_whose_input_is_not_finished_says_so(tmp_path):
+    settings = resolve_settings("multicrop", [*WORDS, "evaluation.protocols=[knn]"])
+    later = settings.spec(MOCO, 0, "none", inputs={"teacher": settings.spec(MOCO, 5, "none")})
+    planned = unique(resolve([later], check=False))
+    name = list(planned)[1]
+    result = launch({name: planned[name].spec}, work(planned), Store(tmp_path), LOCAL)
+    assert "its input 'teacher' (run " in result.failed[name] and "it has not been run" in result.failed[name]
 
 
 # ---------------------------------------------------------------- workers
@@ -154,18 +187,19 @@ class Assassin(Bar):
 def test_a_killed_worker_costs_its_run_only_and_the_run_resumes(runs, tmp_path):
     store = Store(tmp_path)
     victim, *others = runs
-    with Assassin(plan.work(runs), [], 3) as bar:
+    with Assassin(work(runs), [], 3) as bar:
         bar.pool = Pool(specs(runs), store, {**LOCAL, "checkpoint_seconds": 0.0}, Crew(1, 1), bar, lambda: None)
         result = bar.pool.run()
     assert bar.killed and result.done == 2
     assert result.failed.keys() == {victim} and "ended by signal 9 (SIGKILL)" in result.failed[victim]
-    assert store.status(victim) is Status.FAILED and "SIGKILL" in store.failure(victim)
-    assert all(store.status(run) is Status.DONE for run in others)
+    wanted = specs(runs)
+    assert store.status(wanted[victim]) is Status.FAILED and "SIGKILL" in store.failure(wanted[victim])
+    assert all(store.status(wanted[run]) is Status.DONE for run in others)
     assert not any(psutil.pid_exists(worker.process.pid) for worker in bar.pool.workers)
 
-    assert launch(specs(runs), plan.work(runs), store, LOCAL).done == 1
-    assert store.record(victim)["steps"] == 500
-    assert "resumed" in (store.folder(victim) / "training.log").read_text()
+    assert launch(specs(runs), work(runs), store, LOCAL).done == 1
+    assert store.record(wanted[victim])["steps"] == 500
+    assert "resumed" in (store.folder(wanted[victim]) / "training.log").read_text()
 
 
 def command(store, out, *words):
@@ -205,17 +239,17 @@ def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_pa
         tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=1", "launcher.checkpoint_seconds=0.3"
     )
     deadline = time.monotonic() + 300
-    while not list((tmp_path / "runs").glob("*/checkpoints/step-*")) and time.monotonic() < deadline:
+    while not list((tmp_path / "runs").glob("pretraining/*/checkpoints/step-*")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "stopped; what was finished stays finished" in error and "Traceback" not in error
+    assert "stopped; finished runs are kept" in error and "Traceback" not in error
     assert children and not psutil.wait_procs(children, timeout=30)[1]
-    store = Store(tmp_path / "runs")
-    states = {folder.name: store.status(folder.name) for folder in store.root.iterdir() if folder.name != ".locks"}
+    records = Store(tmp_path / "runs").pretraining
+    states = {path.name: records.status(path.name) for path in records.root.iterdir() if path.name != ".locks"}
     assert Status.INTERRUPTED in states.values() and Status.FAILED not in states.values()
 
     both = [command(tmp_path / "runs", tmp_path / f"out{i}", *words, "launcher.workers=0") for i in range(2)]
@@ -223,27 +257,6 @@ def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_pa
         _, error = other.communicate(timeout=300)
         assert other.returncode == 0, error
         assert (tmp_path / f"out{i}" / "multicrop-smoke.md").exists()
-    done = [folder.name for folder in store.root.iterdir() if folder.name != ".locks"]
-    assert len(done) == 2 and all(store.status(run) is Status.DONE for run in done)
-    assert any("resumed" in log.read_text() for log in store.root.glob("*/training.log"))
-
-
-# ---------------------------------------------------------------- Slurm
-
-
-def test_slurm_options():
-    launcher = resolve_settings("multicrop", ["launcher=slurm", "launcher.partition=gpu"]).launcher
-    options = slurm.options(launcher, devices=8, cluster="slurm")
-    assert (options["nodes"], options["tasks_per_node"], options["gpus_per_node"]) == (1, 8, 8)
-    assert options["slurm_partition"] == "gpu" and "slurm_account" not in options
-    assert slurm.options({**launcher, "nodes": 2}, 8, "slurm")["tasks_per_node"] == 4
-    assert not [key for key in slurm.options(launcher, 1, "local") if key.startswith("slurm")]
-
-
-def test_jobs_go_through_submitit(runs, tmp_path):
-    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
-    launcher = {**resolve_settings("multicrop", ["launcher=slurm"]).launcher, "cluster": "debug", "gpus": False}
-    store, wanted = Store(tmp_path), specs(runs, 1)
-    result = launch(wanted, plan.work(runs), store, launcher)
-    assert (result.done, result.failed) == (1, {})
-    assert all(store.status(run) is Status.DONE for run in wanted)
+    done = [path.name for path in records.root.iterdir() if path.name != ".locks"]
+    assert len(done) == 2 and all(records.status(run) is Status.DONE for run in done)
+    assert any("resumed" in log.read_text() for log in records.root.glob("*/training.log"))

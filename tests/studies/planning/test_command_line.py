@@ -1,20 +1,12 @@
 """From words to settings: composition, merging, and one clear line for every wrong word."""
 
+import re
+
 import pytest
 
 from scd.errors import UsageError
 from studies import __main__ as command_line
-from studies.suite.planning.settings import load_study, resolve_settings, study_names
-from studies.suite.planning.study import Arm, Settings, merge
-
-MOCO = Arm("moco", "MoCo", {}, "", "")
-SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
-
-
-@pytest.fixture(scope="module")
-def smoke():
-    return resolve_settings("multicrop", ["tier=smoke"])
-
+from studies.suite.planning.command_line import load_study, resolve_settings, study_names
 
 # ---------------------------------------------------------------- wrong words
 
@@ -27,7 +19,7 @@ def smoke():
         (["data=no/such/folder"], r"data: 'no/such/folder' does not exist; give a folder, or one of cifar10"),
         (["data=path"], r"data=path needs the folder itself: data=FOLDER"),
         (["data=parquet"], r"option 'data\.locations\.test' needs a value"),
-        (["method=mocco"], r"unknown method 'mocco'; did you mean 'moco'\? valid: byol, dino, moco, moco_symmetric"),
+        (["method=mocco"], r"unknown method 'mocco'; did you mean 'moco'\? valid: barlow_twins, byol, dino, "),
         (["launcher=slrm"], r"unknown launcher 'slrm'; did you mean 'slurm'\? valid: local, slurm"),
         (["backbone=resnet"], r"unknown backbone 'resnet'; did you mean 'resnet50'\?.* valid: resnet18_small"),
         (["tiers=cpu"], r"unknown option 'tiers'; did you mean 'tier'\? valid: .*training"),
@@ -38,6 +30,7 @@ def smoke():
         (["multicrop2"], r"'multicrop2' is not of the form key=value; for example tier=cpu"),
         (["training.batch_size=[1"], r"cannot read 'training\.batch_size=\[1'"),
         (["launcher.workers.x=1"], r"option 'launcher\.workers' is a single value and has no 'x'"),
+        (["evaluation.further=[]"], r"evaluation\.further is part of evaluation\.protocols now"),
     ],
 )
 def test_a_wrong_word_gets_one_line(words, message):
@@ -85,8 +78,24 @@ def test_every_tier_composes_with_every_method(tier):
         assert queue % (2 * batch) == 0
 
 
-def test_the_page_names_what_differs_from_the_default():
-    assert resolve_settings("multicrop", ["tier=smoke", "method=byol"]).page == "multicrop-byol-smoke"
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ([], "multicrop"),
+        (["tier=smoke", "method=byol"], "multicrop-byol-smoke"),
+        (["backbone=resnet50", "optimizer.lr=0.5"], "multicrop-backbone-resnet50-lr-0.5"),
+        (["seeds=7", "arms=moco,scd", "evaluation.protocols=[knn]", "launcher.workers=1", "axes.rho=[0]"], "multicrop"),
+    ],
+)
+def test_the_page_names_what_changes_its_runs(words, page):
+    """D7: backbone=... optimizer.lr=0.5 used to overwrite the default page."""
+    assert resolve_settings("multicrop", words).page == page
+
+
+def test_long_or_unusual_changes_get_a_short_hash():
+    words = ["views.scale=[0.1,1.0]", "presets.wrapper.scd.margin=2"]
+    pages = {resolve_settings("multicrop", [*words, f"sizes.dim={dim}"]).page for dim in (16, 32)}
+    assert len(pages) == 2 and all(re.fullmatch(r"multicrop-[0-9a-f]{8}", page) for page in pages)
 
 
 def test_a_folder_is_data_and_its_place_is_not_in_the_configuration(tmp_path):
@@ -111,60 +120,8 @@ def test_options_reach_the_run_and_references_follow():
     settings = resolve_settings("multicrop", ["sizes.dim=24", "presets.wrapper.scd.margin=2", "backbone=resnet50"])
     assert settings.base["method"]["dim"] == 24
     assert settings.presets["wrapper"]["scd"]["margin"] == 2
-    assert settings.presets["wrapper"]["scd_constant"]["saliency"]["_target_"] == "scd.maps.source.ConstantMap"
-    assert "depth" not in settings.presets["wrapper"]["scd_constant"]["saliency"]
-    assert settings.base["backbone"] == {"name": "resnet50", "channels_last": True}
-
-
-# ---------------------------------------------------------------- specs
-
-
-def test_merging_goes_deep_and_changes_nothing():
-    base = {"a": {"x": 1, "y": [1, 2]}, "b": None}
-    assert merge(base, {"a": {"y": [3]}, "b": {"z": 1}}) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
-    assert base == {"a": {"x": 1, "y": [1, 2]}, "b": None}
-
-
-def test_another_target_or_name_replaces_the_whole():
-    base = {"method": {"_target_": "a.A", "dim": 1}, "backbone": {"name": "resnet_tiny", "widths": [1]}}
-    merged = merge(base, {"method": {"_target_": "b.B"}, "backbone": {"name": "resnet50"}})
-    assert merged == {"method": {"_target_": "b.B"}, "backbone": {"name": "resnet50"}}
-    assert merge(base, {"method": {"_target_": "a.A", "t": 2}})["method"] == {"_target_": "a.A", "dim": 1, "t": 2}
-
-
-def test_presets_are_filled_in_with_changes(smoke):
-    arm = Arm("x", "", {"wrapper": {"preset": "scd", "margin": 9.0}, "method": "byol"}, "", "")
-    config = smoke.spec(arm, seed=4).config
-    assert config["wrapper"] == {**smoke.presets["wrapper"]["scd"], "margin": 9.0}
-    assert config["method"] == smoke.presets["method"]["byol"]
-    assert config["seed"] == 4
-    with pytest.raises(UsageError, match="unknown wrapper 'sdc'; did you mean 'scd'"):
-        smoke.spec(Arm("x", "", {"wrapper": "sdc"}, "", ""), seed=0)
-
-
-def test_budgets(smoke):
-    assert smoke.spec(MOCO, 0).config["training"]["budget"] == smoke.base["training"]["budget"]
-    assert smoke.spec(MOCO, 0, "none").config["training"]["budget"] == {"unit": "steps", "value": 0}
-    budget = smoke.spec(SCD, 0, "flops", reference=MOCO).config["training"]["budget"]
-    assert budget["reference"]["wrapper"] is None and budget["of"] == smoke.base["training"]["budget"]
-    with pytest.raises(ValueError, match="pass reference="):
-        smoke.spec(SCD, 0, "flops")
-    with pytest.raises(UsageError, match="unknown budget 'time'"):
-        smoke.spec(SCD, 0, "time")
-
-
-def test_labels_and_axes(smoke):
-    spec = smoke.spec(SCD, 1, overrides={"data": {"options": {"rho_train": 0.8}}}, rho=0.8)
-    assert spec.labels == {"arm": "scd", "budget": "epochs", "seed": 1, "data": "shapes", "rho": 0.8}
-    assert spec.config["data"]["options"]["rho_train"] == 0.8
-    assert smoke.base["data"]["options"]["rho_train"] == 0.0
-
-
-def test_arms_are_selected_in_the_studys_order():
-    settings = Settings("s", "cpu", (0,), {}, arms=("scd", "moco"))
-    assert settings.select((MOCO, SCD)) == (MOCO, SCD)
-    with pytest.raises(UsageError, match="unknown arm 'scd'"):
-        settings.select((MOCO,))
+    assert settings.base["backbone"]["name"] == settings.given["backbone"]["name"] == "resnet50"
+    assert "widths" not in settings.base["backbone"]
 
 
 def test_every_study_can_be_listed():

@@ -1,0 +1,78 @@
+"""Plans: budgets in steps, equal FLOPs, runs that are shared, protocols that the data allow."""
+
+import pytest
+
+from scd.errors import DataError, UsageError
+from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.resolve import resolve, unique, with_classes
+from studies.suite.planning.study import Arm
+
+MOCO = Arm("moco", "MoCo", {}, "", "")
+SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
+MORE_VIEWS = Arm("views", "", {"views": {"extra": {"kind": "random", "count": 2}}}, "", "")
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return resolve_settings("multicrop", ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"])
+
+
+def test_equal_flops_are_at_most_the_references_and_within_one_step(settings):
+    reference, arm = resolve(
+        [settings.spec(MOCO, 0), settings.spec(MORE_VIEWS, 0, "flops", reference=MOCO)], check=False
+    )
+    assert reference.steps == 80 // 16
+    assert arm.spec.flops_per_step > 1.5 * reference.spec.flops_per_step
+    assert 0 <= reference.flops - arm.flops < arm.spec.flops_per_step
+
+
+def test_the_reference_in_flops_is_the_same_run_as_in_epochs(settings):
+    both = resolve([settings.spec(MOCO, 0), settings.spec(MOCO, 0, "flops", reference=MOCO)], check=False)
+    assert both[0].spec.id == both[1].spec.id
+    assert both[0].spec.labels["budget"] != both[1].spec.labels["budget"]
+    assert len(unique(both)) == 1
+
+
+def test_seeds_come_one_after_the_other(settings):
+    specs = [settings.spec(arm, seed) for arm in (MOCO, SCD) for seed in (0, 1)]
+    ordered = [item.spec.labels["seed"] for item in unique(resolve(specs, check=False)).values()]
+    assert ordered == [0, 0, 1, 1]
+
+
+def test_a_batch_larger_than_the_set_is_an_error(settings):
+    spec = settings.spec(MOCO, 0, overrides={"training": {"batch_size": 128}})
+    with pytest.raises(UsageError, match="training.batch_size=128 is more than the 80 training images of 'shapes'"):
+        resolve([spec], check=False)
+
+
+def test_runs_of_one_pretraining_are_one_run_with_the_protocols_of_all(settings):
+    spec = settings.spec(MOCO, 0)
+    knn, linear = (settings.protocol(name) for name in ("knn", "linear"))
+    specs = [spec.with_protocols([knn]), spec.with_protocols([linear, knn])]
+    (only,) = unique(resolve(specs, check=False)).values()
+    assert [protocol["name"] for protocol in only.spec.evaluations.values()] == ["knn", "linear"]
+
+
+def test_another_seed_of_the_probe_is_another_run_on_the_same_pretraining(settings):
+    specs = [settings.spec(MOCO, 0, overrides={"seed_of": {"probe": seed}}) for seed in (None, 7)]
+    first, second = unique(resolve(specs, check=False)).values()
+    assert first.spec.id == second.spec.id and not set(first.spec.evaluations) & set(second.spec.evaluations)
+
+
+def test_protocols_whose_input_the_data_lack_are_left_out():
+    scenes = resolve_settings(
+        "multicrop",
+        ["tier=smoke", "data=scenes", "sizes.generated_train=40", "sizes.generated_test=20",
+         "evaluation.protocols=[knn,collapse]"],
+    )  # fmt: skip
+    (planned,) = resolve([scenes.spec(MOCO, 0)])
+    assert [protocol["name"] for protocol in planned.spec.evaluations.values()] == ["collapse"]
+
+
+def test_a_supervised_method_takes_its_classes_from_the_data(settings):
+    assert with_classes({"_target_": "a.A", "classes": "from_data"}, 7, "x")["classes"] == 7
+    assert with_classes({"_target_": "a.A", "classes": 3}, 7, "x")["classes"] == 3
+    with pytest.raises(DataError, match="'a.A' learns from labels, and 'x' has none"):
+        with_classes({"_target_": "a.A", "classes": "from_data"}, None, "x")
+    (planned,) = resolve([settings.spec(Arm("s", "", {"method": "supervised"}, "", ""), 0)], check=False)
+    assert planned.spec.config["method"]["classes"] == 4
