@@ -1,4 +1,4 @@
-"""The front door: sessions, README commands, packaging, the order of imports, and what the house does not use."""
+"""Sessions, README commands, packaging, the order of imports, and habits that the project avoids."""
 
 import ast
 import os
@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("scd", "baselines", "studies")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("[a-z]*.py"))
+STUDIES = sorted(
+    path.stem for path in (ROOT / "studies").glob("[a-z]*.py") if "\nSTUDY = " in path.read_text(encoding="utf-8")
+)
+SESSIONS = {name: f"study-{name.replace('_', '-')}" for name in STUDIES} | {"cost_profile": "cost-profile"}
 
 
 def relative(path: Path) -> str:
@@ -37,20 +40,15 @@ def test_sessions_are_listed(sessions):
     assert {"environment", "tests", "lint", "bench"} <= set(sessions)
 
 
-def test_every_study_has_a_session_of_its_name(sessions):
-    assert "multicrop" in STUDIES
-    assert {name.removeprefix("study-") for name in sessions if name.startswith("study-")} == {
-        name.replace("_", "-") for name in STUDIES
-    }
+def test_every_study_has_a_session(sessions):
+    assert {"multicrop", "cost_profile"} <= set(STUDIES)
+    assert {name for name in sessions if name.startswith("study-") or name == "cost-profile"} == set(SESSIONS.values())
+    for name, session in SESSIONS.items():
+        assert f"'{name}'" in sessions[session]
 
 
-def test_every_study_session_names_its_study(sessions):
-    for name in STUDIES:
-        assert f"'{name}'" in sessions[f"study-{name.replace('_', '-')}"]
-
-
-def test_study_session_hands_its_arguments_to_the_study(tmp_path):
-    # In the place of the shared environment's interpreter stands a script that prints what it is asked to run.
+def test_a_study_session_passes_its_arguments_to_the_study(tmp_path):
+    # The shared environment's interpreter is replaced by a script that prints what it is asked to run.
     interpreter = tmp_path / "environment" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
@@ -93,20 +91,42 @@ def test_torch_of_the_cpu_wheels_on_older_indexes_is_out_of_range():
     assert set(project["optional-dependencies"]) == {"tests", "lint", "bench", "slurm", "energy"}
 
 
-def test_wheel_holds_the_packages_and_their_configuration_and_nothing_else(tmp_path):
-    tree = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel of the tree, built from a copy."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
     tree.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    for package in (*PACKAGES, "tests"):
+    for package in (*PACKAGES, "scd_suite", "tests"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(tmp_path)!r})"
+    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    return next(folder.glob("*.whl"))
+
+
+def test_a_wheel_has_one_top_level_package_with_the_code_and_its_configuration(wheel):
+    """D20: packages called scd and baselines would collide with other projects."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
     configuration = {relative(path) for path in (ROOT / "studies" / "conf").rglob("*.yaml")}
+    inside = {f"scd_suite/packages/{name}" for name in {relative(path) for path in SOURCES} | configuration}
     assert configuration
-    assert files == {relative(path) for path in SOURCES} | configuration
+    assert files == inside | {"scd_suite/__init__.py", "scd_suite/__main__.py"}
+
+
+def test_a_wheel_brings_the_console_command(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert "scd-suite = scd_suite.__main__:main" in archive.read(entry).decode()
+    (tmp_path / "empty").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-P", "-m", "scd_suite", "multicrop", "tier=smoke", "seeds=1", "arms=moco", "--dry-run"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path / "empty")
+    assert result.returncode == 0, result.stderr
+    assert "different runs" in result.stdout
 
 
 def test_packages_are_marked_as_packages():
@@ -194,7 +214,7 @@ def test_imports_go_down_the_list_only(package, forbidden):
 def test_methods_know_no_optimiser_and_no_training_loop():
     wrong = [
         f"{relative(path)} imports {name}"
-        for path in [*(ROOT / "baselines").glob("*.py"), ROOT / "scd" / "method.py", ROOT / "scd" / "siamese.py"]
+        for path in [*(ROOT / "baselines").glob("*.py"), *(ROOT / "scd").glob("*.py"), *(ROOT / "scd/maps").glob("*.py")]
         for name in imported(path)
         if name.startswith(("torch.optim", "scd.training", "lightning_fabric"))
     ]
@@ -250,7 +270,29 @@ def test_habits_are_found_where_they_are(tmp_path, monkeypatch):
     assert habits(path) == [f"bad.py{use}" for use in expected]
 
 
-def test_test_files_have_unique_names_and_no_packages():
-    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
-    assert len(names) == len(set(names))
-    assert "__init__.py" not in names
+def test_scd_knows_no_run_configuration_and_no_run_folder():
+    """B8: scd/ read config["seed_of"]["probe"] in four places, and the exporter a run's config.json."""
+    words = re.compile(r"""config\[|\.get\("(seed_of|evaluation|training)|config\.json|seed_of|_target_""")
+    found = [
+        f"{relative(path)}:{number}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "scd")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if words.search(line)
+    ]
+    assert not found
+
+
+def test_networks_and_maps_do_not_import_data():
+    wrong = [
+        f"{relative(path)} imports {name}"
+        for folder in ("nn", "maps")
+        for path in (ROOT / "scd" / folder).glob("*.py")
+        for name in imported(path)
+        if name.startswith("scd.data")
+    ]
+    assert not wrong
+
+
+def test_tests_are_no_packages():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
