@@ -78,6 +78,7 @@ def resolve_settings(
     if study in choices("study"):
         selection.append(f"+study={study}")
     config = _compose(selection)
+    given = _places_as_locations(given, config)
     _check_keys(given, config)
     usual_protocols = OmegaConf.to_container(config.evaluation.protocols, resolve=True)
     if given:
@@ -197,6 +198,16 @@ def _check_keys(given: dict[str, str], config: DictConfig) -> None:
                 valid = [f"{prefix}.{name}" for name in node] if prefix else [*node, *GROUPS]
                 raise unknown("option", key, set(valid))
             node = node[part]
+
+
+def _places_as_locations(given: Mapping[str, str], config: DictConfig) -> dict[str, str]:
+    """Words like ``data.options.root=...``, as places were given in earlier versions, as ``data.locations.root=...``."""
+    moved = {}
+    for key, value in given.items():
+        name = key.removeprefix("data.options.")
+        is_place = name != key and name in config.data.locations and name not in config.data.options
+        moved[f"data.locations.{name}" if is_place else key] = value
+    return moved
 
 
 def _value(key: str, value: str) -> str:
