@@ -29,8 +29,8 @@ class View:
         flips: (B,) bool, True where the view is mirrored left to right.
         masks: (B, s, s) float in {0, 1}, 1 on the object, or None.
         segments: (B, s, s) int64 region ids of each image, -1 where unknown, or None.
-        boxes: one (n_i, 4) tensor per image, x0, y0, x1, y1 in [0, 1] of the view, clipped to it, or None. Rows keep the
-            order of the image's boxes, so that row k is the same object in every view; a box outside has no area.
+        boxes: one (n_i, 4) tensor per image, x0, y0, x1, y1 in [0, 1] of the view, clipped to it, or None. Rows keep
+            the order of the image's boxes, so that row k is the same object in every view; a box outside has no area.
     """
 
     name: str

@@ -1,41 +1,43 @@
-"""SCD: a saliency map splits the feature map of any Siamese into foreground and background, a triplet loss parts them.
+"""SCD: a saliency map splits the feature map of a Siamese method into foreground and background for a triplet loss.
 
     M  = sigmoid(MLP(F))                       per position of the feature map F that the image-level loss uses
     fg = sum(M F) / sum(M)                     bg = sum((1 - M) F) / sum(1 - M)
     L  = L_image + weight · mean over (i, j) of max(0, margin + d(fg_i, fg'_j) - d(fg_i, bg))
 
-with (i, j) the (online view, target view) pairs of the Siamese, ' the momentum branch and bg in {bg_i, bg'_j}.
+with (i, j) the (online view, target view) pairs of the host, ' the target branch and bg in {bg_i, bg'_j}.
 
 1. What the abstract and the public reviews establish
    - the global feature map is aggregated with learned feature-level saliency maps as weights;
    - this gives one foreground and one background vector per view; the background comes from the inverted map;
    - the saliency network is "a simple MLP" on the feature map;
-   - triplets are formed from the foreground and background vectors of the two views, a triplet loss parts them;
+   - triplets are formed from the foreground and background vectors of the two views, and a triplet loss separates them;
    - it plugs into MoCo v2 and BYOL, whose own loss stays.
 
-2. What is this suite's reconstruction, since neither says; each is an argument of :class:`SCD` or of its map source
+2. What is this suite's reconstruction, since neither says it; each is an argument of :class:`SCD` or of its map source
    - triplet: anchor = online foreground, positive = the other view's foreground, negatives = the backgrounds of both
      views (``anchors``);
    - the positive and the other view's background come from the momentum branch, without gradient (``positive_branch``);
    - the maps and vectors of the momentum branch come from EMA copies of the saliency head and of the projection, with
-     the Siamese's own momentum;
+     the host's own momentum;
    - distance = Euclidean between unit vectors (``distance``, ``normalise``), ``margin``, ``weight``;
    - weighted mean rather than weighted sum (``pooling``);
    - a projection MLP shared by foreground and background before the distance (``projection_dim``,
      ``projection_hidden``, ``projection_norm``);
    - the saliency MLP has two layers, ReLU between them, no norm (arguments of ``SaliencyMLP``);
    - the triplet's gradient reaches the backbone through the map as well as through the features (``map_gradient``);
-   - triplets between global views only (``triplet_views``); no regulariser against M = 0 or M = 1: the map's mean,
-     saturation and entropy are logged instead.
+   - triplets between global views only (``triplet_views``); no regulariser against M = 0 or M = 1: area, standard
+     deviation, saturation and entropy of the map are logged instead.
 
 NOTE: nothing in this loss says which side is the foreground; a map that is high on the background satisfies it too.
-NOTE: a fresh map is nearly flat, so fg and bg start nearly equal. The Euclidean distance pulls with unit force there;
-the squared one has almost no gradient, and its loss can rest at ``margin`` for hundreds of steps of SGD. BN in the
-projection leaves that plateau too, but by stretching what a still flat map gives: the loss then says little of the map.
-NOTE: with :class:`scd.maps.source.ConstantMap` fg = bg = the pooled vector, in both branches. The half of the triplets
-with the other view's background then is the constant ``margin`` (two equal distances, whose gradients cancel); the
-other half is ``margin + d(fg_i, fg'_j)``. What stays is a pull between the two views of an image through the
-projection, without negatives: the control keeps the heads, their cost and this pull, and loses the separation alone.
+NOTE: a fresh map is nearly constant, so fg and bg start nearly equal. The Euclidean distance pulls with unit force
+there; the squared one has almost no gradient, and its loss can stay at ``margin`` for hundreds of steps of SGD. BN in
+the projection leaves that plateau too, but it amplifies the small differences that a still constant map gives: the
+loss then says little about the map.
+NOTE: with :class:`scd.maps.controls.ConstantMap` fg = bg = the pooled vector, in both branches. The half of the
+triplets with the other view's background then is the constant ``margin`` (two equal distances, whose gradients
+cancel); the other half is ``margin + d(fg_i, fg'_j)``. What stays is a pull between the two views of an image through
+the projection, without negatives: the control keeps the heads, their cost and this pull, and loses the separation only.
+NOTE: around a host without a momentum branch (SimSiam) the target branch is the online network without gradient.
 """
 
 from collections.abc import Callable
@@ -46,13 +48,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scd.data.views import View
 from scd.errors import UsageError, unknown
-from scd.maps.source import SaliencyMLP, map_statistics
-from scd.nn.ema import copy_without_grad, ema_update
+from scd.maps.learned import SaliencyMLP
+from scd.maps.source import MapSource
+from scd.maps.statistics import map_statistics
+from scd.method import View
 from scd.nn.heads import MLP
 from scd.nn.losses import DISTANCES, TERMS, triplet
-from scd.siamese import Encoded, Features, Pair, Siamese, unique
+from scd.siamese import Encoded, Features, JointEmbedding, Pair, unique
+from scd.wrapper import Wrapper
 
 CHOICES = {
     "anchors": ("foreground", "both"),
@@ -66,18 +70,25 @@ CHOICES = {
 
 @dataclass
 class Regions:
-    """One view's saliency ``map`` (B, h, w) and its vectors ``foreground`` and ``background`` (B, D)."""
+    """A view's saliency and its vectors.
 
-    map: Tensor
+    Args:
+        maps: (B, h, w), or (B, J, h, w) where the map source gives J maps.
+        foreground, background: (B, D), or (B·J, D).
+    """
+
+    maps: Tensor
     foreground: Tensor
     background: Tensor
 
 
-class SCD(nn.Module):
-    """Any Siamese plus the separation of foreground and background; no second pass through the backbone.
+class SCD(Wrapper):
+    """A joint-embedding method plus the separation of foreground and background.
+
+    A source of J maps makes J triplets per pair of views, each between vectors of the same index.
 
     Args:
-        siamese: MoCo, BYOL, DINO or another :class:`scd.siamese.Siamese`.
+        siamese: the host: MoCo, BYOL, DINO, SimSiam or another joint-embedding method.
         saliency: a map source, or what builds one from ``dim=C`` (``functools.partial(SaliencyMLP, depth=3)``, in a
             configuration ``_partial_: true``); None is ``SaliencyMLP`` with its defaults.
         weight: of the triplet loss against the image-level loss.
@@ -87,24 +98,26 @@ class SCD(nn.Module):
         projection_norm: norm of the hidden layer, see :class:`scd.nn.heads.MLP`; BN counts both regions of a view.
         anchors: "foreground", or "both": backgrounds are anchors too, with foregrounds as their negatives.
         positive_branch: "target", or "online": the other view's vectors come from the online branch, with gradient;
-            this takes a symmetric Siamese.
+            this takes a symmetric host.
         distance: see :func:`scd.nn.losses.triplet`.
         normalise: whether vectors have unit length before the distance. NOTE: without it scaling satisfies the loss.
         pooling: "mean" divides by the map's mass, "sum" does not.
         map_gradient: False stops the map's gradient at the feature map, so that only the head learns from it.
         triplet_views: "global", or "all": extra views are anchors too.
-        terms: "both" is the triplet loss; "consistency" leaves its pull, d(fg_i, fg'_j) alone, "discrimination" its
-            push, max(0, margin - d(fg_i, bg)): the two halves of the triplet as ablations.
+        terms: "both" is the triplet loss; "consistency" is its pull, d(fg_i, fg'_j), alone; "discrimination" is its
+            push, max(0, margin - d(fg_i, bg)), alone: the two halves of the triplet as ablations.
 
     Raises:
         UsageError: an unknown choice for one of the arguments (the text names the valid ones), or
-            ``positive_branch="online"`` with an asymmetric Siamese.
+            ``positive_branch="online"`` with an asymmetric host.
     """
+
+    addition = "saliency, pooling, triplet"
 
     def __init__(
         self,
-        siamese: Siamese,
-        saliency: nn.Module | Callable[..., nn.Module] | None = None,
+        siamese: JointEmbedding,
+        saliency: MapSource | Callable[..., MapSource] | None = None,
         weight: float = 1.0,
         margin: float = 0.5,
         projection_dim: int = 128,
@@ -119,7 +132,7 @@ class SCD(nn.Module):
         triplet_views: str = "global",
         terms: str = "both",
     ):
-        super().__init__()
+        super().__init__(siamese)
         given = {
             "anchors": anchors,
             "positive_branch": positive_branch,
@@ -135,15 +148,12 @@ class SCD(nn.Module):
             raise UsageError("positive_branch=online needs the online features of both views; set symmetric=true")
         dim = siamese.backbone.dim
         source = SaliencyMLP if saliency is None else saliency
-        self.siamese = siamese
         self.saliency_head = source if isinstance(source, nn.Module) else source(dim=dim)
+        self.target_saliency_head = self.add_source(self.saliency_head)
         self.projection: nn.Module = nn.Identity()
         if projection_dim:
             self.projection = MLP((dim, projection_hidden or dim, projection_dim), norm=projection_norm)
-        self.target_saliency_head = copy_without_grad(self.saliency_head)
-        self.target_projection = copy_without_grad(self.projection)
-        self.needs = self.saliency_head.needs
-        self.supervision = self.saliency_head.supervision
+        self.target_projection = siamese.target_of(self.projection)
         self.weight = weight
         self.anchors = anchors
         self.positive_branch = positive_branch
@@ -153,23 +163,16 @@ class SCD(nn.Module):
         self.triplet_views = triplet_views
         self.triplet = partial(triplet, margin=margin, distance=distance, terms=terms)
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The Siamese's online backbone, the part that is evaluated and exported."""
-        return self.siamese.backbone
-
     # ---------------------------------------------------------------- loss
 
-    def forward(self, views: dict[str, View]) -> dict[str, Tensor]:
-        """One step's loss, image-level plus weighted triplet, and the scalars of both."""
-        encoded = self.siamese.encode(views)
-        image_loss, logs = self.siamese.image_loss(encoded)
+    def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image-level loss plus weighted triplet loss; logs the triplet loss and the statistics of the online maps."""
         triplet_loss, maps = self.triplet_loss(encoded)
         loss = image_loss + self.weight * triplet_loss
-        return {"loss": loss, **logs, "triplet_loss": triplet_loss.detach(), **map_statistics(maps)}
+        return loss, {"triplet_loss": triplet_loss.detach(), **map_statistics(*maps)}
 
-    def triplet_loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """The mean over pairs of the triplet loss, and the online maps of the anchors' views, flat."""
+    def triplet_loss(self, encoded: Encoded) -> tuple[Tensor, list[Tensor]]:
+        """The mean over pairs of the triplet loss, and the online maps of the anchors' views."""
         pairs = self.triplet_pairs(encoded)
         online = {i: self.online_regions(encoded.online[i], encoded.views[i]) for i in unique(i for i, _ in pairs)}
         if self.positive_branch == "online":
@@ -179,10 +182,10 @@ class SCD(nn.Module):
             with torch.no_grad():
                 other = {j: self.target_regions(encoded.target[j], encoded.views[j]) for j in used}
         losses = [self.compare(online[i], other[j]) for i, j in pairs]
-        return torch.stack(losses).mean(), torch.cat([regions.map.detach().flatten() for regions in online.values()])
+        return torch.stack(losses).mean(), [regions.maps.detach() for regions in online.values()]
 
     def triplet_pairs(self, encoded: Encoded) -> list[Pair]:
-        """The Siamese's pairs that make triplets: those between global views, or all of them."""
+        """The host's pairs that make triplets: those between global views, or all of them."""
         if self.triplet_views == "all":
             return encoded.pairs
         return [(i, j) for i, j in encoded.pairs if encoded.views[i].role == "global"]
@@ -204,36 +207,31 @@ class SCD(nn.Module):
         return self.regions(features.maps, self.saliency_head(maps, view), self.projection)
 
     def target_regions(self, features: Features, view: View) -> Regions:
-        """The same in the momentum branch."""
+        """The same in the target branch."""
         return self.regions(features.maps, self.target_saliency_head(features.maps, view), self.target_projection)
 
     def regions(self, maps: Tensor, saliency: Tensor, projection: nn.Module) -> Regions:
-        """Feature maps (B, C, h, w) pooled under M and under 1 - M, both through the projection."""
-        weights = torch.stack([saliency, 1.0 - saliency], dim=1).flatten(2).float()  # (B, 2, h·w)
+        """Feature maps (B, C, h, w) pooled under M and under 1 - M, (B, [J,] h, w), both through the projection."""
+        weights = torch.stack([saliency, 1.0 - saliency], dim=-3).flatten(-2).float()  # (B, [J,] 2, h·w)
         if self.pooling == "mean":
-            weights = weights / weights.sum(dim=2, keepdim=True).clamp_min(1e-6)
-        pooled = weights.to(maps.dtype) @ maps.flatten(2).transpose(1, 2)  # (B, 2, h·w) (B, h·w, C) -> (B, 2, C)
-        vectors = projection(pooled).float()  # (B, 2, D)
+            weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        pixels = maps.flatten(2).transpose(1, 2)  # (B, h·w, C)
+        if saliency.ndim == 4:
+            pixels = pixels[:, None]  # (B, 1, h·w, C)
+        pooled = (weights.to(maps.dtype) @ pixels).flatten(0, -3)  # (B[·J], 2, C)
+        vectors = projection(pooled).float()  # (B[·J], 2, D)
         if self.normalise:
             vectors = F.normalize(vectors, dim=2)
         foreground, background = vectors.unbind(dim=1)
         return Regions(saliency, foreground, background)
 
-    # ---------------------------------------------------------------- momentum and maps
-
-    def after_step(self, progress: float) -> None:
-        """The Siamese's own step, and the same momentum for the copies of the saliency head and the projection."""
-        self.siamese.after_step(progress)
-        m = self.siamese.momentum(progress)
-        ema_update(self.target_saliency_head, self.saliency_head, m)
-        ema_update(self.target_projection, self.projection, m)
+    # ---------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def saliency(self, images: Tensor) -> Tensor | None:
-        """The online map (B, h, w) in [0, 1] of images (B, 3, s, s); 1 is what the loss treats as foreground.
+    def saliency(self, view: View) -> Tensor | None:
+        """The online map (B, h, w) in [0, 1]; 1 is what the loss treats as foreground.
 
-        None where the map source takes more than images, as an oracle does.
+        None where the map source needs more than the view has, as an oracle does.
         """
-        features = self.siamese.encode_online(images)
-        maps = self.saliency_head(features.maps, None)
+        maps = self.saliency_head.scored(self.siamese.encode_online(view.images).maps, view)
         return None if maps is None else maps.float()

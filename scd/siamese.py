@@ -4,8 +4,9 @@ MoCo, BYOL and DINO are three choices of projector, matcher and momentum; SCD, L
 feature maps that :meth:`JointEmbedding.encode` returns and add their own loss to :meth:`JointEmbedding.image_loss`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from scd.nn.ema import copy_without_grad, cosine_momentum, ema_update
 from scd.nn.features import maps_and_vector
 
 Pair = tuple[str, str]
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Matcher(nn.Module):
 class JointEmbedding(Method):
     """One network, pairs of views, and the mean of a loss over pairs; the target of a pair is the network itself.
 
-    Whether a gradient flows through the target is the matcher's decision: SimSiam's detaches it, Barlow Twins' does not.
+    The matcher decides whether a gradient flows through the target: SimSiam's detaches it, Barlow Twins' does not.
 
     Args:
         backbone: module with ``.dim`` that maps images (B, 3, s, s) to feature maps (B, C, h, w).
@@ -65,8 +67,8 @@ class JointEmbedding(Method):
         matcher: the method's own loss between two embeddings.
         symmetric: False pairs the first global view with the second; True pairs both ways.
 
-    NOTE: the loss is the mean over pairs. Papers with symmetric losses often sum over the two directions; the mean keeps
-    the gradient's scale independent of the number of views, so that arms with more views differ in views only.
+    NOTE: the loss is the mean over pairs. Papers with symmetric losses often sum over the two directions; the mean
+    keeps the gradient's scale independent of the number of views, so that arms with more views differ in views only.
     """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, matcher: Matcher, symmetric: bool = True):
@@ -157,6 +159,18 @@ class JointEmbedding(Method):
         """The module that target features go through in a wrapper: here the module itself, as for the backbone."""
         return module
 
+    def target_results(
+        self, encoded: Encoded, online: dict[str, Result], compute: Callable[[Features, View], Result]
+    ) -> dict[str, Result]:
+        """What a wrapper computes from the features of the target views: here the results of the online views.
+
+        Args:
+            encoded: this step's features.
+            online: the results of the online views, by name.
+            compute: the result of one target view, by modules that came from :meth:`target_of`.
+        """
+        return {name: online[name] for name in encoded.target}
+
     def new_matcher(self) -> Matcher:
         """Another matcher of the same settings with a state of its own, for wrappers that compare further vectors.
 
@@ -235,6 +249,13 @@ class MomentumSiamese(JointEmbedding):
     def target_embeddings(self, encoded: Encoded, online: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.target_projector(features.pooled) for name, features in encoded.target.items()}
 
+    @torch.no_grad()
+    def target_results(
+        self, encoded: Encoded, online: dict[str, Result], compute: Callable[[Features, View], Result]
+    ) -> dict[str, Result]:
+        """What a wrapper computes from the target features, by momentum copies and without gradient."""
+        return {name: compute(features, encoded.views[name]) for name, features in encoded.target.items()}
+
     # ---------------------------------------------------------------- momentum
 
     def momentum(self, progress: float) -> float:
@@ -263,7 +284,7 @@ class MomentumSiamese(JointEmbedding):
 
 
 def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
-    """Mean of the matcher's loss over pairs; the matcher then receives this step's target embeddings, each view once."""
+    """Mean of the matcher's loss over pairs; the matcher then receives this step's targets, each view once."""
     losses = [matcher(online[i], target[j]) for i, j in pairs]
     matcher.remember([target[name] for name in unique(j for _, j in pairs)])
     return torch.stack(losses).mean()

@@ -5,6 +5,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from scd.errors import UsageError
+from scd.maps.source import MapSource
 from scd.method import Batch, Method, ParameterGroup, Parts, strongest_supervision
 from scd.siamese import Encoded, JointEmbedding
 
@@ -20,20 +22,36 @@ class Wrapper(Method):
 
     Attributes:
         addition: what the wrapper adds, in words, for cost profiles.
+
+    Raises:
+        UsageError: a host that is no joint-embedding method.
     """
 
     addition = "addition of the wrapper"
 
     def __init__(self, siamese: JointEmbedding):
         super().__init__()
+        if not isinstance(siamese, JointEmbedding):
+            raise UsageError(
+                f"{type(self).__name__} needs a method that compares pairs of views as its host, "
+                f"not {type(siamese).__name__}"
+            )
         self.siamese = siamese
         self.needs = siamese.needs
         self.supervision = siamese.supervision
+        self.sources: list[tuple[MapSource, MapSource]] = []  # (online source, its copy for target features)
 
-    def require(self, source: nn.Module) -> None:
-        """Add what a part of this wrapper needs and learns from to what the method declares."""
+    def add_source(self, source: MapSource) -> MapSource:
+        """Declare what a map source needs and learns from, and follow it in :meth:`after_step`.
+
+        Returns:
+            The source for target features, to be kept as ``target_x``.
+        """
         self.needs = self.needs | source.needs
         self.supervision = strongest_supervision(self.supervision, source.supervision)
+        copy = self.siamese.target_of(source)
+        self.sources.append((source, copy))
+        return copy
 
     @property
     def backbone(self) -> nn.Module:
@@ -55,7 +73,11 @@ class Wrapper(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
+        """The host's step, then that of the map sources; their copies take over what both branches share."""
         self.siamese.after_step(progress)
+        for source, copy in self.sources:
+            source.after_step()
+            source.share_buffers(copy)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The host's groups, and one for what the wrapper adds."""
@@ -70,4 +92,5 @@ class Wrapper(Method):
     def parts(self) -> Parts:
         """The host's parts; everything outside the host's modules is the addition."""
         host = self.siamese.parts()
-        return Parts(root=self.addition, modules=host.modules, functions={(self.siamese, "encode"): host.root})
+        functions = {**host.functions, **{(self.siamese, name): host.root for name in ("encode", "image_loss")}}
+        return Parts(root=self.addition, modules=host.modules, functions=functions)

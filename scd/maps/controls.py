@@ -1,33 +1,58 @@
-"""Map sources that learn nothing about where the object is, or are told: the rungs around the learned map.
+"""Control map sources. Each one replaces the learned map, and everything else of the method stays.
 
-    FrozenMLP    the learned map's own network with its random weights
-    CentrePrior  a bump at the centre of the image, seen through the crop
+    ConstantMap  the same number everywhere
+    FrozenMLP    the learned map's network with its random initial weights
+    CentrePrior  a Gaussian at the centre of the image, seen through the crop
     OtherImage   the learned map of another image of the batch
     OracleMask   the true mask
-
-Each takes the place of :class:`scd.maps.source.SaliencyMLP` in :class:`scd.scd.SCD`, and nothing else changes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd.data.views import View
 from scd.errors import UsageError
-from scd.maps.source import MapSource, SaliencyMLP
+from scd.maps.learned import SaliencyMLP
+from scd.maps.source import MapSource
+from scd.method import View
 
-EMPTY = 0.02  # of the oracle's map outside the object, so that a view without object still has two regions
+EMPTY = 0.02  # value of a hard map outside the object, and 1 - EMPTY inside, so that no region is ever empty
+
+
+class ConstantMap(MapSource):
+    """The same number everywhere: nothing is separated, while the heads and the loss stay.
+
+    Args:
+        dim: C of the feature maps; not used.
+        value: the number, in (0, 1).
+
+    Raises:
+        UsageError: a value outside (0, 1), which would leave one region empty.
+    """
+
+    def __init__(self, dim: int = 0, value: float = 0.5):
+        super().__init__()
+        if not 0.0 < value < 1.0:
+            raise UsageError(f"a constant map lies strictly between 0 and 1, not at {value}")
+        self.value = value
+
+    def forward(self, maps: Tensor, view: View) -> Tensor:
+        """The constant (B, h, w) for feature maps (B, C, h, w); the view is not used."""
+        return maps.new_full((maps.shape[0], *maps.shape[2:]), self.value)
 
 
 class FrozenMLP(SaliencyMLP):
     """The saliency MLP at its random initial weights: a fixed random function of the features that it is given.
 
-    The features underneath still learn, through the map as well; only the MLP stands still.
+    The MLP never learns. The backbone does, through the map as well as through the features.
 
     Args:
-        dim, depth, hidden, norm: see :class:`scd.maps.source.SaliencyMLP`.
+        dim, depth, hidden, norm: see :class:`scd.maps.learned.SaliencyMLP`.
         gain: factor of the last layer's weights. NOTE: at 1 a fresh map is nearly 0.5 everywhere; a larger one
             separates regions from the first step on, at random.
+
+    Raises:
+        UsageError: a gain that is not above 0, or a depth below 1.
     """
 
     def __init__(self, dim: int, depth: int = 2, hidden: int | None = None, norm: str = "none", gain: float = 1.0):
@@ -40,13 +65,16 @@ class FrozenMLP(SaliencyMLP):
 
 
 class CentrePrior(MapSource):
-    """M = exp(-r^2 / (2 sigma^2)), r the distance from the centre of the *image*: what photographers do, unlearned.
+    """M = exp(-r^2 / (2 sigma^2)), r the distance from the centre of the *image*: photographers centre their objects.
 
-    A view shows its part of the bump, by its rectangle and flip. Without a view the maps are of whole images.
+    A view shows its part of the Gaussian, according to its rectangle and flip.
 
     Args:
         dim: C of the feature maps; not used.
         sigma: in sides of the image.
+
+    Raises:
+        UsageError: a sigma that is not above 0.
     """
 
     def __init__(self, dim: int = 0, sigma: float = 0.3):
@@ -55,34 +83,27 @@ class CentrePrior(MapSource):
             raise UsageError(f"CentrePrior's sigma is a share of the image's side above 0, not {sigma}")
         self.sigma = sigma
 
-    def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
-        """The bump (B, h, w) at the places that the feature map (B, C, h, w) looks at."""
-        h, w = maps.shape[2:]
-        if view is None:
-            x = ((torch.arange(w, device=maps.device) + 0.5) / w).expand(h, w)
-            y = ((torch.arange(h, device=maps.device) + 0.5) / h)[:, None].expand(h, w)
-            places = torch.stack([x, y], dim=2).expand(len(maps), h, w, 2)
-        else:
-            places = view.grid(h, w)
-        squared = (places - 0.5).square().sum(dim=3)
+    def forward(self, maps: Tensor, view: View) -> Tensor:
+        """The Gaussian (B, h, w) at the positions of the feature map (B, C, h, w) in the image."""
+        squared = (view.grid(*maps.shape[2:]) - 0.5).square().sum(dim=3)
         return torch.exp(-squared / (2 * self.sigma**2)).to(maps.dtype)
 
 
 class OtherImage(SaliencyMLP):
-    """The learned map, each image given the next one's: the map is learned, and wrong about where things are.
+    """The learned map, each image given the previous one's: the map is learned, but shows another image's object.
 
-    Areas, smoothness and training of the map stay what they are; its tie to the image's own content goes. What is
-    scored and shown, without a view, is each image's own map: what the MLP has learned from being given away.
+    Area, smoothness and training of the map stay what they are; only its relation to the image's own content is lost.
+    In evaluation mode each image has its own map, which shows what the MLP has learned under this training.
     """
 
-    def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
-        """Saliency (B, h, w) of a view's images, rolled by one; of images without a view, their own.
+    def forward(self, maps: Tensor, view: View) -> Tensor:
+        """Saliency (B, h, w); in training mode rolled by one image.
 
         Raises:
-            UsageError: a batch of one image, which has no other.
+            UsageError: a training batch of one image, which has no other.
         """
         saliency = super().forward(maps, view)
-        if view is None:
+        if not self.training:
             return saliency
         if len(maps) < 2:
             raise UsageError("another image's map needs a batch of at least 2 images")
@@ -90,23 +111,27 @@ class OtherImage(SaliencyMLP):
 
 
 class OracleMask(MapSource):
-    """M = the share of the position that the true mask covers, a little above 0 and below 1 at its ends.
+    """M = the share of the position that the true mask covers, at least 0.02 and at most 0.98.
 
     Args:
         dim: C of the feature maps; not used.
     """
 
-    needs = "masks"
+    needs = frozenset({"masks"})
     supervision = "oracle"
 
     def __init__(self, dim: int = 0):
         super().__init__()
 
-    def forward(self, maps: Tensor, view: View | None = None) -> Tensor | None:
-        """The mask (B, h, w) of the view on the feature map's grid; None without a view."""
-        if view is None:
-            return None
+    def forward(self, maps: Tensor, view: View) -> Tensor | None:
+        """The mask (B, h, w) of the view on the feature map's grid; None in evaluation mode for a view without masks.
+
+        Raises:
+            UsageError: a view without masks in training mode.
+        """
         if view.masks is None:
-            raise UsageError("the oracle map needs images with masks; this data set has none")
+            if self.training:
+                raise UsageError("the oracle map needs images with masks; this data set has none")
+            return None
         covered = F.adaptive_avg_pool2d(view.masks[:, None].float(), maps.shape[2:])[:, 0]
         return covered.clamp(EMPTY, 1 - EMPTY).to(maps.dtype)

@@ -4,14 +4,14 @@
     (D - W) y = lambda D y                          y of the second smallest lambda
     foreground = the side of y > mean(y) that holds the seed, argmax |y|
 
-The features f of the paper are the last block's keys of a ViT trained with DINO; any feature map (B, C, h, w) will do,
-but ``tau`` belongs to the features, and one for another network is to be chosen on training images.
+The features f of the paper are the last block's keys of a ViT trained with DINO. Any feature map (B, C, h, w) can be
+cut, but a suitable ``tau`` depends on the features and is to be chosen on training images.
 
-The cut is computed in float64 whatever the features' type, and by a dense solver: 8 N^3 operations or so for N
+The cut is computed in float64, whatever the type of the features, by a dense solver: about 8 N^3 operations for N
 positions, some milliseconds for 14 x 14.
 
 NOTE: where W is the same everywhere (all features alike, or none alike) all eigenvalues but the first are equal, and
-the solver's second eigenvector is any. Nothing separates the positions then: all of them are foreground, and y is 0.
+the solver's second eigenvector is arbitrary. Nothing separates the positions then: all are foreground, and y is 0.
 NOTE: the paper's box and mask come from ``component``, the connected part of the foreground that holds the seed; its
 bilateral solver, which fits the mask to the pixels, is not built.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from scd.errors import UsageError
 
-TIE = 1e-9  # relative; |y| this near to the largest counts as the largest, so that rounding does not choose the seed
+TIE = 1e-9  # relative; |y| within this of the largest counts as equal to it, so that rounding does not choose the seed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def affinity(features: Tensor, tau: float = 0.2, eps: float = 1e-5) -> Tensor:
     Args:
         features: (B, C, h, w), N = h·w; their lengths do not matter.
         tau: a cosine.
-        eps: keeps the graph connected; without it the second eigenvector of a graph in pieces is any.
+        eps: keeps the graph connected; without it the second eigenvector of a disconnected graph is arbitrary.
 
     Raises:
         UsageError: a tau outside [-1, 1), or an eps outside (0, 1).
@@ -65,7 +65,7 @@ def affinity(features: Tensor, tau: float = 0.2, eps: float = 1e-5) -> Tensor:
 
 
 def bipartition(features: Tensor, tau: float = 0.2, eps: float = 1e-5) -> Cut:
-    """The normalised cut of each image's positions, without gradient; on the same machine the same every time.
+    """The normalised cut of each image's positions, without gradient; deterministic on one machine.
 
     Args:
         features: (B, C, h, w).
