@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from scd.nn.heads import MLP
 from scd.nn.losses import byol_regression
-from scd.siamese import Matcher, Siamese
+from scd.siamese import Matcher, MomentumSiamese
 
 
 class Prediction(Matcher):
     """Regression of the target embedding from the online one through a predictor.
 
     Args:
-        predictor: maps embeddings (B, D) to embeddings (B, D); the online branch's own, it has no momentum copy.
+        predictor: maps embeddings (B, D) to embeddings (B, D); of the online branch only; it has no momentum copy.
     """
 
     def __init__(self, predictor: nn.Module):
@@ -30,7 +30,7 @@ class Prediction(Matcher):
         return byol_regression(self.predictor(online), target)
 
 
-class BYOL(Siamese):
+class BYOL(MomentumSiamese):
     """BYOL with Linear-BN-ReLU-Linear heads.
 
     Args:
@@ -39,14 +39,14 @@ class BYOL(Siamese):
         hidden: width of the projector's and the predictor's hidden layer.
         momentum: base of the cosine schedule, m at the start.
         momentum_schedule: "cosine" to 1 (official) or "constant".
-        symmetric: both directions (official) or the first view predicts the second only.
+        symmetric: both directions (official), or only from the first view to the second.
 
-    The heads' last Linear has no bias and no BN after it; the target runs in train mode with running statistics of its
-    own, which no EMA touches.
+    The heads' last Linear has no bias and no BN after it. The target runs in train mode; its running statistics are its
+    own and no EMA changes them.
 
     NOTE: mean over the two directions, range [0, 4]; the official loss is their sum, range [0, 8].
-    NOTE: online and target start equal; the official code draws them from different seeds (its authors saw
-    no difference).
+    NOTE: online and target start equal; the official code draws them from different seeds, without a difference
+    according to its authors.
     NOTE: Linears start from torch's default, not from Haiku's truncated normal. BN is per process; the official one is
     synchronised over replicas.
     """
@@ -71,6 +71,6 @@ class BYOL(Siamese):
         self.hidden = hidden
 
     def new_matcher(self) -> Matcher:
-        """Another regression with a predictor of the same shape, for methods that compare further vectors."""
+        """Another regression with a predictor of the same shape, for wrappers that compare further vectors."""
         dim = self.projector.dim
         return Prediction(MLP((dim, self.hidden, dim), norm="batch", last_bias=False))

@@ -6,31 +6,30 @@
     Q_d   <- n(mean over j of t_j)                  one averaged dense vector per image, in a queue of its own
     loss   = (1 - lambda) * host(z, z') + lambda * L_d
 
-DenseCL wraps MoCo, as SCD and LEWEL wrap a Siamese: the same feature maps, no second pass through the backbone. It
-matches foreground and background positions alike, by looks alone: no rectangle, no flip and no map enters.
+DenseCL wraps MoCo, as SCD and LEWEL wrap a Siamese method: the same feature maps, no second pass through the backbone.
+It matches foreground and background positions in the same way, by their features only: it uses no geometry and no map.
 
 Official settings. lambda 0.5, dim 128, queues of 65536, tau 0.2, m 0.999, MoCo v2's augmentation; SGD lr 0.03 on
 ImageNet (200 epochs) and 0.3 on COCO (800 epochs), at batch 256; positions of a 7 x 7 map.
 
-NOTE: the loss is the mean over the host's pairs of views; with a symmetric host both directions count, where the paper
-has the asymmetric form alone. An extra view's positions are queries as well.
-NOTE: lambda is constant. The official code can keep it at 0 for the first iterations, which its configurations do not.
+NOTE: the loss is the mean over the host's pairs of views. With a symmetric host both directions count; the paper has
+the asymmetric form only. An extra view's positions are queries as well.
+NOTE: lambda is constant. The official code has an option to keep it at 0 at first, which its configurations do not use.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.moco import MoCo, QueueContrast
-from scd.data.views import View
+from baselines.moco import QueueContrast
 from scd.errors import UsageError
-from scd.nn.ema import copy_without_grad, ema_update
 from scd.nn.heads import MLP
-from scd.siamese import Encoded, unique
+from scd.siamese import Encoded, JointEmbedding, unique
+from scd.wrapper import Wrapper
 
 
-class DenseCL(nn.Module):
-    """MoCo plus the same contrast between positions that look alike.
+class DenseCL(Wrapper):
+    """MoCo plus the same contrast between positions with similar features.
 
     Args:
         siamese: the host, a MoCo; temperature and queue size of the dense loss are its own.
@@ -42,12 +41,11 @@ class DenseCL(nn.Module):
         UsageError: a host without a queue, or a weight outside [0, 1].
     """
 
-    needs = "none"
-    supervision = "unsupervised"
+    addition = "dense head, matching, dense loss"
 
-    def __init__(self, siamese: MoCo, dim: int | None = None, hidden: int | None = None, weight: float = 0.5):
-        super().__init__()
-        host = getattr(siamese, "matcher", None)
+    def __init__(self, siamese: JointEmbedding, dim: int | None = None, hidden: int | None = None, weight: float = 0.5):
+        super().__init__(siamese)
+        host = siamese.matcher
         if not isinstance(host, QueueContrast):
             raise UsageError(f"DenseCL contrasts with a queue and needs MoCo as its host, not {type(siamese).__name__}")
         if not 0 <= weight <= 1:
@@ -55,24 +53,16 @@ class DenseCL(nn.Module):
         dim = siamese.projector.dim if dim is None else dim
         hidden = hidden_width(siamese.projector) if hidden is None else hidden
         channels = siamese.backbone.dim
-        self.siamese = siamese
         self.dense_projector = MLP((channels, hidden, dim) if hidden else (channels, dim))
-        self.target_dense_projector = copy_without_grad(self.dense_projector)
+        self.target_dense_projector = siamese.target_of(self.dense_projector)
         self.dense_matcher = QueueContrast(dim, host.queue.size, host.temperature)
         self.weight = weight
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The host's online backbone, which is evaluated and exported."""
-        return self.siamese.backbone
-
-    def forward(self, views: dict[str, View]) -> dict[str, Tensor]:
-        """One step's loss; logs both terms and the mean cosine of the matched positions."""
-        encoded = self.siamese.encode(views)
-        image_loss, logs = self.siamese.image_loss(encoded)
-        dense_loss, likeness = self.dense_loss(encoded)
+    def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
+        """Image-level and dense loss by their shares; logs the dense loss and the mean cosine of matched positions."""
+        dense_loss, cosine = self.dense_loss(encoded)
         loss = (1 - self.weight) * image_loss + self.weight * dense_loss
-        return {"loss": loss, **logs, "dense_loss": dense_loss.detach(), "match_cosine": likeness}
+        return loss, {"dense_loss": dense_loss.detach(), "match_cosine": cosine}
 
     def dense_loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """L_d, a mean over B·hw queries and then over pairs, and the mean cosine of the matches."""
@@ -90,14 +80,9 @@ class DenseCL(nn.Module):
         return torch.stack(losses).mean(), torch.stack(cosines).mean()
 
     def after_step(self, progress: float) -> None:
-        """Move the host's target and the dense head's, with the same m, and let both queues take their keys."""
-        ema_update(self.target_dense_projector, self.dense_projector, self.siamese.momentum(progress))
-        self.siamese.after_step(progress)
-        self.dense_matcher.after_step()
-
-    def saliency(self, images: Tensor) -> Tensor | None:
-        """None: all positions weigh the same, there is no map."""
-        return None
+        """Move the host and the copy of the dense head; both queues then take their keys."""
+        super().after_step(progress)
+        self.dense_matcher.after_step(progress)
 
 
 @torch.no_grad()

@@ -9,14 +9,14 @@ The teacher sees the two global views, the student all; a view is never compared
 
 Official settings. ViT-S/16, K 65536, head C-2048-2048-256 with GELU, drop path 0.1 in the student; tau_s 0.1, tau_t
 0.04 (0.04 to 0.07 over 30 epochs); m of the EMA 0.996 to 1; AdamW, lr 5e-4 per 256 images, 10 epochs of warm-up, weight
-decay 0.04 to 0.4, none on biases and norms; every gradient tensor cut to the norm 3; W fixed in the first epoch; two
+decay 0.04 to 0.4, none on biases and norms; each gradient tensor clipped to the norm 3; W frozen for an epoch; two
 global views of 0.4 to 1 of the area, eight local ones of 0.05 to 0.4 at 96 px.
 
-NOTE: L is the mean over pairs, as in every Siamese of this suite, and as in DINO's code.
-NOTE: W stands still for a share of the run (``freeze_last``), not for an epoch. Its gradient is 0 meanwhile, where the
-official code drops it; what AdamW's weight decay then does to W does not reach the logits: its rows have unit length.
-NOTE: linear layers start with the standard deviation 0.905 / sqrt(inputs): DINO's 0.02 at its 2048 inputs, and the same
-size of activations in a narrower head, where 0.02 would nearly silence it.
+NOTE: L is the mean over pairs, as in every method of this suite, and as in DINO's code.
+NOTE: W is frozen for a share of the run (``freeze_last``) instead of one epoch. As in the official code, its gradient
+is dropped after the backward pass, so that the optimiser skips W.
+NOTE: linear layers start with the standard deviation 0.905 / sqrt(inputs). At 2048 inputs this is DINO's 0.02; it keeps
+the size of the activations in a narrower head, where 0.02 would make them vanish.
 NOTE: the online (student) backbone is evaluated, as in every method here; DINO's published numbers are the teacher's.
 """
 
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from scd.errors import UsageError
 from scd.nn.heads import MLP
 from scd.nn.queue import gather
-from scd.siamese import Encoded, Matcher, Siamese
+from scd.siamese import Encoded, Matcher, MomentumSiamese
 
 INIT = 0.02 * math.sqrt(2048)
 
@@ -45,7 +45,7 @@ class Temperatures(NamedTuple):
     warmup: float = 0.0
 
 
-def distillation(student: Tensor, teacher: Tensor, centre: Tensor, tau_s: float, tau_t: float | Tensor) -> Tensor:
+def distillation(student: Tensor, teacher: Tensor, centre: Tensor, tau_s: float, tau_t: float) -> Tensor:
     """Mean over the batch of the cross-entropy of the student's distribution under the teacher's, in nats.
 
     ln K when both are uniform; 0 when the teacher has collapsed onto one prototype and the student agrees.
@@ -70,13 +70,10 @@ class Head(nn.Module):
         bottleneck: width before the last layer.
     """
 
-    frozen: Tensor
-
     def __init__(self, dim: int, prototypes: int, hidden: int, bottleneck: int):
         super().__init__()
         self.mlp = MLP((dim, hidden, hidden, bottleneck), activation="gelu")
         self.weight = nn.Parameter(torch.empty(prototypes, bottleneck))
-        self.register_buffer("frozen", torch.zeros(()))  # 1 while the last layer stands still
         self.dim = prototypes
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -86,8 +83,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of vectors (B, C), or (B, T, K) of tokens."""
-        weight = torch.lerp(self.weight, self.weight.detach(), self.frozen)
-        return F.normalize(self.mlp(x), dim=-1) @ F.normalize(weight, dim=1).T
+        return F.normalize(self.mlp(x), dim=-1) @ F.normalize(self.weight, dim=1).T
 
 
 class Distillation(Matcher):
@@ -97,26 +93,27 @@ class Distillation(Matcher):
         prototypes: K.
         temperatures: tau_s and tau_t.
         centre_momentum: m of the centre.
+
+    Attributes:
+        progress: share of the training that is done.
     """
 
     centre: Tensor
-    progress: Tensor
 
     def __init__(self, prototypes: int, temperatures: Temperatures, centre_momentum: float):
         super().__init__()
         self.register_buffer("centre", torch.zeros(prototypes))
-        self.register_buffer("progress", torch.zeros(()))  # share of the run that is done
+        self.progress = 0.0
         self.temperatures = temperatures
         self.centre_momentum = centre_momentum
         self.waiting: Tensor | None = None
         self.entropy: Tensor | None = None
 
     @property
-    def teacher_temperature(self) -> Tensor:
-        """tau_t now: linear over the warm-up, then constant; a tensor, so that no device waits for it."""
+    def teacher_temperature(self) -> float:
+        """tau_t now: linear over the warm-up, then constant."""
         _, start, end, warmup = self.temperatures
-        share = (self.progress / warmup).clamp(max=1.0) if warmup else torch.ones_like(self.progress)
-        return start + (end - start) * share
+        return start + (end - start) * (min(self.progress / warmup, 1.0) if warmup else 1.0)
 
     def forward(self, online: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the student's logits ``online`` (B, K) under the teacher's ``target`` (B, K)."""
@@ -129,14 +126,23 @@ class Distillation(Matcher):
         sharpened = ((logits - self.centre) / self.teacher_temperature).softmax(dim=1)
         self.entropy = torch.special.entr(sharpened).sum(dim=1).mean()
 
-    def after_step(self) -> None:
-        """Move the centre towards the mean over all processes."""
+    def after_step(self, progress: float) -> None:
+        """Move the centre towards the mean over all processes; tau_t then follows the progress."""
+        self.progress = progress
         if self.waiting is not None:
             self.centre.lerp_(gather(self.waiting[None]).mean(dim=0), 1.0 - self.centre_momentum)
             self.waiting = None
 
+    def get_extra_state(self) -> Tensor:
+        """The progress, for the state dict: a resumed run goes on with its temperature and its frozen layer."""
+        return torch.tensor(self.progress, dtype=torch.float64)
 
-class DINO(Siamese):
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the progress over from a state dict."""
+        self.progress = float(state)
+
+
+class DINO(MomentumSiamese):
     """DINO over any backbone: with a ViT its class token is projected, with a CNN the pooled map.
 
     Args:
@@ -146,9 +152,9 @@ class DINO(Siamese):
         momentum, momentum_schedule: of the teacher's EMA; "cosine" to 1 (official) or "constant".
         student_temperature, teacher_temperature: tau_s and tau_t.
         teacher_temperature_start, teacher_temperature_warmup: tau_t at the start, and the share of the run over which
-            it moves linearly; None and 0 keep it.
+            it moves linearly; None and 0 keep it constant.
         centre_momentum: of the centre c.
-        freeze_last: share of the run in which the last layer stands still.
+        freeze_last: share of the run for which the last layer is frozen.
 
     Raises:
         UsageError: a temperature that is not above 0, a share outside [0, 1].
@@ -188,8 +194,6 @@ class DINO(Siamese):
             symmetric=True,
         )
         self.freeze_last = freeze_last
-        for head in (self.projector, self.target_projector):
-            head.frozen.fill_(float(freeze_last > 0))
         for module in self.target_backbone.modules():
             if isinstance(module, DropPath):
                 module.drop_prob = 0.0
@@ -199,8 +203,8 @@ class DINO(Siamese):
         loss, logs = super().image_loss(encoded)
         return loss, {**logs, "teacher_entropy": self.matcher.entropy}
 
-    def after_step(self, progress: float) -> None:
-        """EMA and centre; the temperature and the last layer then know how far the run is."""
-        super().after_step(progress)
-        self.matcher.progress.fill_(progress)
-        self.projector.frozen.fill_(float(progress < self.freeze_last))
+    def after_backward(self) -> None:
+        """Drop the gradient of the last layer while it is frozen."""
+        super().after_backward()
+        if self.matcher.progress < self.freeze_last:
+            self.projector.weight.grad = None

@@ -6,19 +6,19 @@
     o_j    = g_obj(a_j)
     loss   = w * host(z, z') + (1 - w) * mean over j of host(o_j, o'_j)
 
-LEWEL wraps a Siamese, as SCD does: the same feature maps, the host's own kind of loss. What SCD has and LEWEL has not:
-a map from an MLP of its own, a complement as background, a loss that repels. What LEWEL has and SCD has not: K maps
-that each sum to 1, tied to the projection head, and a correspondence between views by the map's index.
+LEWEL wraps a Siamese method, as SCD does: the same feature maps, the host's own kind of loss. Only SCD has a map from a
+separate MLP, its complement as background, and a loss that repels. Only LEWEL has K maps that each sum to 1 and come
+from the projection head, and a correspondence between views by the index of the map.
 
 NOTE: heads (g, g_obj, predictors) have the host's shape, norm and biases; LEWEL's own are BYOL's without any bias and
-with Kaiming fan-out weights. MoCo's g has no BN, so that there the joint pass over 1 + hw tokens mixes no statistics.
+with Kaiming fan-out weights. MoCo's g has no BN; around MoCo the joint pass over 1 + hw tokens mixes no statistics.
 NOTE: the target follows LEWEL's SyncBN form: moving averages of parameters only, batch statistics of its own. The EMAN
-form (target in eval mode with averaged buffers) is not built.
+form (target in eval mode with averaged buffers) is not implemented.
 NOTE: the loss is the mean over pairs of views where LEWEL's is the sum over two directions (see scd.siamese).
-NOTE: the paper's MoCo variant was never released and its wiring is not described. Declared here: the aligned vectors
-have an InfoNCE of their own with the host's temperature and a queue of their own of the host's size; every o_j is a
-query and its o'_j the positive; the queue takes one aligned vector per image and target view, its index j drawn
-uniformly, so that it spans as many images as the host's queue and its negatives are other images' vectors of any index.
+NOTE: the paper's MoCo variant was never released and its details are not described. Here the aligned vectors have
+an InfoNCE of their own, with the host's temperature and a second queue of the host's size. Every o_j is a query and its
+o'_j the positive. The queue takes one aligned vector per image and target view, whose index j is drawn uniformly: it
+covers as many images as the host's queue, and its negatives are other images' vectors of any index.
 """
 
 from dataclasses import dataclass
@@ -28,49 +28,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scd.data.views import View
 from scd.errors import UsageError, unknown
-from scd.nn.ema import copy_without_grad, ema_update
-from scd.siamese import Features, Pair, Siamese, match, unique
+from scd.method import Batch, View
+from scd.nn.ema import copy_without_grad
+from scd.siamese import Features, JointEmbedding, Pair, match, unique
+from scd.wrapper import Wrapper
 
 SALIENCY_RULES = ("mean", "sharpest")
 
 
 @dataclass
 class Aligned:
-    """One network's reading of one view: ``embedding`` z (B, K), ``objects`` o (B, J, K) and ``maps`` (B, K, h, w)."""
+    """What one branch computes of a view: ``embedding`` z (B, K), ``objects`` o (B, J, K), ``maps`` (B, K, h, w)."""
 
     embedding: Tensor
     objects: Tensor
     maps: Tensor
 
 
-class LEWEL(nn.Module):
-    """A Siamese whose projector is also applied per pixel, plus its loss between aligned vectors.
+class LEWEL(Wrapper):
+    """A Siamese method whose projector is also applied per pixel, plus its loss between aligned vectors.
 
     Args:
-        siamese: the host, for example MoCo or BYOL; its projector maps C to K numbers.
+        siamese: the host, for example MoCo or BYOL; its projector maps C to K numbers, and it has a second matcher.
         heads: n_H, groups of maps and of features that are pooled separately; there are J = K / n_H aligned vectors.
         scale: s, what the normalised maps are divided by before the softmax.
         weight: w, share of the image-level loss; 1 - w is the share of the aligned vectors' loss.
         saliency_rule: how :meth:`saliency` makes one map of K, "mean" or "sharpest".
 
     Raises:
-        UsageError: heads do not divide K and C, or a scale, weight or rule that makes no sense.
+        UsageError: a host without a second matcher (DINO, SlotCon), heads that do not divide K and C, or a scale,
+            weight or rule out of range.
     """
 
-    needs = "none"
-    supervision = "unsupervised"
+    addition = "maps, pooling, aligned loss"
 
     def __init__(
         self,
-        siamese: Siamese,
+        siamese: JointEmbedding,
         heads: int = 4,
         scale: float = 1.0,
         weight: float = 0.5,
         saliency_rule: str = "mean",
     ):
-        super().__init__()
+        super().__init__(siamese)
         maps, channels = siamese.projector.dim, siamese.backbone.dim
         if heads < 1 or maps % heads or channels % heads:
             raise UsageError(f"LEWEL's heads={heads} must divide its {maps} maps and the map's {channels} channels")
@@ -80,40 +81,40 @@ class LEWEL(nn.Module):
             raise UsageError(f"LEWEL's weight is a share in [0, 1], not {weight}")
         if saliency_rule not in SALIENCY_RULES:
             raise unknown("saliency_rule", saliency_rule, SALIENCY_RULES)
-        self.siamese = siamese
         self.object_projector = fresh_copy(siamese.projector)  # g_obj: the shape of g, weights of its own
-        self.target_object_projector = copy_without_grad(self.object_projector)
+        self.target_object_projector = siamese.target_of(self.object_projector)
         self.object_matcher = siamese.new_matcher()
         self.heads = heads
         self.scale = scale
         self.weight = weight
         self.saliency_rule = saliency_rule
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The host's online backbone, which is evaluated and exported."""
-        return self.siamese.backbone
+    # ---------------------------------------------------------------- loss
 
-    def forward(self, views: dict[str, View]) -> dict[str, Tensor]:
-        """One step's loss; logs both terms and the online maps' entropy and largest weight, relative to uniform."""
-        encoded, host = self.siamese.encode(views), self.siamese
-        online = {
-            name: self.align(features, host.projector, self.object_projector)
-            for name, features in encoded.online.items()
-        }
-        with torch.no_grad():
-            target = {
-                name: self.align(features, host.target_projector, self.target_object_projector)
-                for name, features in encoded.target.items()
-            }
-        image_loss = match(host.matcher, encoded.pairs, embeddings(online), embeddings(target))
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """One step's loss; logs both terms and the online maps' entropy and largest weight, relative to uniform.
+
+        The host's loss is computed here and not by the host: its embeddings come from the same pass of g as the maps.
+        """
+        encoded = self.siamese.encode(batch.views)
+        online = {name: self.online_aligned(view, encoded.views[name]) for name, view in encoded.online.items()}
+        target = self.siamese.target_results(encoded, online, self.target_aligned)
+        image_loss = match(self.siamese.matcher, encoded.pairs, embeddings(online), embeddings(target))
         aligned_loss = self.aligned_loss(encoded.pairs, online, target)
         loss = self.weight * image_loss + (1 - self.weight) * aligned_loss
         logs = {"image_loss": image_loss.detach(), "aligned_loss": aligned_loss.detach()}
         return {"loss": loss, **logs, **alignment_statistics([aligned.maps for aligned in online.values()])}
 
+    def online_aligned(self, features: Features, view: View) -> Aligned:
+        """z, o and maps of a view in the online branch, with gradient."""
+        return self.align(features, self.siamese.projector, self.object_projector)
+
+    def target_aligned(self, features: Features, view: View) -> Aligned:
+        """The same in the momentum branch."""
+        return self.align(features, self.siamese.target_projector, self.target_object_projector)
+
     def align(self, features: Features, projector: nn.Module, object_projector: nn.Module) -> Aligned:
-        """z, maps and o of one view by one network: steps 1 to 4 of the module's docstring."""
+        """z, o and maps of one view by the heads of one branch: steps 1 to 3 of the module's docstring."""
         height, width = features.maps.shape[2:]
         pixels = features.maps.flatten(2).transpose(1, 2)  # (B, hw, C)
         tokens = projector(torch.cat([features.pooled[:, None], pixels], dim=1))  # (B, 1 + hw, K)
@@ -129,21 +130,25 @@ class LEWEL(nn.Module):
         self.object_matcher.remember([one_per_image(target[name].objects) for name in unique(j for _, j in pairs)])
         return torch.stack(losses).mean()
 
+    def after_backward(self) -> None:
+        super().after_backward()
+        self.object_matcher.after_backward()
+
     def after_step(self, progress: float) -> None:
-        """Move the host's target and g_obj's, with the same m, and let both matchers change their state."""
-        ema_update(self.target_object_projector, self.object_projector, self.siamese.momentum(progress))
-        self.siamese.after_step(progress)
-        self.object_matcher.after_step()
+        """Move the host and the copy of g_obj; both matchers then change their state."""
+        super().after_step(progress)
+        self.object_matcher.after_step(progress)
+
+    # ---------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def maps(self, images: Tensor) -> Tensor:
-        """The K alignment maps (B, K, h, w) of the online network, each a distribution over positions."""
-        features = self.siamese.encode_online(images)
-        return self.align(features, self.siamese.projector, self.object_projector).maps
+    def maps(self, view: View) -> Tensor:
+        """The K alignment maps (B, K, h, w) of the online branch, each a distribution over positions."""
+        return self.online_aligned(self.siamese.encode_online(view.images), view).maps
 
-    def saliency(self, images: Tensor) -> Tensor:
-        """One map (B, h, w) in [0, 1] of the K maps, for scoring against masks; score single maps with :meth:`maps`."""
-        return one_map(self.maps(images), self.saliency_rule)
+    def saliency(self, view: View) -> Tensor:
+        """One map (B, h, w) in [0, 1] of the K maps, for scoring against masks; :meth:`maps` gives the single maps."""
+        return one_map(self.maps(view), self.saliency_rule)
 
 
 def alignment_maps(tokens: Tensor, scale: float) -> Tensor:
@@ -157,7 +162,7 @@ def alignment_maps(tokens: Tensor, scale: float) -> Tensor:
 
 
 def aligned_vectors(pixels: Tensor, maps: Tensor, heads: int) -> Tensor:
-    """Aligned vectors (B, K / heads, C) of pixels (B, hw, C) pooled with maps (B, K, hw), group by group.
+    """Aligned vectors (B, K / heads, C) of pixels (B, hw, C) pooled with maps (B, K, hw), head by head.
 
     The head is the slow index of both: map ``h * (K / heads) + j`` pools channels ``h * (C / heads) ...`` of vector j.
     """
@@ -177,9 +182,9 @@ def one_per_image(objects: Tensor) -> Tensor:
 def one_map(maps: Tensor, rule: str) -> Tensor:
     """One map (B, h, w) in [0, 1] of K distributions over positions (B, K, h, w).
 
-    NOTE: LEWEL has no single map and no foreground, the rule is this suite's: "mean" averages the K maps, "sharpest"
-    takes each image's map of lowest entropy; the result is stretched from its minimum to its maximum in each image,
-    which shows a shape even where all weights are nearly equal.
+    NOTE: LEWEL has no single map and no foreground; the rule is the suite's own. "mean" averages the K maps, "sharpest"
+    takes each image's map of lowest entropy. The result is scaled from 0 to 1 in each image, which shows a shape even
+    where all weights are nearly equal.
     """
     if rule == "mean":
         one = maps.mean(dim=1)

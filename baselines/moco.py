@@ -16,7 +16,7 @@ from scd.nn.heads import MLP
 from scd.nn.losses import info_nce
 from scd.nn.norm import group_batch_norm
 from scd.nn.queue import Queue
-from scd.siamese import Features, Matcher, Siamese
+from scd.siamese import Features, Matcher, MomentumSiamese
 
 QUEUE_SIZE = 65536
 QUEUE_SIZE_SMALL = 4096
@@ -43,17 +43,17 @@ class QueueContrast(Matcher):
         return info_nce(q, k, self.queue.keys, self.temperature)
 
     def remember(self, targets: list[Tensor]) -> None:
-        """Keep this step's keys; the symmetric form has two sets, and both wait until the step is over."""
+        """Keep this step's keys until the step is over; the symmetric form has two sets of them."""
         self.waiting = [F.normalize(target.detach(), dim=1) for target in targets]
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         """Enqueue the keys of the step."""
         for keys in self.waiting:
             self.queue.enqueue(keys)
         self.waiting = []
 
 
-class MoCo(Siamese):
+class MoCo(MomentumSiamese):
     """MoCo v2 with an asymmetric (v1 query, v2 key) or symmetric loss.
 
     Args:
@@ -66,10 +66,10 @@ class MoCo(Siamese):
         symmetric: both views are query and key; NOTE: the official demo adds the two directions, this is their mean.
         bn_groups: parts of the batch with BN statistics of their own; above 1 keys are shuffled over the parts.
 
-    NOTE: with ``bn_groups=1`` BN is over the whole batch of a process and keys are not shuffled: the statistics of the
-    current batch then give the positive away (ShuffleBN's reason). Under DDP shuffling is within a process, over its
-    ``bn_groups`` parts; the official code shuffles over GPUs.
-    NOTE: EMA after the optimiser step, see :class:`scd.siamese.Siamese`.
+    NOTE: with ``bn_groups=1`` BN is over the whole batch of a process and keys are not shuffled. The batch statistics
+    then reveal the positive, which ShuffleBN is meant to prevent. Under DDP, keys are shuffled within a process, over
+    its ``bn_groups`` parts; the official code shuffles over GPUs.
+    NOTE: EMA after the optimiser step, see :class:`scd.siamese.MomentumSiamese`.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class MoCo(Siamese):
         self.bn_groups = bn_groups
 
     def new_matcher(self) -> Matcher:
-        """Another InfoNCE of the same settings with a queue of its own, for methods that compare further vectors."""
+        """Another InfoNCE of the same settings with a queue of its own, for wrappers that compare further vectors."""
         return QueueContrast(self.projector.dim, self.matcher.queue.size, self.matcher.temperature)
 
     def encode_target(self, images: Tensor) -> Features:
-        """Key features, computed in a random order of the images, so that a key's BN group is not its query's."""
+        """Key features; images are shuffled, so that a key and its query are normalised in different BN groups."""
         if self.bn_groups == 1 or not self.training:
             return super().encode_target(images)
         order = torch.randperm(images.shape[0], device="cpu").to(images.device)  # the same on every device

@@ -9,18 +9,19 @@
 
 A slot is active in a view when it has the highest score at one position at least. L_s has a term for each slot that is
 active in both views of an image; its negatives are the active teacher slots of all images. Wen et al., NeurIPS 2022.
-Where SCD has one learned map and its complement, SlotCon has N maps that share the positions out among them.
+SCD has one learned map and its complement; SlotCon has N maps, among which the positions are divided.
 
 Official settings. ResNet-50, heads of 3 layers with BN and GELU, hidden 4096, dim 256; N = 256 on COCO, 2048 on
 ImageNet; tau_s 0.1, tau_t 0.07, tau 0.2, w 0.5; m from 0.99 on a cosine to 1; BYOL's photometrics, crops of 0.08 to 1;
 LARS with lr 1.0 at batch 256; batch 512, 800 epochs on COCO.
 
 NOTE: the loss is the mean over the two directions; both official terms are sums over them.
-NOTE: the EMA runs after the optimiser step, see :class:`scd.siamese.Siamese`; it is the official sequence of weights.
+NOTE: the EMA runs after the optimiser step, see :class:`scd.siamese.MomentumSiamese`; the sequence of weights is the
+official one.
 NOTE: the official loader draws the second crop again, up to 10 times, until it shares 1 % of its area with the first.
-Here both crops are drawn as in every other arm; images whose views share nothing are left out of L_g.
+Here both crops are drawn as in every other arm; images whose views do not overlap are left out of L_g.
 NOTE: weights start from torch's defaults, the official Linears from a normal of 0.02. BN is per process, not
-synchronised. The predictor's BN counts slots that are no queries too, so that no shape depends on the data.
+synchronised. The predictor's BN also counts slots that are no queries, so that no shape depends on the data.
 """
 
 from dataclasses import dataclass
@@ -30,19 +31,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd.data.crops import interpolation_matrix, resample
-from scd.data.views import View
 from scd.errors import UsageError
-from scd.nn.ema import copy_without_grad, ema_update
+from scd.method import View
 from scd.nn.heads import MLP
 from scd.nn.queue import gather
-from scd.siamese import Encoded, Features, Matcher, Siamese, unique
+from scd.siamese import Encoded, Features, Matcher, MomentumSiamese, unique
 
 EPSILON = 1e-6  # added to every attention, so that a slot without any position still has a mean
 
 
 @dataclass
 class Groups:
-    """One network's reading of one view: ``scores`` s (B, N, h, w), ``slots`` (B, N, D), ``active`` (B, N) bool."""
+    """What one branch computes of a view: ``scores`` s (B, N, h, w), ``slots`` (B, N, D), ``active`` (B, N) bool."""
 
     scores: Tensor
     slots: Tensor
@@ -52,7 +52,7 @@ class Groups:
 class Prototypes(nn.Module):
     """N = ``count`` vectors (N, D), shared by all images, around which the positions of a map are grouped.
 
-    ``temperature`` is that of the slots' competition for a position.
+    ``temperature`` is that of the softmax over slots at each position.
     """
 
     def __init__(self, count: int, dim: int, temperature: float):
@@ -105,7 +105,7 @@ class GroupDistillation(Matcher):
         """Keep the mean (N,) of this step's teacher scores (B, N, h, w), all positions of each view."""
         self.waiting = [target.detach().float().mean(dim=(0, 2, 3)) for target in targets]
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         """c <- m c + (1 - m) * mean of the teacher's scores, over views and processes."""
         if self.waiting:
             mean = gather(torch.stack(self.waiting).mean(dim=0, keepdim=True)).mean(dim=0)
@@ -117,7 +117,7 @@ class SlotContrast(Matcher):
     """InfoNCE of an image's predicted slots with the teacher's slots of the same index, times 2 tau.
 
     Args:
-        predictor: maps slots (Q, D) to (Q, D); the online branch's own, it has no momentum copy.
+        predictor: maps slots (Q, D) to (Q, D); of the online branch only, it has no momentum copy.
         temperature: tau.
     """
 
@@ -143,7 +143,7 @@ class SlotContrast(Matcher):
         return 2 * self.temperature * masked_mean(losses, take(common, rows))
 
 
-class SlotCon(Siamese):
+class SlotCon(MomentumSiamese):
     """SlotCon, symmetric: the projector is applied at each position, and the target has a copy of the prototypes.
 
     Args:
@@ -159,7 +159,7 @@ class SlotCon(Siamese):
         centre_momentum: share of the centre that stays at each step.
         weight: w, share of L_g.
 
-    An extra view is a student's view: it is compared with the teacher's reading of both global views.
+    An extra view is seen by the student only, and compared with the teacher's groups of both global views.
 
     Raises:
         UsageError: fewer than 2 prototypes, a temperature not above 0, a share outside [0, 1].
@@ -180,7 +180,7 @@ class SlotCon(Siamese):
         weight: float = 0.5,
     ):
         if prototypes < 2:
-            raise UsageError(f"SlotCon has at least 2 prototypes, not {prototypes}: one alone groups nothing")
+            raise UsageError(f"SlotCon has at least 2 prototypes, not {prototypes}: a single one groups nothing")
         temperatures = {"student": student_temperature, "teacher": teacher_temperature, "slot": slot_temperature}
         for name, temperature in temperatures.items():
             if not temperature > 0:
@@ -198,8 +198,8 @@ class SlotCon(Siamese):
             symmetric=True,
         )
         self.prototypes = Prototypes(prototypes, dim, teacher_temperature)
-        self.target_prototypes = copy_without_grad(self.prototypes)
-        self.distillation = GroupDistillation(prototypes, student_temperature, teacher_temperature, centre_momentum)
+        self.target_prototypes = self.target_of(self.prototypes)
+        self.grouping_matcher = GroupDistillation(prototypes, student_temperature, teacher_temperature, centre_momentum)
         self.weight = weight
 
     def image_loss(self, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
@@ -216,10 +216,10 @@ class SlotCon(Siamese):
                 student, teacher, overlap = align(
                     online[i].scores, target[j].scores, encoded.views[i], encoded.views[j]
                 )
-                groupings.append(self.distillation(student, teacher, overlap))
+                groupings.append(self.grouping_matcher(student, teacher, overlap))
                 contrasts.append(self.matcher(online[i], target[j]))
                 shares.append(overlap.float().mean())
-            self.distillation.remember([target[name].scores for name in unique(j for _, j in encoded.pairs)])
+            self.grouping_matcher.remember([target[name].scores for name in unique(j for _, j in encoded.pairs)])
             grouping, contrast = torch.stack(groupings).mean(), torch.stack(contrasts).mean()
             loss = self.weight * grouping + (1 - self.weight) * contrast
         active = torch.stack([groups.active.float().sum(dim=1).mean() for groups in online.values()]).mean()
@@ -234,16 +234,15 @@ class SlotCon(Siamese):
 
     def after_step(self, progress: float) -> None:
         """Move the target, its prototypes included, and then the centre."""
-        ema_update(self.target_prototypes, self.prototypes, self.momentum(progress))
         super().after_step(progress)
-        self.distillation.after_step()
+        self.grouping_matcher.after_step(progress)
 
 
 def align(scores: Tensor, other_scores: Tensor, view: View, other: View) -> tuple[Tensor, Tensor, Tensor]:
     """Both views' score maps at the same places of the source image: a grid over their rectangles' overlap.
 
-    Bilinear between the centres of a map's positions, the border's value beyond the outermost of them, mirrored back
-    where the view is flipped: what RoIAlign of the overlap and a flip give. Raw scores are aligned, not their softmax.
+    Bilinear between the centres of a map's positions, with the border's value outside of them, and mirrored back where
+    the view is flipped. This equals RoIAlign of the overlap and a flip. Raw scores are aligned, not their softmax.
 
     Args:
         scores: (B, N, h, w) of ``view``.
@@ -253,15 +252,15 @@ def align(scores: Tensor, other_scores: Tensor, view: View, other: View) -> tupl
         Two (B, N, h', w'), and (B,) bool: the rectangles overlap. Where they do not, each map is its whole view.
     """
     height, width = other_scores.shape[2:]
-    boxes, other_boxes = view.boxes.to(scores.device), other.boxes.to(scores.device)
-    low = torch.maximum(boxes[:, :2], other_boxes[:, :2])  # (B, 2) x0, y0 of the overlap
-    high = torch.minimum(boxes[:, 2:], other_boxes[:, 2:])
+    rectangles, other_rectangles = view.rectangles.to(scores.device), other.rectangles.to(scores.device)
+    low = torch.maximum(rectangles[:, :2], other_rectangles[:, :2])  # (B, 2) x0, y0 of the overlap
+    high = torch.minimum(rectangles[:, 2:], other_rectangles[:, 2:])
     overlap = (high > low).all(dim=1)
     aligned = []
-    for maps, box, seen in ((scores, boxes, view), (other_scores, other_boxes, other)):
-        sides = box[:, 2:] - box[:, :2]
-        start = torch.where(overlap[:, None], (low - box[:, :2]) / sides, 0.0)  # (B, 2) in [0, 1] of the rectangle
-        end = torch.where(overlap[:, None], (high - box[:, :2]) / sides, 1.0)
+    for maps, rectangle, seen in ((scores, rectangles, view), (other_scores, other_rectangles, other)):
+        sides = rectangle[:, 2:] - rectangle[:, :2]
+        start = torch.where(overlap[:, None], (low - rectangle[:, :2]) / sides, 0.0)  # (B, 2) in [0, 1] of it
+        end = torch.where(overlap[:, None], (high - rectangle[:, :2]) / sides, 1.0)
         flips = seen.flips.to(scores.device)
         left = torch.where(flips, 1 - end[:, 0], start[:, 0])  # in the view, which may be mirrored
         right = torch.where(flips, 1 - start[:, 0], end[:, 0])

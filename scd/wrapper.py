@@ -1,7 +1,5 @@
 """A method around a joint-embedding method: its own loss stays, and a loss on the same feature maps is added."""
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +12,9 @@ from scd.siamese import Encoded, JointEmbedding
 class Wrapper(Method):
     """The host's loss and an addition that costs no further pass through the backbone.
 
-    Subclasses implement :meth:`combine`. Modules that target features go through come from ``siamese.target_of(x)`` and
-    are kept as ``target_x``; the host then moves them together with its own momentum copies.
+    Subclasses implement :meth:`combine`, or :meth:`forward` where the host's own loss changes. Modules that target
+    features go through come from ``siamese.target_of(x)`` and are kept as ``target_x``; the host then moves them
+    together with its own momentum copies.
 
     Args:
         siamese: the host: MoCo, BYOL, DINO, SimSiam or another joint-embedding method.
@@ -64,9 +63,9 @@ class Wrapper(Method):
         loss, more = self.combine(image_loss, encoded)
         return {"loss": loss, **logs, **more}
 
-    @abstractmethod
     def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
         """The whole loss from the host's loss and the features of this step, and scalars worth logging."""
+        raise NotImplementedError
 
     def after_backward(self) -> None:
         self.siamese.after_backward()
