@@ -1,48 +1,95 @@
-"""Objects found by a method's own map on scenes: one box per image, and how many of the objects the map covers.
+"""Objects found by a method's own map on scenes: one box per image, and the share of the objects that the map covers.
 
     CorLoc    share of images whose box has an IoU of at least 0.5 with the box of any object
     covered   share of objects with at least half of their pixels where the map is >= 0.5
     gain      share of an object's pixels where the map is >= 0.5, minus the same share of its image; mean over objects
 
-One box is right where a map marks one of several objects, so CorLoc alone does not tell whether a map knows of the
-others; covered does, but a map that is 1 everywhere covers everything. The gain is 0 for that map, and on average for
-every map that is drawn without looking at the image's objects or their usual places.
+CorLoc is correct where a map marks one of several objects, so it does not tell whether the map marks the others.
+Covered does, but a map that is 1 everywhere covers everything. The gain is 0 for that map, and 0 on average for every
+map that does not depend on the image's objects or their usual places.
 
-A loss does not say which side of a map is the object, so CorLoc and covered are also taken of 1 - map; no score picks a
-polarity, as in :mod:`scd.evaluation.saliency`.
+A loss does not determine which side of a map is the object, so CorLoc and covered are also computed for 1 - map; no
+score chooses a polarity, as in :mod:`scd.evaluation.saliency`.
 """
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import find_objects, label
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
-from scd.data.scene_set import SceneSet
 from scd.errors import DataError
-from scd.evaluation.features import extract_saliency
+from scd.evaluation.metric import SHARE, SHARE_DIFFERENCE, Metric
 
-MARKED = 0.5  # a pixel belongs to the map's side from here on
-COVERED = 0.5  # an object is covered from this share of its pixels on
+MARKED = 0.5  # map value from which a pixel counts as marked
+COVERED = 0.5  # share of its pixels from which an object counts as covered
 MIN_IOU = 0.5
-COUNTS = (1, 2, 3, 4, 5, 6)  # numbers of objects in an image with a number of their own
+COUNTS = (1, 2, 3, 4, 5, 6)  # numbers of objects in an image that are also scored separately
+_MARKED = "where the map is >= 0.5 (maps resized bilinearly to the mask)"
 
-
-def discovery(method: nn.Module, test: SceneSet, size: int, device: str | torch.device = "cpu") -> dict[str, float]:
-    """All numbers of :func:`discovery_scores` of a method's maps; {} for a method without maps.
-
-    Args:
-        method: already on ``device``.
-        test: scenes with objects.
-        size: side in pixels of the view that the network sees.
-
-    Raises:
-        UsageError: no images, or a map that leaves [0, 1].
-        DataError: no objects.
-    """
-    maps = extract_saliency(method, test.images, size, device=device)
-    return {} if maps is None else discovery_scores(maps, test.instances, test.boxes)
+METRICS = {
+    "discovery_corloc": Metric(
+        "CorLoc",
+        SHARE,
+        "higher",
+        "share of scenes with objects where the box around the 4-connected part, at or above the map's mean, of the "
+        "map's maximum has IoU >= 0.5 with the box of any object; maps resized bilinearly to the image",
+    ),
+    "discovery_corloc_inverted": Metric("CorLoc, inverted map", SHARE, None, "the same CorLoc of 1 - map"),
+    "discovery_corloc_whole": Metric(
+        "CorLoc of the whole image",
+        SHARE,
+        None,
+        "the same CorLoc of a map that is 1 everywhere: a property of the boxes",
+    ),
+    "objects_covered": Metric(
+        "objects covered",
+        SHARE,
+        "higher",
+        f"share of all objects with at least half of their pixels {_MARKED}; 1 for a map that is 1 everywhere: read it "
+        "beside the map's area and the coverage gain",
+    ),
+    "objects_covered_inverted": Metric(
+        "objects covered, inverted map", SHARE, None, "the same share of objects for 1 - map"
+    ),
+    "objects_covered_best": Metric(
+        "scenes with all objects covered",
+        SHARE,
+        "higher",
+        "share of scenes with objects in which every object is covered; 1 for a map that is 1 everywhere",
+    ),
+    "objects_covered_gain": Metric(
+        "coverage gain",
+        SHARE_DIFFERENCE,
+        "higher",
+        f"share of an object's pixels {_MARKED} minus the same share of its image, mean over objects; 0 for a map that "
+        "is the same everywhere; below 0 the map marks the background",
+    ),
+    "foreground_precision": Metric(
+        "foreground precision",
+        SHARE,
+        "higher",
+        f"of all pixels of all test scenes {_MARKED} the share that lies on any object; 0 where the maps mark nothing",
+    ),
+    "foreground_precision_whole": Metric(
+        "object area",
+        SHARE,
+        None,
+        "share of all pixels of the test scenes that lies on any object: the precision of a map that is 1 everywhere",
+    ),
+    "map_area_on_scenes": Metric(
+        "map area on scenes", SHARE, None, f"share of all pixels of the test scenes {_MARKED}; 0 or 1: collapse"
+    ),
+} | {
+    f"objects_covered_n{count}": Metric(
+        f"objects covered, {count} in the image",
+        SHARE,
+        "higher",
+        f"objects covered, over the test scenes with exactly {count} object{'s' if count > 1 else ''}",
+    )
+    for count in COUNTS
+}
 
 
 def discovery_scores(maps: Tensor, instances: list[Tensor], boxes: list[Tensor]) -> dict[str, float]:
@@ -141,5 +188,5 @@ def box_of_map(saliency: Tensor) -> Tensor:
 
 
 def mean(values: Tensor) -> float:
-    """Mean of numbers or of yes and no."""
+    """Mean of numbers, or the share of True."""
     return float(values.double().mean())

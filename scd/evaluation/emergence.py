@@ -1,59 +1,121 @@
-"""What different readings of one trained method find on the same images: is the object there without a learned map?
+"""Whether a trained backbone shows the objects without a learned map: several map extractors on the same images.
 
-    learned    the method's own map, where it has one          found where map >= 0.5
-    inverted   1 - learned                                     found where 1 - map >= 0.5
+    learned    the method's own map, where it has one          foreground where map >= 0.5
+    inverted   1 - learned                                     foreground where 1 - map >= 0.5
     attention  class token to patches, mean over heads (ViT)   smallest set of positions with 60 % of the mass
-    best_head  the one head with the highest IoU (ViT)         the same rule
+    best_head  the head with the highest IoU (ViT)             the same rule
     tokencut   cut of the keys (ViT) or feature maps (CNN)     the component that TokenCut calls the object
-    whole      everything                                      everything: a floor
+    whole      the whole image                                 everything: a floor
     centre     Gaussian bump at the centre, sigma 0.3          60 % of the mass: a floor
 
 Rules: attention, DINO (arXiv 2104.14294) and its authors' answers on how its masks were scored; tokencut, arXiv
-2202.11539.
+2202.11539. All are scored in the same way, see :mod:`scd.evaluation.localization`; soft maps are rescaled from 0 to 1
+in each image first.
 
-All are scored alike, see :mod:`scd.evaluation.localization`; soft maps are stretched from 0 to 1 in each image before.
-
-NOTE: ``learned_jaccard`` therefore differs a little from ``saliency_iou``, which resizes before the threshold, and
-``learned_maxf`` from ``saliency_maxf``, which does not stretch.
-NOTE: ``best_head`` looks at the mask before it chooses, for each image anew: it bounds what a head could show and is
-no result. DINO's Jaccard chooses like this for each object; a mask here is the union of an image's objects.
+NOTE: ``learned_jaccard`` therefore differs slightly from ``saliency_iou``, which resizes before the threshold, and
+``learned_maxf`` from ``saliency_maxf``, which does not rescale.
+NOTE: ``best_head`` uses the mask to choose a head for each image. It bounds what a head could show and is no result.
+DINO's Jaccard chooses like this for each object; a mask here is the union of an image's objects.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from scd.atomic import write_atomically
-from scd.data.images import ImageSet, load_images
-from scd.data.recipes import centre_view
-from scd.data.sources.source import Source
-from scd.errors import DataError, UsageError
-from scd.evaluation.collapse import map_indicators
-from scd.evaluation.features import extract_saliency, frozen
-from scd.evaluation.localization import Found, mass_set, overlaps, scores
-from scd.evaluation.map_trace import MapTrace
-from scd.maps.attention import stretched
+from scd.errors import UsageError
+from scd.evaluation.features import BATCH, evaluation_views, extract_saliency, frozen
+from scd.evaluation.localization import METRICS, Prediction, mass_set, overlaps, scores
+from scd.evaluation.metric import Metric
+from scd.evaluation.protocol import Context, EvaluationData, Protocol
+from scd.maps.attention import rescaled
 from scd.maps.controls import CentrePrior
 from scd.maps.tokencut import bipartition
+from scd.method import Method, whole_view
 from scd.nn.features import maps_and_vector
 from scd.nn.vit import tokens_of
-from scd.training.loop import Observer
 
-SPLITS = ("test", "validation")
+EXTRACTORS = {
+    "learned": "the method's own map, foreground where map >= 0.5",
+    "inverted": "1 - the method's own map, foreground where it is >= 0.5",
+    "attention": "the class token's attention in the last block, mean over heads, foreground: the smallest set of "
+    "positions with 60 % of the mass",
+    "best_head": "the attention of the head with the highest IoU with the mask, chosen in each image by that mask (an "
+    "oracle choice, no result), foreground: the smallest set of positions with 60 % of the mass",
+    "tokencut": "the normalised cut of the last block's keys, or of a CNN's feature maps, foreground: the component "
+    "that holds the seed",
+    "whole": "the whole image, a floor",
+    "centre": "a Gaussian bump at the image's centre, sigma 0.3 of the side, foreground: 60 % of its mass, a floor",
+}
+LABEL_FREE = ("learned", "inverted", "attention", "tokencut")
+NEITHER = ("inverted", "whole", "centre")  # extractors of which neither side is better
+
+
+def extractor_metrics(*extractors: str) -> dict[str, Metric]:
+    """The definition of ``{extractor}_jaccard``, ``_maxf`` and ``_corloc`` of some extractors."""
+    return {
+        f"{extractor}_{number}": metric._replace(
+            label=f"{metric.label}, {extractor.replace('_', ' ')}",
+            better=None if extractor in NEITHER else metric.better,
+            definition=f"{metric.definition}; of {EXTRACTORS[extractor]}",
+        )
+        for extractor in extractors
+        for number, metric in METRICS.items()
+    }
+
+
+@dataclass(kw_only=True)
+class Emergence(Protocol):
+    """The numbers of every extractor against the true masks.
+
+    Args:
+        images: number of test images, the first ones.
+        tau: TokenCut's threshold, see :func:`scd.maps.tokencut.affinity`. NOTE: 0.2 is the paper's, for DINO's ViTs;
+            for other features choose it on training images.
+        batch: images per forward pass; it does not change the result.
+
+    Raises:
+        UsageError: fewer than 1 image, or than 1 in a batch.
+    """
+
+    images: int = 500
+    tau: float = 0.2
+    batch: int = BATCH
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"emergence: {name} is {getattr(self, name)}, it must be at least 1")
+
+    def definitions(self) -> dict[str, Metric]:
+        return extractor_metrics(*EXTRACTORS)
+
+    def applies(self, data: EvaluationData) -> bool:
+        return "mask" in data.columns(data.split)
+
+    def measure(self, context: Context) -> dict[str, float]:
+        """The numbers.
+
+        Raises:
+            UsageError: a tau outside [-1, 1), maps outside [0, 1], features that are not finite.
+        """
+        images, masks = context.data.test.images[: self.images], context.data.test.masks[: self.images]
+        readings = read(context.method, images, context.size, self.tau, self.batch, context.device)
+        predictions = label_free(readings)
+        if readings.heads is not None:
+            predictions["best_head"] = best_head(readings.heads, masks)
+        return scores(predictions | floors(readings.object), masks)
+
+
+# ---------------------------------------------------------------- extractors
 
 
 @dataclass
 class Readings:
-    """What one method says of n images, on the CPU.
+    """What the extractors start from, for n images, on the CPU.
 
-    Args:
-        learned: its own map (n, h, w) in [0, 1], or None.
+    Attributes:
+        learned: the method's own map (n, h, w) in [0, 1], or None.
         heads: the class token's attention (n, H, h, w), or None.
         object: TokenCut's component (n, h, w) bool.
     """
@@ -63,16 +125,14 @@ class Readings:
     object: Tensor
 
 
-# ---------------------------------------------------------------- reading
-
-
 def read(
-    method: nn.Module, images: Tensor, size: int, tau: float, batch: int = 256, device: str | torch.device = "cpu"
+    method: Method, images: Tensor, size: int, tau: float, batch: int = BATCH, device: str | torch.device = "cpu"
 ) -> Readings:
-    """Look at the test-time views of images (N, 3, S, S) uint8; the method is left as it was found.
+    """Maps, attention and cuts of the test-time views of images; the method is left as it was found.
 
     Args:
-        method: has ``.backbone`` and ``saliency(images)``, lives on ``device``.
+        method: on ``device``.
+        images: (N, 3, S, S) uint8.
         size: side in pixels of the view that the network sees.
         tau: of TokenCut, see :func:`scd.maps.tokencut.affinity`.
         batch: images per forward pass; it does not change the result.
@@ -83,8 +143,8 @@ def read(
     learned = extract_saliency(method, images, size, batch, device)
     heads, objects = [], []
     with frozen(method):
-        for part in images.split(batch):
-            maps, _ = maps_and_vector(method.backbone(centre_view(part.to(device), size)))
+        for view in evaluation_views(images, size, batch, device):
+            maps, _ = maps_and_vector(method.backbone(view.images))
             try:
                 tokens = tokens_of(maps)
             except UsageError:  # a CNN's maps, or a ViT's without class token
@@ -99,21 +159,21 @@ def read(
     )
 
 
-def label_free(readings: Readings) -> dict[str, Found]:
-    """The answers that take nothing but the method: learned, inverted, attention, tokencut, as far as it has them."""
-    answers = {}
+def label_free(readings: Readings) -> dict[str, Prediction]:
+    """The predictions of the extractors that use no mask: those of ``LABEL_FREE`` that the method allows."""
+    predictions = {}
     if readings.learned is not None:
-        answers["learned"] = Found(stretched(readings.learned), readings.learned >= 0.5)
-        answers["inverted"] = Found(1 - answers["learned"].soft, 1 - readings.learned >= 0.5)
+        predictions["learned"] = Prediction(rescaled(readings.learned), readings.learned >= 0.5)
+        predictions["inverted"] = Prediction(1 - predictions["learned"].soft, 1 - readings.learned >= 0.5)
     if readings.heads is not None:
         attention = readings.heads.mean(dim=1)
-        answers["attention"] = Found(stretched(attention), mass_set(attention))
-    answers["tokencut"] = Found(readings.object.float(), readings.object)
-    return answers
+        predictions["attention"] = Prediction(rescaled(attention), mass_set(attention))
+    predictions["tokencut"] = Prediction(readings.object.float(), readings.object)
+    return predictions
 
 
-def best_head(heads: Tensor, masks: Tensor) -> Found:
-    """In each image the head whose found positions have the highest IoU with the mask, the first of several equal ones.
+def best_head(heads: Tensor, masks: Tensor) -> Prediction:
+    """In each image the head whose foreground has the highest IoU with the mask, the first of several equal ones.
 
     Args:
         heads: attention (n, H, h, w).
@@ -122,129 +182,14 @@ def best_head(heads: Tensor, masks: Tensor) -> Found:
     hard = torch.stack([mass_set(head) for head in heads.unbind(1)], dim=1)
     overlap = torch.stack([overlaps(head, masks) for head in hard.unbind(1)], dim=1)  # (n, H)
     rows, chosen = torch.arange(len(heads)), overlap.argmax(dim=1)
-    return Found(stretched(heads[rows, chosen]), hard[rows, chosen])
+    return Prediction(rescaled(heads[rows, chosen]), hard[rows, chosen])
 
 
-def floors(like: Tensor) -> dict[str, Found]:
-    """What can be said without a look at the images, on the grid of ``like`` (n, h, w): whole and centre."""
-    bump = CentrePrior(sigma=0.3)(like[:, None].float())
+def floors(like: Tensor) -> dict[str, Prediction]:
+    """Predictions that do not depend on the images, on the grid of ``like`` (n, h, w): whole and centre."""
+    grid = like[:, None].float()
+    bump = CentrePrior(sigma=0.3)(grid, whole_view(grid))
     return {
-        "whole": Found(torch.ones_like(bump), torch.ones_like(bump, dtype=torch.bool)),
-        "centre": Found(stretched(bump), mass_set(bump)),
+        "whole": Prediction(torch.ones_like(bump), torch.ones_like(bump, dtype=torch.bool)),
+        "centre": Prediction(rescaled(bump), mass_set(bump)),
     }
-
-
-# ---------------------------------------------------------------- protocols
-
-
-class Emergence:
-    """A further protocol: every extractor's numbers on the evaluated images, after the training.
-
-    Args:
-        images: how many of the evaluated images, the first ones.
-        tau: of TokenCut. NOTE: 0.2 is the paper's, for DINO's ViTs; whoever compares other features chooses it for
-            them, on training images.
-        batch: images per forward pass; it does not change the result.
-
-    Raises:
-        UsageError: fewer than 1 image, or than 1 in a batch.
-    """
-
-    def __init__(self, images: int = 500, tau: float = 0.2, batch: int = 256):
-        for name, value in (("images", images), ("batch", batch)):
-            if value < 1:
-                raise UsageError(f"Emergence's {name} is 1 or more, not {value}")
-        self.images = images
-        self.tau = tau
-        self.batch = batch
-
-    def __call__(
-        self, method: nn.Module, source: Source, config: Mapping[str, Any], device: str | torch.device
-    ) -> dict[str, float]:
-        """The numbers by name, see :data:`scd.evaluation.further.FURTHER`; none for images without masks.
-
-        Args:
-            method: has ``.backbone`` and ``saliency(images)``, lives on ``device``; left as it was found.
-            source: where the images come from; its split "test", or "validation" without one.
-            config: of the run; its ``data.size``, ``data.test_limit``, ``evaluation.test_limit``, ``evaluation.size``.
-
-        Raises:
-            UsageError: a tau outside [-1, 1), maps outside [0, 1], features that are not finite.
-            DataError: a source without a split to evaluate on.
-        """
-        test = evaluated_images(source, config)
-        if test.masks is None:
-            return {}
-        test = test.subset(range(min(self.images, len(test))))
-        readings = read(method, test.images, config["evaluation"]["size"], self.tau, self.batch, device)
-        answers = label_free(readings)
-        if readings.heads is not None:
-            answers["best_head"] = best_head(readings.heads, test.masks)
-        return scores(answers | floors(readings.object), test.masks)
-
-
-def evaluated_images(source: Source, config: Mapping[str, Any]) -> ImageSet:
-    """The images on which a run is evaluated: "test", or "validation" where the set has no test labels of its own.
-
-    Raises:
-        DataError: neither of the two.
-    """
-    split = next((name for name in SPLITS if name in source.splits), None)
-    if split is None:
-        raise DataError(f"data '{source.name}' has no split to evaluate on; it has {', '.join(source.splits)}")
-    limits = [config[part]["test_limit"] for part in ("data", "evaluation")]
-    return load_images(source, split, config["data"]["size"], min((n for n in limits if n is not None), default=None))
-
-
-class EmergenceTrace(MapTrace):
-    """The extractors while a method learns, for methods with or without a map of their own.
-
-    Each look writes ``STEP.json``, the numbers of learned, inverted, attention and tokencut and the learned map's
-    ``map_entropy`` and ``map_area``, and ``STEP.safetensors``, of the first images ``learned`` as it is, ``attention``
-    (mean over heads) stretched from 0 to 1 and ``tokencut``, 0 or 1, each (n, h, w) float; what the method has of them.
-
-    Args:
-        test, size, device, folder, points, images, kept: see :class:`scd.evaluation.map_trace.MapTrace`.
-        tau: of TokenCut.
-
-    Raises:
-        UsageError: a negative number.
-    """
-
-    def __init__(
-        self,
-        test: ImageSet,
-        size: int,
-        device: str | torch.device,
-        folder: Path,
-        points: int = 4,
-        images: int = 500,
-        kept: int = 8,
-        tau: float = 0.2,
-    ):
-        super().__init__(test, size, device, folder, points, images, kept)
-        self.tau = tau
-
-    def observer(self, method: nn.Module, steps: int | None) -> Observer | None:
-        """What the training loop calls; None where the number of steps is not known, or for no images."""
-        if steps is None or not self.points or not len(self.test):
-            return None
-        self.steps = steps
-        places = sorted({round(steps * point / self.points) for point in range(self.points + 1)})
-        return Observer(tuple(places), lambda step: self.look(method, step))
-
-    def look(self, method: nn.Module, step: int) -> None:
-        """Read the method as it is and write down what was found."""
-        readings = read(method, self.test.images, self.size, self.tau, device=self.device)
-        answers = label_free(readings)
-        numbers = {} if self.test.masks is None else scores(answers, self.test.masks)
-        kept = {name: answers[name].soft for name in ("attention", "tokencut") if name in answers}
-        if readings.learned is not None:
-            indicators = map_indicators(readings.learned)
-            numbers |= {name: indicators[name] for name in ("map_entropy", "map_area")}
-            kept["learned"] = readings.learned
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = {name: maps[: self.kept].contiguous() for name, maps in kept.items()}
-        text = json.dumps({name: round(value, 6) for name, value in numbers.items()})
-        write_atomically(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
-        write_atomically(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,8 +1,56 @@
 """Weighted k-nearest-neighbour classification on frozen features."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scd.errors import UsageError
+from scd.evaluation.labels import accuracy
+from scd.evaluation.metric import SHARE, Metric
+from scd.evaluation.protocol import N_TEST, N_TRAIN, Context, EvaluationData, Protocol
+
+
+@dataclass(kw_only=True)
+class KNN(Protocol):
+    """Top-1 accuracy of weighted kNN on pooled features. The settings are fixed and not chosen on any images.
+
+    Args:
+        k: neighbours; 20 is DINO's best.
+        temperature: T of the votes' weights.
+
+    Raises:
+        UsageError: k or T not above 0.
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not self.temperature > 0:
+            raise UsageError(
+                f"kNN needs k of at least 1 and a temperature above 0, not k={self.k}, T={self.temperature}"
+            )
+
+    def definitions(self) -> dict[str, Metric]:
+        text = (
+            "weighted kNN on l2-normalised pooled backbone features of un-augmented views, "
+            f"k = {self.k}, T = {self.temperature:g}, both fixed"
+        )
+        return {"knn_top1": Metric("kNN top-1", SHARE, "higher", text), "n_train": N_TRAIN, "n_test": N_TEST}
+
+    def applies(self, data: EvaluationData) -> bool:
+        return data.has("label")
+
+    def measure(self, context: Context) -> dict[str, float]:
+        train, test = context.data.train, context.data.test
+        features = context.features("train"), train.labels, context.features("test"), test.labels
+        return {
+            "knn_top1": knn_top1(*features, self.k, self.temperature),
+            "n_train": len(train),
+            "n_test": len(test),
+        }
 
 
 def knn_predict(
@@ -10,8 +58,8 @@ def knn_predict(
     train_labels: Tensor,
     test_features: Tensor,
     classes: int,
-    k: int = 20,
-    temperature: float = 0.07,
+    k: int,
+    temperature: float,
     chunk: int = 1024,
 ) -> Tensor:
     """Labels (M,) int64 of the test features by a weighted vote of their k nearest training features.
@@ -24,7 +72,7 @@ def knn_predict(
         classes: number of classes, those included that no test image shows.
         k: neighbours; more than N means all N.
         temperature: T.
-        chunk: queries per block, which bounds the memory (chunk x N similarities) and nothing else.
+        chunk: queries per block; it bounds the memory (chunk x N similarities) and does not change the result.
     """
     bank = F.normalize(train_features.float(), dim=1)
     labels = train_labels.to(bank.device)
@@ -44,13 +92,9 @@ def knn_top1(
     train_labels: Tensor,
     test_features: Tensor,
     test_labels: Tensor,
-    k: int = 20,
-    temperature: float = 0.07,
+    k: int,
+    temperature: float,
 ) -> float:
-    """Share in [0, 1] of test images whose label the weighted kNN gets right; higher is better.
-
-    k = 20 and T = 0.07 are fixed (DINO's best k), never chosen on the test set; see :func:`knn_predict`.
-    """
+    """Share in [0, 1] of test images whose label the weighted kNN predicts; see :func:`knn_predict`."""
     classes = int(max(train_labels.max(), test_labels.max())) + 1
-    predicted = knn_predict(train_features, train_labels, test_features, classes, k, temperature)
-    return float((predicted == test_labels.to(predicted.device)).double().mean())
+    return accuracy(knn_predict(train_features, train_labels, test_features, classes, k, temperature), test_labels)

@@ -1,16 +1,11 @@
-"""What was found against true masks, whatever found it: Jaccard, maxF and CorLoc by one code for every answer.
+"""Predicted foregrounds against true masks: Jaccard, maxF and CorLoc.
 
-What was found is decided on the answer's own grid and brought to the mask's size by the nearest neighbour; soft maps
-are brought there bilinearly.
-
-* ``jaccard``: IoU of what was found with the mask, mean over images; 1 where both are empty.
-* ``maxf``: F_beta with beta^2 = 0.3 of the soft map, as in :mod:`scd.evaluation.saliency`.
-* ``corloc``: share of images whose one predicted box overlaps a true one with an IoU of at least 0.5 (Deselaers et al.,
-  ECCV 2010), images with an empty mask left out.
+The predicted foreground is a set of positions on the prediction's own grid, resized to the mask by nearest neighbour;
+soft maps are resized bilinearly.
 
 NOTE: a mask here is the union of an image's objects and does not say which pixels are one object. CorLoc's true boxes
 are those of the mask's 4-connected components: objects that touch share a box, and an object in pieces has several.
-Where a data set names its objects, :mod:`scd.evaluation.discovery` takes their own boxes.
+For data sets that name their objects, :mod:`scd.evaluation.discovery` uses the boxes of the objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +17,42 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.saliency import CHUNK_PIXELS, f_curve, iou, max_f
 from scd.maps.tokencut import component_of
 
-MASS = 0.6  # of a map's sum, that the found positions hold at least (DINO's attention masks)
+MASS = 0.6  # share of a map's sum that the predicted positions hold at least (DINO's attention masks)
 ROUNDING = 1e-6
+
+METRICS = {
+    "jaccard": Metric(
+        "Jaccard",
+        SHARE,
+        "higher",
+        "intersection over union of the predicted foreground (nearest neighbour) and the true mask, mean over images; "
+        "1 where both are empty",
+    ),
+    "maxf": Metric(
+        "maxF",
+        SHARE,
+        "higher",
+        "F_beta, beta^2 = 0.3, of the map rescaled from 0 to 1 in each image (for tokencut the predicted foreground "
+        "itself), at 255 thresholds, averaged over images, then the maximum",
+    ),
+    "corloc": Metric(
+        "CorLoc",
+        SHARE,
+        "higher",
+        "share of images where the box of the predicted component that holds the map's maximum overlaps the box of any "
+        "4-connected component of the mask with an IoU of at least 0.5 (Deselaers et al., ECCV 2010); images with an "
+        "empty mask left out",
+    ),
+}
 
 
 @dataclass
-class Found:
-    """One extractor's answer: ``soft`` (n, h, w) in [0, 1], ``hard`` (n, h, w) bool, on its own grid."""
+class Prediction:
+    """One extractor's prediction: ``soft`` (n, h, w) in [0, 1] and the foreground ``hard`` (n, h, w) bool."""
 
     soft: Tensor
     hard: Tensor
@@ -52,25 +73,27 @@ def mass_set(maps: Tensor, mass: float = MASS) -> Tensor:
     return torch.zeros_like(needed).scatter(1, order, needed).view_as(maps)
 
 
-def scores(answers: Mapping[str, Found], masks: Tensor) -> dict[str, float]:
-    """``{extractor}_jaccard``, ``_maxf`` and ``_corloc`` of every answer, in [0, 1]; no corloc if all masks are empty.
+def scores(predictions: Mapping[str, Prediction], masks: Tensor) -> dict[str, float]:
+    """``{extractor}_jaccard``, ``_maxf`` and ``_corloc`` of every prediction, see ``METRICS``.
+
+    There is no corloc if all masks are empty.
 
     Args:
         masks: (n, S, S), foreground where > 0.
     """
     truth = true_boxes(masks)
     numbers = {}
-    for name, found in answers.items():
-        numbers[f"{name}_jaccard"] = float(overlaps(found.hard, masks).mean())
-        numbers[f"{name}_maxf"] = max_f(f_curves(found.soft, masks))
-        hits = located(found, truth)
+    for name, prediction in predictions.items():
+        numbers[f"{name}_jaccard"] = float(overlaps(prediction.hard, masks).mean())
+        numbers[f"{name}_maxf"] = max_f(f_curves(prediction.soft, masks))
+        hits = located(prediction, truth)
         if hits:
             numbers[f"{name}_corloc"] = sum(hits) / len(hits)
     return numbers
 
 
 def overlaps(hard: Tensor, masks: Tensor) -> Tensor:
-    """IoU (n,) of positions (n, h, w) bool with masks (n, S, S), by the nearest neighbour; 1 if both are empty."""
+    """IoU (n,) of positions (n, h, w) bool, resized by nearest neighbour, with masks (n, S, S); 1 if both are empty."""
     resized = F.interpolate(hard[:, None].float(), masks.shape[1:], mode="nearest-exact")[:, 0] > 0.5
     return iou(resized, masks > 0)
 
@@ -85,16 +108,16 @@ def f_curves(soft: Tensor, masks: Tensor) -> Tensor:
     return torch.cat(curves)
 
 
-def located(found: Found, truth: Sequence[Tensor]) -> list[bool]:
-    """For each image with an object: does the one predicted box overlap a true one with an IoU of 0.5 or more?
+def located(prediction: Prediction, truth: Sequence[Tensor]) -> list[bool]:
+    """For each image with an object, whether the predicted box overlaps a true one with an IoU of 0.5 or more.
 
-    The predicted box is the extent of the 4-connected component of ``hard`` that holds the maximum of ``soft``; where
-    the maximum was not found there is no box, and the image counts as missed.
+    The predicted box is the extent of the 4-connected component of ``hard`` that holds the maximum of ``soft``. Where
+    the maximum lies outside ``hard`` there is no box, and the image counts as missed.
 
     Args:
         truth: each image's boxes (k, 4), see :func:`true_boxes`.
     """
-    predicted = extents(component_of(found.hard, found.soft.flatten(1).argmax(dim=1)))
+    predicted = extents(component_of(prediction.hard, prediction.soft.flatten(1).argmax(dim=1)))
     return [
         bool((box_iou(box[None], boxes) >= 0.5 - ROUNDING).any())
         for box, boxes in zip(predicted, truth, strict=True)
@@ -105,7 +128,7 @@ def located(found: Found, truth: Sequence[Tensor]) -> list[bool]:
 def extents(regions: Tensor) -> Tensor:
     """Boxes (n, 4) x0, y0, x1, y1 in [0, 1] around regions (n, h, w) bool; all 0 for an empty region."""
     sides = []
-    for dim in (1, 2):  # columns that are touched, then rows
+    for dim in (1, 2):  # columns that the region touches, then rows
         touched = regions.any(dim=dim).to(torch.uint8)
         length = touched.shape[1]
         low, high = touched.argmax(dim=1), length - touched.flip(1).argmax(dim=1)

@@ -1,115 +1,144 @@
-"""A method's saliency maps while it learns: the same test images at fixed points of the training, scored and kept.
+"""A method's maps over its training: the same test images, scored with the weights of several points in training."""
 
-Looking changes nothing: the weights stay, no random number is drawn, and BN's running statistics are read only.
-"""
-
-import json
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from scd.atomic import write_atomically
 from scd.data.crops import interpolation_matrix, resample, row_layout
 from scd.data.images import ImageSet
-from scd.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise
 from scd.errors import UsageError
-from scd.evaluation.collapse import map_indicators
-from scd.evaluation.features import extract_saliency, frozen
-from scd.evaluation.saliency import saliency_scores
-from scd.training.loop import Observer
+from scd.evaluation.collapse import MAP_METRICS, map_indicators
+from scd.evaluation.emergence import LABEL_FREE, extractor_metrics, label_free, read
+from scd.evaluation.features import BATCH, extract_saliency, frozen
+from scd.evaluation.localization import scores
+from scd.evaluation.metric import Metric
+from scd.evaluation.protocol import Context, Protocol
+from scd.evaluation.saliency import METRICS, saliency_scores
+from scd.method import Method, View
+from scd.nn.normalisation import normalise
 
 SIDE = 0.75  # of the rectangle whose own map is compared with the whole image's
-KEPT_NUMBERS = (
-    "saliency_iou", "saliency_iou_inverted", "saliency_inverted_share", "saliency_maxf", "saliency_maxf_inverted",
-    "map_entropy", "map_saturation", "map_area", "map_std", "view_agreement",
-)  # fmt: skip
 CORNERS = torch.tensor([[0.0, 0.0], [1 - SIDE, 0.0], [0.0, 1 - SIDE], [1 - SIDE, 1 - SIDE]])  # x0, y0
+SCORES = {name: metric for name, metric in METRICS.items() if not name.endswith("_whole")}
+
+VIEW_AGREEMENT = Metric(
+    "agreement between views",
+    "correlation in [-1, 1]",
+    None,
+    "Pearson correlation over positions of the map of a corner rectangle (3/4 of the side) with the part of the whole "
+    "image's map that covers it; mean over the images where both vary",
+)
 
 
-class MapTrace:
-    """Looks at the maps ``points`` times, evenly over the training, and once before it.
+@dataclass(kw_only=True)
+class MapsOverTraining(Protocol):
+    """The maps' numbers at each snapshot of the training, and at its end.
 
-    Each look writes ``STEP.json`` (scores) and ``STEP.safetensors`` (the first maps) into ``folder``, so that a run
-    which resumes keeps what was seen before.
+    The number ``NAME`` after a share of the training is called ``NAME@SHARE``, for example ``saliency_iou@0.25``. The
+    first maps are written to the context's folder as ``SHARE.safetensors``, each (n, h, w) float: ``learned``, the
+    method's own map, and with ``extractors`` also ``attention``, mean over heads, and ``tokencut``, 0 or 1. A run
+    without snapshots has no numbers.
 
     Args:
-        test: test images; those with masks are scored against them.
-        size: side in pixels of the view that the network sees.
-        device: where the method lives.
-        folder: of the run.
-        points: looks after step 0; 0 is no trace.
-        images: how many of the test images, the first ones.
-        kept: how many of these keep their maps, for pictures.
+        images: number of test images that are scored, the first ones.
+        kept: number of these whose maps are written.
+        extractors: also score the class token's attention and TokenCut, see :mod:`scd.evaluation.emergence`; a method
+            without a map of its own then has numbers too.
+        tau: of TokenCut.
 
     Raises:
-        UsageError: a negative number.
+        UsageError: fewer than 1 image, or a negative number of maps.
     """
 
-    def __init__(
-        self,
-        test: ImageSet,
-        size: int,
-        device: str | torch.device,
-        folder: Path,
-        points: int = 4,
-        images: int = 500,
-        kept: int = 8,
-    ):
-        for name, value in (("points", points), ("images", images), ("kept", kept)):
-            if value < 0:
-                raise UsageError(f"evaluation.trace.{name} is 0 or more, not {value}")
-        self.test = test.subset(range(min(images, len(test))))
-        self.size = size
-        self.device = device
-        self.folder = Path(folder)
-        self.points = points
-        self.kept = kept
-        self.steps = 0
+    images: int = 500
+    kept: int = 8
+    extractors: bool = False
+    tau: float = 0.2
 
-    def observer(self, method: nn.Module, steps: int | None) -> Observer | None:
-        """What the training loop calls; None for a method without maps, or where the number of steps is not known."""
-        if steps is None or not self.points or not len(self.test):
-            return None
-        with frozen(method):
-            probe = part_view(self.test.images[:1].to(self.device), torch.zeros(1, 2), 1.0, self.size)
-            if method.saliency(probe) is None:
-                return None
-        self.steps = steps
-        places = sorted({round(steps * point / self.points) for point in range(self.points + 1)})
-        return Observer(tuple(places), lambda step: self.look(method, step))
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise UsageError(f"maps over training: images is {self.images}, it must be at least 1")
+        if self.kept < 0:
+            raise UsageError(f"maps over training: kept is {self.kept}, it must be 0 or more")
 
-    def look(self, method: nn.Module, step: int) -> None:
-        """Score the maps as they are and write down what was seen."""
-        maps = extract_saliency(method, self.test.images, self.size, device=self.device)
-        numbers = map_indicators(maps)
-        if self.test.masks is not None:
-            numbers |= saliency_scores(maps, self.test.masks)
-        agreement = view_agreement(method, self.test.images, maps, self.size, self.device)
-        if agreement is not None:
-            numbers["view_agreement"] = agreement
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = {"maps": maps[: self.kept].cpu().contiguous()}
-        text = json.dumps({name: round(numbers[name], 6) for name in KEPT_NUMBERS if name in numbers})
-        write_atomically(self.folder / f"{step:08d}.safetensors", lambda path: save_file(kept, path))
-        write_atomically(self.folder / f"{step:08d}.json", lambda path: path.write_text(text, encoding="utf-8"))
+    def definitions(self) -> dict[str, Metric]:
+        further = extractor_metrics(*LABEL_FREE) if self.extractors else {}
+        return {**SCORES, **MAP_METRICS, "view_agreement": VIEW_AGREEMENT, **further}
 
-    def numbers(self) -> dict[str, float]:
-        """All looks as flat numbers: ``saliency_iou@0.25`` is the score after a quarter of the training."""
-        found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            share = int(path.stem) / max(self.steps, 1)
-            seen = json.loads(path.read_text(encoding="utf-8"))
-            found |= {f"{name}@{share:.2f}": value for name, value in seen.items()}
-        return found
+    def measure(self, context: Context) -> dict[str, float]:
+        test = context.data.test.subset(range(min(self.images, len(context.data.test))))
+        numbers = {}
+        for share, method in methods_over_training(context):
+            found, maps = self.look(method, test, context)
+            numbers |= {f"{name}@{share}": value for name, value in found.items()}
+            if context.folder is not None and maps and self.kept:
+                kept = {name: value[: self.kept].cpu().contiguous() for name, value in maps.items()}
+                save_maps(kept, context.folder / f"{share}.safetensors")
+        return numbers
+
+    def look(self, method: Method, test: ImageSet, context: Context) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The numbers of a method, and its maps by extractor."""
+        numbers, maps, predictions = {}, {}, {}
+        if self.extractors:
+            readings = read(method, test.images, context.size, self.tau, device=context.device)
+            learned, predictions = readings.learned, label_free(readings)
+            maps = {name: predictions[name].soft for name in ("attention", "tokencut") if name in predictions}
+        else:
+            learned = extract_saliency(method, test.images, context.size, device=context.device)
+        if learned is not None:
+            maps["learned"] = learned
+            numbers |= map_indicators(learned)
+            if test.masks is not None:
+                found = saliency_scores(learned, test.masks)
+                numbers |= {name: found[name] for name in SCORES}
+            agreement = view_agreement(method, test.images, learned, context.size, context.device)
+            if agreement is not None:
+                numbers["view_agreement"] = agreement
+        if test.masks is not None:
+            numbers |= scores(predictions, test.masks)
+        return numbers, maps
+
+
+def methods_over_training(context: Context) -> Iterator[tuple[str, Method]]:
+    """A copy of the method with the weights of each snapshot in turn, and at the end the method itself.
+
+    Nothing without snapshots: the method was not trained, or none were kept.
+    """
+    shares = sorted(context.snapshots)
+    if not shares:
+        return
+    copied = copy.deepcopy(context.method)
+    for share in shares:
+        if share < 1:
+            copied.load_evaluated_state(context.snapshots[share])
+            yield share_text(share), copied
+    yield share_text(1), context.method
+
+
+def share_text(share: float) -> str:
+    """A share of the training in the name of a number: two decimals, more where two do not tell it."""
+    return f"{share:.2f}" if abs(share - round(share, 2)) < 1e-9 else f"{share:g}"
+
+
+def save_maps(maps: dict[str, Tensor], path: Path) -> None:
+    """Write maps as safetensors, completely or not at all."""
+    write_atomically(path, lambda unfinished: save_file(maps, unfinished))
+
+
+# ---------------------------------------------------------------- agreement between views
 
 
 def view_agreement(
-    method: nn.Module, images: Tensor, maps: Tensor, size: int, device: str | torch.device, batch: int = 256
+    method: Method, images: Tensor, maps: Tensor, size: int, device: str | torch.device, batch: int = BATCH
 ) -> float | None:
-    """How much a map depends on the place and not on the view: a correlation in [-1, 1].
+    """How far a map depends on the place in the image and not on the view: a correlation in [-1, 1].
 
     Pearson's correlation, over positions, between the map of a corner rectangle (3/4 of the side, corners in turn over
     the images) and the part of the whole image's map that covers it; mean over the images where both vary. None where
@@ -119,24 +148,26 @@ def view_agreement(
         maps: (N, h, w) of the whole images.
     """
     corners = CORNERS[torch.arange(len(images)) % len(CORNERS)]
-    seen = []
+    correlations = []
     with frozen(method):
         for rows in torch.arange(len(images)).split(batch):
-            views = part_view(images[rows].to(device), corners[rows], SIDE, size)
-            inside = method.saliency(views).float()
-            seen.append(correlation(inside, part_of_maps(maps[rows], corners[rows], inside.shape[1:])))
-    values = torch.cat(seen)
+            view = part_view(images[rows].to(device), corners[rows], SIDE, size)
+            inside = method.saliency(view).float().to(maps.device)
+            correlations.append(correlation(inside, part_of_maps(maps[rows], corners[rows], inside.shape[1:])))
+    values = torch.cat(correlations)
     values = values[values.isfinite()]
     return float(values.mean()) if len(values) else None
 
 
-def part_view(images: Tensor, corner: Tensor, side: float, size: int) -> Tensor:
-    """Test-time views (B, 3, size, size) of the squares at ``corner`` (B, 2) x0, y0 in [0, 1] of uint8 images."""
+def part_view(images: Tensor, corner: Tensor, side: float, size: int) -> View:
+    """The test-time view, ``size`` pixels wide, of squares of uint8 images; ``corner`` (B, 2) is x0, y0 in [0, 1]."""
     corner = corner.to(images.device)
     across, down = (
         interpolation_matrix(low, low + side, images.shape[2], size)[:, None] for low in corner.unbind(dim=1)
     )
-    return normalise(resample(row_layout(images), down, across)[0], IMAGENET_MEAN, IMAGENET_STD)
+    pixels = normalise(resample(row_layout(images), down, across)[0])
+    unflipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    return View("part", "global", pixels, torch.cat([corner, corner + side], dim=1), unflipped)
 
 
 def part_of_maps(maps: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,11 +1,11 @@
-"""Which classes are in the image, all of them: linear one-vs-rest classification of frozen pooled features.
+"""Which classes an image shows: linear one-vs-rest classification of frozen pooled features.
 
-The scene counterpart of the linear probe, in the spirit of VOC07 classification: one linear classifier per class on one
+The counterpart of the linear probe for scenes, similar to VOC07 classification: one linear classifier per class on one
 vector per image, scored by mean average precision.
 
 NOTE: VOC07's protocol is a linear SVM per class on l2-normalised features, with a cost per class and VOC's own average
 precision. Here it is logistic regression on standardised features with one penalty for all classes, and average
-precision is the sum over recalls of (R_n - R_(n-1)) P_n; values compare between arms, not with published ones.
+precision is the sum over recalls of (R_n - R_(n-1)) P_n. Compare values between arms, not with published ones.
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from scd.errors import DataError
-from scd.evaluation.logistic import SoftRegression, choose_and_fit, held_out_part
+from scd.evaluation.labels import held_out_part
+from scd.evaluation.logistic import Regression, Shares, choose_and_fit
 
 
 def multilabel_map(
@@ -28,7 +29,7 @@ def multilabel_map(
     Args:
         train_features: (N, d). train_present: (N, C) bool, which classes an image shows.
         test_features: (M, d). test_present: (M, C) bool.
-        seed: the run's seed; it draws the held-out images and nothing else.
+        seed: draws the held-out images and nothing else.
 
     Raises:
         DataError: no class to learn, or no class in any test image.
@@ -38,16 +39,16 @@ def multilabel_map(
     held = held_out_part(len(train_features), seed).to(train_features.device)
     targets = train_present.to(train_features.device)
 
-    def held_out_score(fit: SoftRegression) -> float:
+    def held_out_score(fit: Regression) -> float:
         return mean_average_precision(class_scores(fit, train_features[held], targets.shape[1]), targets[held])
 
-    fit = choose_and_fit(train_features, targets.double(), held, "sigmoid", held_out_score)
+    fit = choose_and_fit(train_features, Shares(targets.double(), "sigmoid"), held, held_out_score)
     return mean_average_precision(class_scores(fit, test_features, targets.shape[1]), test_present)
 
 
-def class_scores(fit: SoftRegression, features: Tensor, classes: int) -> Tensor:
+def class_scores(fit: Regression, features: Tensor, classes: int) -> Tensor:
     """Scores (N, C) of features (N, d); 0 for the classes that could not be learned."""
-    scores = fit.scores(features)
+    scores = fit.scores(features).float()
     return scores.new_zeros(len(scores), classes).index_copy_(1, fit.classes, scores)
 
 

@@ -1,176 +1,245 @@
-"""The evaluation of one pretrained method: the protocols that the data allows, as one flat dict of numbers."""
+"""The contract of an evaluation protocol, and what a protocol works on: a pretrained method and a set of images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scd.data.images import ImageSet
-from scd.errors import unknown
-from scd.evaluation.background import choose_donors, mixed_sets, usable_foregrounds
-from scd.evaluation.collapse import effective_rank, feature_std, map_indicators
+from scd.data.images import ImageSet, load_images
+from scd.data.scene_set import SceneSet, scenes_once
+from scd.data.sources.source import Source
+from scd.errors import DataError
 from scd.evaluation.features import extract, extract_saliency
-from scd.evaluation.knn import knn_top1
-from scd.evaluation.linear import LinearProbe, accuracy, balanced_accuracy, check_classes, fit_linear_probe
-from scd.evaluation.metrics import METRICS
-from scd.evaluation.saliency import saliency_scores
+from scd.evaluation.metric import Metric
+from scd.method import Method
 
-__all__ = ["METRICS", "PROTOCOLS", "PROTOCOL_VERSION", "EvaluationData", "check_data", "evaluate"]
+SCORED = ("test", "validation")  # the splits that can be scored, in order of preference
+N_TRAIN = Metric("training images", "images", None, "labelled images on which the probes are fitted")
+N_TEST = Metric("test images", "images", None, "images on which the numbers are measured")
+Result = TypeVar("Result")
 
-PROTOCOL_VERSION = "1"  # raise it with every change that can move a number; it travels with the record
-PROTOCOLS = ("knn", "linear", "saliency", "background", "collapse")
+
+@dataclass(kw_only=True)
+class Protocol:
+    """A way to evaluate a pretrained method. Subclasses are built from a configuration.
+
+    A subclass implements :meth:`definitions` and :meth:`measure`. One that needs labels, masks or objects also
+    implements :meth:`applies`, and one that can fail on some data :meth:`check`.
+
+    Args:
+        data: images to evaluate on; None for those of the run.
+        prefix: put before the name of each number.
+        train_limit, test_limit: use at most this many images, see :func:`scd.data.images.load_images`. Limits of the
+            run hold as well: the smallest one counts.
+        canvas: side in pixels of the square images; None for that of the run.
+    """
+
+    data: Source | None = None
+    prefix: str = ""
+    train_limit: int | None = None
+    test_limit: int | None = None
+    canvas: int | None = None
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Every number that this protocol can return, under its prefix.
+
+        A number that is measured at several points of the training is called ``NAME@SHARE``; ``NAME`` is listed here.
+        """
+        return {self.prefix + name: metric for name, metric in self.definitions().items()}
+
+    def own_data(self, data: "EvaluationData") -> "EvaluationData":
+        """The images of this protocol: its own source and canvas where it has any, within its limits and the run's."""
+        return data.derived(
+            data.source if self.data is None else self.data,
+            data.canvas if self.canvas is None else self.canvas,
+            smaller(data.train_limit, self.train_limit),
+            smaller(data.test_limit, self.test_limit),
+        )
+
+    def applies(self, data: "EvaluationData") -> bool:
+        """Whether the images, from :meth:`own_data`, have what the protocol needs."""
+        return True
+
+    def check(self, data: "EvaluationData") -> None:
+        """Find before any training what would stop the protocol after it, on the images of :meth:`own_data`.
+
+        Raises:
+            DataError: classes, masks or objects that the protocol cannot work with.
+        """
+
+    def __call__(self, context: "Context") -> dict[str, float]:
+        """The numbers by name. Empty where the images, or the method, lack what the protocol needs.
+
+        Raises:
+            UsageError: features that are not finite, maps outside [0, 1].
+            DataError: see :meth:`check`.
+        """
+        context = context.for_protocol(self)
+        if not self.applies(context.data):
+            return {}
+        self.check(context.data)
+        return {self.prefix + name: value for name, value in self.measure(context).items()}
+
+    def definitions(self) -> dict[str, Metric]:
+        """The definition of every number, without the prefix."""
+        raise NotImplementedError
+
+    def measure(self, context: "Context") -> dict[str, float]:
+        """The numbers without the prefix, for images to which the protocol applies and that pass its check.
+
+        The method is left as it was found, and so is the state of torch's random number generators.
+        """
+        raise NotImplementedError
+
+
+class EvaluationData:
+    """The images of one source for evaluation, loaded when they are first used. No choice is made on the test images.
+
+    Args:
+        source: has the split "train", and "test" or "validation".
+        canvas: side in pixels of the square images.
+        train_limit, test_limit: at most this many images, see :func:`scd.data.images.load_images`.
+
+    All images stay in main memory; batches of them are moved to the device of the evaluation.
+    """
+
+    def __init__(
+        self, source: Source, canvas: int, train_limit: int | None = None, test_limit: int | None = None
+    ) -> None:
+        self.source = source
+        self.canvas = canvas
+        self.train_limit = train_limit
+        self.test_limit = test_limit
+        self._columns: dict[str, frozenset[str]] = {}
+        self._derived: dict[tuple, EvaluationData] = {}
+
+    def derived(self, source: Source, canvas: int, train_limit: int | None, test_limit: int | None) -> "EvaluationData":
+        """The images of a source, the same object for the same arguments, so that its images are loaded once."""
+        if source is self.source and (canvas, train_limit, test_limit) == (
+            self.canvas, self.train_limit, self.test_limit
+        ):  # fmt: skip
+            return self
+        key = (id(source), canvas, train_limit, test_limit)
+        if key not in self._derived:
+            self._derived[key] = EvaluationData(source, canvas, train_limit, test_limit)
+        return self._derived[key]
+
+    @cached_property
+    def split(self) -> str:
+        """The split that is scored: "test", or "validation" where there is no test split or it has no labels.
+
+        Raises:
+            DataError: neither of the two.
+        """
+        present = [name for name in SCORED if name in self.source.splits]
+        if not present:
+            found = ", ".join(self.source.splits)
+            raise DataError(f"data '{self.source.name}' has no split to evaluate on; it has {found}")
+        labelled = [name for name in present if "label" in self.columns(name)]
+        return (labelled or present)[0]
+
+    def columns(self, split: str) -> frozenset[str]:
+        """The columns of a split. "label" is one of them only where the images are labelled (labels of 0 or more).
+
+        Raises:
+            UsageError: a split that does not exist.
+            DataError: a split in which only some images are labelled.
+        """
+        if split not in self._columns:
+            dataset = self.source.split(split)
+            columns = set(dataset.column_names)
+            if "label" in columns:
+                unlabelled = np.asarray(dataset["label"][:]) < 0
+                if unlabelled.all():
+                    columns.remove("label")
+                elif unlabelled.any():
+                    raise DataError(
+                        f"'{self.source.name}' {split}: {unlabelled.sum()} of {len(unlabelled)} labels are below 0; "
+                        "label all images or none"
+                    )
+            self._columns[split] = frozenset(columns)
+        return self._columns[split]
+
+    def has(self, column: str) -> bool:
+        """Whether the training images and the test images have a column."""
+        return column in self.columns("train") and column in self.columns(self.split)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """The training images, on which probes are fitted."""
+        return load_images(self.source, "train", self.canvas, self.train_limit)
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """The images that are scored."""
+        return load_images(self.source, self.split, self.canvas, self.test_limit)
+
+    @cached_property
+    def train_scenes(self) -> SceneSet:
+        """The training images with their objects and segments."""
+        return scenes_once(self.source, "train", self.canvas, self.train_limit)
+
+    @cached_property
+    def test_scenes(self) -> SceneSet:
+        """The scored images with their objects and segments."""
+        return scenes_once(self.source, self.split, self.canvas, self.test_limit)
 
 
 @dataclass
-class EvaluationData:
-    """Images for fitting probes, and test images; no choice is ever made on the test images.
+class Context:
+    """What a protocol works with.
 
-    Both stay in main memory; batches of them are moved to the device of the evaluation.
-    """
-
-    train: ImageSet
-    test: ImageSet
-
-    def parts(self, protocols: Sequence[str]) -> frozenset[str]:
-        """The parts of the protocols that this data allows: their names, "background" in its two halves.
-
-        "mixed" (objects on other backgrounds) needs labels and masks, "background_class" a class for the background.
-
-        Raises:
-            UsageError: an unknown protocol.
-        """
-        for name in protocols:
-            if name not in PROTOCOLS:
-                raise unknown("protocol", name, PROTOCOLS)
-
-        def both(column: str) -> bool:
-            return getattr(self.train, column) is not None and getattr(self.test, column) is not None
-
-        allowed = {
-            "knn": both("labels"),
-            "linear": both("labels"),
-            "mixed": both("labels") and both("masks"),
-            "background_class": both("backgrounds"),
-            "saliency": self.test.masks is not None,
-            "collapse": True,
-        }
-        halves = {"mixed": "background", "background_class": "background"}
-        return frozenset(part for part, possible in allowed.items() if possible and halves.get(part, part) in protocols)
-
-
-def evaluate(
-    method: nn.Module,
-    data: EvaluationData,
-    *,
-    size: int,
-    seed: int,
-    protocols: Sequence[str] = PROTOCOLS,
-    device: str | torch.device = "cpu",
-) -> dict[str, float]:
-    """All numbers of the protocols asked for; :data:`METRICS` says what each key means.
-
-    A protocol whose input is absent (no labels, masks, background classes or maps) leaves its keys out; a key is never
-    there with a made-up value. The online backbone is evaluated, in evaluation mode and float32.
-
-    Args:
-        method: has ``.backbone`` and ``saliency(images)``, lives on ``device``; left as it was found.
-        data: training and test images.
+    Attributes:
+        method: the pretrained method, on ``device``; protocols leave it as it was found.
+        data: the images.
         size: side in pixels of the view that the network sees.
-        seed: the run's seed; it draws the part of the training set that the probe holds out, and nothing else.
-        protocols: any of "knn", "linear", "saliency", "background", "collapse".
-
-    Raises:
-        UsageError: an unknown protocol, features that are not finite, maps outside [0, 1].
-        DataError: classes or masks that a protocol cannot work with, see :func:`check_data`.
+        seed: draws what a protocol draws: held-out images, new weights, the order of images.
+        device: where the method lives.
+        snapshots: share of the training in [0, 1] -> the method's ``evaluated_state()`` then; {} if none were kept.
+        folder: where a protocol may write files, or None.
+        known: results that are computed once, see :meth:`once`; shared by the contexts of one evaluation.
     """
-    check_data(data, protocols)
-    parts = data.parts(protocols)
-    numbers: dict[str, float] = {"n_train": len(data.train), "n_test": len(data.test)}
-    if parts - {"saliency"}:
-        numbers |= feature_numbers(method.backbone, data, parts, size, seed, device)
-    if parts & {"saliency", "collapse"}:
-        numbers |= map_numbers(method, data.test, parts, size, device)
-    return numbers
+
+    method: Method
+    data: EvaluationData
+    size: int
+    seed: int
+    device: torch.device | str = "cpu"
+    snapshots: Mapping[float, Mapping[str, Tensor]] = field(default_factory=dict)
+    folder: Path | None = None
+    known: dict[tuple, object] = field(default_factory=dict, repr=False)
+
+    def for_protocol(self, protocol: Protocol, folder: Path | None = None) -> "Context":
+        """This context with the images of a protocol, and ``folder`` for its files."""
+        return replace(self, data=protocol.own_data(self.data), folder=self.folder if folder is None else folder)
+
+    def features(self, part: Literal["train", "test"]) -> Tensor:
+        """Pooled features (N, C) of the training or the test images, see :func:`scd.evaluation.features.extract`."""
+        images = getattr(self.data, part)
+        return self.once(
+            ("features", part), lambda: extract(self.method.backbone, images.images, self.size, device=self.device)
+        )
+
+    def maps(self) -> Tensor | None:
+        """The method's maps (N, h, w) of the test images, see :func:`scd.evaluation.features.extract_saliency`."""
+        return self.once(
+            "maps", lambda: extract_saliency(self.method, self.data.test.images, self.size, device=self.device)
+        )
+
+    def once(self, name: Hashable, compute: Callable[[], Result]) -> Result:
+        """The result of ``compute``, computed once for a name, method, data, view size and seed."""
+        key = (name, self.method, self.data, self.size, self.seed)
+        if key not in self.known:
+            self.known[key] = compute()
+        return self.known[key]
 
 
-def check_data(data: EvaluationData, protocols: Sequence[str] = PROTOCOLS) -> None:
-    """Find before any training what would stop the evaluation after it.
-
-    Raises:
-        UsageError: an unknown protocol.
-        DataError: a class with fewer than 5 training images or none for its test images, a single class, objects or
-            classes from which no mixed image can be made.
-    """
-    parts = data.parts(protocols)
-    if parts & {"linear", "mixed"}:
-        check_classes(data.train.labels, data.test.labels, data.train.class_names)
-    if "background_class" in parts:
-        check_classes(data.train.backgrounds, data.test.backgrounds, kind="background class")
-    if "mixed" in parts:
-        _, labels = usable_foregrounds(data.train, data.test)
-        choose_donors(data.train, labels)
-
-
-def feature_numbers(
-    backbone: nn.Module, data: EvaluationData, parts: frozenset[str], size: int, seed: int, device: str | torch.device
-) -> dict[str, float]:
-    """The numbers that come from pooled features."""
-    train, test = data.train, data.test
-    numbers: dict[str, float] = {}
-    test_features = extract(backbone, test.images, size, device=device)
-    if parts - {"saliency", "collapse"}:
-        train_features = extract(backbone, train.images, size, device=device)
-    if "knn" in parts:
-        numbers["knn_top1"] = knn_top1(train_features, train.labels, test_features, test.labels)
-    if parts & {"linear", "mixed"}:
-        probe = fit_linear_probe(train_features, train.labels, seed)
-    if "linear" in parts:
-        numbers |= linear_numbers(probe, test_features, test.labels)
-    if "mixed" in parts:
-        numbers |= mixed_numbers(probe, backbone, data, size, device)
-    if "background_class" in parts:
-        background_probe = fit_linear_probe(train_features, train.backgrounds, seed)
-        numbers["background_top1"] = accuracy(background_probe.predict(test_features), test.backgrounds)
-    if "collapse" in parts:
-        numbers["feature_std"] = feature_std(test_features)
-        numbers["effective_rank"] = effective_rank(test_features)
-    return numbers
-
-
-def linear_numbers(probe: LinearProbe, features: Tensor, labels: Tensor) -> dict[str, float]:
-    """The linear probe's test numbers."""
-    predicted = probe.predict(features)
-    return {
-        "linear_top1": accuracy(predicted, labels),
-        "linear_balanced": balanced_accuracy(predicted, labels),
-        "linear_l2": probe.l2,
-    }
-
-
-def mixed_numbers(
-    probe: LinearProbe, backbone: nn.Module, data: EvaluationData, size: int, device: str | torch.device
-) -> dict[str, float]:
-    """The linear probe's accuracy on the mixed sets, and their gap."""
-    sets = mixed_sets(data.train, data.test)
-    same, other = (
-        accuracy(probe.predict(extract(backbone, images, size, device=device)), sets.labels)
-        for images in (sets.same, sets.other)
-    )
-    return {
-        "mixed_same_top1": same,
-        "mixed_rand_top1": other,
-        "bg_gap": same - other,
-        "n_mixed": len(sets.labels),
-    }
-
-
-def map_numbers(
-    method: nn.Module, test: ImageSet, parts: frozenset[str], size: int, device: str | torch.device
-) -> dict[str, float]:
-    """The numbers that come from saliency maps; none for a method without maps."""
-    maps = extract_saliency(method, test.images, size, device=device)
-    if maps is None:
-        return {}
-    numbers = map_indicators(maps) if "collapse" in parts else {}
-    return numbers | saliency_scores(maps, test.masks) if "saliency" in parts else numbers
+def smaller(first: int | None, second: int | None) -> int | None:
+    """The smaller of two limits; None is no limit."""
+    return min((limit for limit in (first, second) if limit is not None), default=None)

@@ -1,16 +1,71 @@
-"""Saliency maps against true masks: IoU and maxF, each definition in full, both polarities.
+"""Saliency maps against true masks: IoU and maxF of both polarities.
 
-A plain triplet loss does not say which of its two regions is the object, so a learned map may be high on the
-background. Every score is therefore taken of the map and of its inverse (1 - map), and no score picks a polarity.
+A plain triplet loss does not determine which of its two regions is the object, so a learned map may be high on the
+background. Every score is therefore computed for the map and for its inverse (1 - map); no score chooses a polarity.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd.evaluation.metric import SHARE, Metric
+from scd.evaluation.protocol import N_TEST, Context, EvaluationData, Protocol
+
 THRESHOLDS = 255  # t_i = i / 255, i = 0 ... 254
 BETA2 = 0.3
 CHUNK_PIXELS = 1 << 23
+
+METRICS = {
+    "saliency_iou": Metric(
+        "saliency IoU",
+        SHARE,
+        "higher",
+        "intersection over union of (map >= 0.5) and the true mask, per image, mean over test images; 1 if both are "
+        "empty; maps resized bilinearly to the mask",
+    ),
+    "saliency_iou_inverted": Metric("saliency IoU, inverted map", SHARE, None, "the same IoU of 1 - map"),
+    "saliency_iou_whole": Metric(
+        "IoU of the whole image", SHARE, None, "the same IoU of a map that is 1 everywhere: a property of the masks"
+    ),
+    "saliency_maxf": Metric(
+        "saliency maxF",
+        SHARE,
+        "higher",
+        "F_beta, beta^2 = 0.3, per image at thresholds 0, 1/255, ..., 254/255 (map >= t), averaged over test images at "
+        "each threshold, then the maximum; precision 1 if nothing is predicted, recall 1 if the mask is empty; because "
+        "of t = 0 no maxF is below that of the whole image",
+    ),
+    "saliency_maxf_inverted": Metric("saliency maxF, inverted map", SHARE, None, "the same maxF of 1 - map"),
+    "saliency_maxf_whole": Metric(
+        "maxF of the whole image", SHARE, None, "the same maxF of a map that is 1 everywhere: the floor of every maxF"
+    ),
+    "saliency_inverted_share": Metric(
+        "images better inverted",
+        SHARE,
+        None,
+        "share of test images whose IoU is strictly higher for 1 - map than for the map; near 1: the map marks the "
+        "background",
+    ),
+}
+
+
+@dataclass(kw_only=True)
+class Saliency(Protocol):
+    """The method's own maps against the true masks; no numbers for a method without maps."""
+
+    def definitions(self) -> dict[str, Metric]:
+        return {**METRICS, "n_test": N_TEST}
+
+    def applies(self, data: EvaluationData) -> bool:
+        return "mask" in data.columns(data.split)
+
+    def measure(self, context: Context) -> dict[str, float]:
+        maps = context.maps()
+        if maps is None:
+            return {}
+        return {**saliency_scores(maps, context.data.test.masks), "n_test": len(maps)}
 
 
 def saliency_scores(maps: Tensor, masks: Tensor) -> dict[str, float]:
@@ -20,8 +75,8 @@ def saliency_scores(maps: Tensor, masks: Tensor) -> dict[str, float]:
     * ``saliency_maxf``: F_beta with beta^2 = 0.3 per image and threshold, curve averaged over images, then its maximum.
     * ``saliency_iou_inverted``, ``saliency_maxf_inverted``: the same of 1 - map.
     * ``saliency_inverted_share``: share of images whose IoU is strictly higher for 1 - map; no better side.
-    * ``saliency_iou_whole``, ``saliency_maxf_whole``: the same of a map that is 1 everywhere, what no look at the image
-      gives. As t = 0 marks every pixel, maxF never falls below its value for the whole image.
+    * ``saliency_iou_whole``, ``saliency_maxf_whole``: the same of a map that is 1 everywhere, which does not depend on
+      the image. The threshold t = 0 marks every pixel, so maxF is never below its value for the whole image.
 
     Args:
         maps: (N, h, w) float in [0, 1], resized bilinearly to the masks' size.

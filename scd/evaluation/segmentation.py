@@ -1,4 +1,4 @@
-"""What a frozen feature map knows at each place: segmentation by a linear classifier, and by retrieval.
+"""Segmentation from frozen feature maps: by a linear classifier, and by retrieval.
 
 Linear: multinomial logistic regression from a position's features to the shares of classes among its pixels. Retrieval
 (Balazevic et al. 2023, arXiv 2306.01667, with the settings of the open re-implementation): a test position x gathers
@@ -8,20 +8,19 @@ the labels of its k nearest training positions m_j in a memory,
 
 In both, the scores of positions are resized bilinearly to the mask, and the highest one is the pixel's class.
 
-NOTE: one un-augmented view per image; positions are drawn uniformly, rare classes are not favoured; ignored pixels have
-no part in a position's shares instead of counting as background.
-NOTE: the size of the memory decides the level of the retrieval score: compare at equal sizes only.
+NOTE: one un-augmented view per image; positions are drawn uniformly, rare classes are not favoured; ignored pixels do
+not count in a position's shares, where the re-implementation counts them as background.
+NOTE: the retrieval score depends on the size of the memory: compare at equal sizes only.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from scd.errors import DataError, UsageError
-from scd.evaluation.features import extract
-from scd.evaluation.logistic import SoftRegression, choose_and_fit, held_out_part
-from scd.nn.features import maps_and_vector
+from scd.evaluation.labels import held_out_part
+from scd.evaluation.logistic import Regression, Shares, choose_and_fit
 from scd.seeds import generator
 
 IGNORED = 255  # of a SceneSet's semantic maps
@@ -62,10 +61,10 @@ def linear_miou(
     if row_held.all() or not labelled(held_semantic):
         raise DataError("too few training images have labelled pixels: a fifth of the images is held out")
 
-    def score(fit: SoftRegression) -> float:
+    def score(fit: Regression) -> float:
         return mean_iou(position_scores(fit, held_maps), held_semantic, classes, fit.classes)
 
-    fit = choose_and_fit(features, targets, row_held, "softmax", score)
+    fit = choose_and_fit(features, Shares(targets, "softmax"), row_held, score)
     return mean_iou(position_scores(fit, test_maps), test_semantic, classes, fit.classes)
 
 
@@ -105,27 +104,6 @@ def knn_miou(
         retrieved.append((weights[:, :, None] * targets[index]).sum(dim=1))
     labels = torch.cat(retrieved).view(n, h, w, classes).permute(0, 3, 1, 2)
     return mean_iou(labels, test_semantic, classes)
-
-
-def dense_features(backbone: nn.Module, images: Tensor, size: int, device: str | torch.device = "cpu") -> Tensor:
-    """Feature maps (N, C, h, w), float32 on ``device``, of the test-time view of every image (N, 3, S, S) uint8.
-
-    Raises:
-        UsageError: no images, or features that are not finite.
-    """
-    return extract(_Maps(backbone), images, size, device=device)
-
-
-class _Maps(nn.Module):
-    """A backbone whose vector per image is the whole feature map."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps, _ = maps_and_vector(self.backbone(images))
-        return maps, maps
 
 
 # ---------------------------------------------------------------- positions and their labels
@@ -177,10 +155,10 @@ def as_rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def position_scores(fit: SoftRegression, maps: Tensor) -> Tensor:
+def position_scores(fit: Regression, maps: Tensor) -> Tensor:
     """The regression's scores as maps (N, K, h, w)."""
     n, _, h, w = maps.shape
-    return fit.scores(as_rows(maps)).view(n, h, w, -1).permute(0, 3, 1, 2)
+    return fit.scores(as_rows(maps)).float().view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 def labelled(semantic: Tensor) -> bool:

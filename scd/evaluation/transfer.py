@@ -1,60 +1,51 @@
-"""The usual protocols on other images than those that a run was trained on: transfer, from the same frozen backbone."""
+"""Transfer: other protocols on other images than those of pretraining, with the same frozen backbone."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
-from scd.data.images import load_images
-from scd.data.sources.source import Source
-from scd.evaluation.protocol import EvaluationData, evaluate
-from scd.evaluation.scenes import scored_split
+from scd.errors import UsageError
+from scd.evaluation.knn import KNN
+from scd.evaluation.linear import Linear
+from scd.evaluation.metric import Metric
+from scd.evaluation.protocol import Context, EvaluationData, Protocol
 
 
-class Elsewhere:
-    """A further protocol of a run: called with the method, the run's source, its configuration and its device.
+@dataclass(kw_only=True)
+class Transfer(Protocol):
+    """Runs protocols on the images of ``data``, which must be given, and puts ``prefix`` before their numbers' names.
 
     Args:
-        data: the other images, with a split "train" and a split "test" or "validation".
-        prefix: put before the name of each number, for example "centric_" for ``centric_linear_top1``.
-        protocols: of :func:`scd.evaluation.protocol.evaluate`.
-        train_limit, test_limit: at most this many images, see :func:`scd.data.images.load_images`.
+        data: the images, with a split "train" and a split "test" or "validation".
+        prefix: for example "centric_" for ``centric_linear_top1``.
+        protocols: what is run; those that do not apply to the images are left out.
+        title: of the images, in the labels of the numbers; None for the name of the data.
+
+    Raises:
+        UsageError: no images, no prefix or no protocol.
     """
 
-    def __init__(
-        self,
-        data: Source,
-        prefix: str,
-        protocols: Sequence[str] = ("knn", "linear"),
-        train_limit: int | None = None,
-        test_limit: int | None = None,
-    ):
-        self.data = data
-        self.prefix = prefix
-        self.protocols = tuple(protocols)
-        self.limits = {"train": train_limit, "test": test_limit}
+    protocols: Sequence[Protocol] = field(default_factory=lambda: (KNN(), Linear()))
+    title: str | None = None
 
-    def __call__(
-        self, method: nn.Module, source: Source, config: Mapping[str, Any], device: str | torch.device
-    ) -> dict[str, float]:
-        """The protocols' numbers under the prefix; ``data.size`` and ``evaluation.size`` are the run's own.
+    def __post_init__(self) -> None:
+        if self.data is None or not self.prefix or not len(self.protocols):
+            raise UsageError("transfer needs images (data), a prefix for the names of its numbers, and protocols")
 
-        Raises:
-            UsageError: an unknown protocol, features that are not finite.
-            DataError: no split to evaluate on, or classes that a protocol cannot work with.
-        """
-        canvas, own = config["data"]["size"], config["seed_of"]["probe"]
-        data = EvaluationData(
-            train=load_images(self.data, "train", canvas, self.limits["train"]),
-            test=load_images(self.data, scored_split(self.data), canvas, self.limits["test"]),
-        )
-        numbers = evaluate(
-            method,
-            data,
-            size=config["evaluation"]["size"],
-            seed=config["seed"] if own is None else own,
-            protocols=self.protocols,
-            device=device,
-        )
-        return {self.prefix + name: value for name, value in numbers.items()}
+    def definitions(self) -> dict[str, Metric]:
+        title = self.data.name if self.title is None else self.title
+        return {
+            name: metric._replace(label=f"{title}: {metric.label}")
+            for protocol in self.protocols
+            for name, metric in protocol.metrics.items()
+        }
+
+    def applies(self, data: EvaluationData) -> bool:
+        return any(protocol.applies(protocol.own_data(data)) for protocol in self.protocols)
+
+    def check(self, data: EvaluationData) -> None:
+        for protocol in self.protocols:
+            if protocol.applies(protocol.own_data(data)):
+                protocol.check(protocol.own_data(data))
+
+    def measure(self, context: Context) -> dict[str, float]:
+        return {name: value for protocol in self.protocols for name, value in protocol(context).items()}

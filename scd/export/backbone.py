@@ -1,28 +1,21 @@
 """A pretrained backbone under the names that other libraries give to its weights, and the check that they fit.
 
-    python -m scd.export.backbone RUN_FOLDER --naming torchvision --out resnet50.safetensors
-
-suite        the names of ``backbone.safetensors``, of any backbone
+suite        the names of the backbone's own ``state_dict``, of any backbone
 torchvision  ``conv1.weight``, ``layer1.0.bn1.running_mean``, …; torchvision's ResNets, without ``fc``
 timm         the same names for ResNets (timm kept them); for "timm/<name>" backbones and ViTs the model's own
 detectron2   ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``res2.0.shortcut.weight``, …; as a .pth file with the
-             keys that make Detectron2 match names by their ends, so one file serves its C4 and its FPN detectors.
+             keys that make Detectron2 match names by their ends, so that one file serves its C4 and its FPN detectors.
              Their configuration then needs RGB images with MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD
              [58.395, 57.12, 57.375] and MODEL.RESNETS.STRIDE_IN_1X1 false, as MoCo's has.
 
 NOTE: ``small_stem`` has a 3x3 convolution of stride 1 where the libraries have a 7x7 one and a max-pool. Its file has
-the same names; whoever loads it replaces ``conv1`` by that convolution and ``maxpool`` by the identity.
+the same names; to load it, replace ``conv1`` by that convolution and ``maxpool`` by the identity.
 """
 
-import argparse
 import copy
-import importlib
-import json
 import pickle
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -35,7 +28,7 @@ from scd.atomic import write_atomically
 from scd.errors import DataError, UsageError, unknown
 from scd.evaluation.features import frozen
 from scd.export.detectron2 import detectron2_name, detectron2_shapes
-from scd.nn.backbone import RESNETS, TimmMaps, build_backbone
+from scd.nn.backbone import RESNETS, TimmMaps
 from scd.nn.features import maps_and_vector
 
 NAMINGS = ("suite", "torchvision", "timm", "detectron2")
@@ -46,7 +39,7 @@ SMALL_STEM = tuple(part for part in STEM if part != "maxpool")
 
 
 def export(backbone: nn.Module, path: Path | str, naming: str = "torchvision") -> Path:
-    """Write the backbone's weights and running statistics under a library's names, whole or not at all.
+    """Write the backbone's weights and running statistics under a library's names, completely or not at all.
 
     Args:
         backbone: from :func:`scd.nn.backbone.build_backbone`, or another one under the suite's own names.
@@ -54,19 +47,29 @@ def export(backbone: nn.Module, path: Path | str, naming: str = "torchvision") -
         naming: see the module.
 
     Raises:
-        UsageError: an unknown naming or ending, or a backbone that the library has no names for.
+        UsageError: an unknown naming or ending, a backbone that the library has no names for, or a folder that does not
+            exist or cannot be written.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UsageError(f"'{path.name}': the file's name must end in {' or '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"'{path}' cannot be written: there is no folder '{path.parent}'")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in renamed(backbone, naming).items()}
-    if path.suffix == ".safetensors":
-        about = {"format": "pt", "naming": naming, "backbone": str(getattr(backbone, "name", ""))}
-        write_atomically(path, lambda unfinished: save_file(state, unfinished, about))
-    else:
-        # Detectron2's checkpointer takes "model"; with "matching_heuristics" it finds a model's names by their ends.
-        content = {"model": state, "__author__": "scd-suite", "matching_heuristics": True}
-        write_atomically(path, lambda file: torch.save(content if naming == "detectron2" else state, file))
+    # Detectron2's checkpointer takes "model"; with "matching_heuristics" it finds a model's names by their ends.
+    content = {"model": state, "__author__": "scd-suite", "matching_heuristics": True}
+    about = {"format": "pt", "naming": naming, "backbone": str(getattr(backbone, "name", ""))}
+
+    def write(unfinished: Path) -> None:
+        if path.suffix == ".safetensors":
+            save_file(state, unfinished, about)
+        else:
+            torch.save(content if naming == "detectron2" else state, unfinished)
+
+    try:
+        write_atomically(path, write)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UsageError(f"'{path}' cannot be written: {error}") from error
     return path
 
 
@@ -101,7 +104,7 @@ def renamed(backbone: nn.Module, naming: str) -> dict[str, Tensor]:
 
 
 def timm_prefix(backbone: nn.Module) -> str:
-    """What stands before a timm model's own names in the backbone around it; "" for a backbone that is none."""
+    """The prefix of a timm model's own names in the backbone around it; "" for a backbone that is none."""
     if isinstance(getattr(backbone, "trunk", None), TimmMaps):
         return "trunk.model."
     return "model." if type(getattr(backbone, "model", None)).__module__.startswith("timm.") else ""
@@ -118,14 +121,14 @@ def is_small(backbone: nn.Module) -> bool:
 def load_check(path: Path | str, backbone: nn.Module, naming: str, size: int = 64) -> float:
     """Load the file strictly into a fresh model of the library; the largest difference of its features.
 
-    One random image (1, 3, size, size), both networks in evaluation mode; the image does not depend on any seed.
-    Detectron2's ResNets are not built: the names, shapes and finiteness of the weights are checked, the difference is
-    that of the weights themselves (0).
+    The features of one fixed random image (1, 3, size, size), both networks in evaluation mode. Detectron2's ResNets
+    are not built: names, shapes and finiteness of the weights are checked, and the difference is that of the weights
+    (0).
 
     Args:
         path: from :func:`export` of this backbone.
         backbone: the exported one, on the CPU; left as it was found.
-        naming: that it was exported by.
+        naming: the naming of the export.
 
     Raises:
         DataError: names or shapes that do not fit, features that differ by more than 1e-4 of their largest value, or
@@ -138,7 +141,8 @@ def load_check(path: Path | str, backbone: nn.Module, naming: str, size: int = 6
     try:
         fresh.load_state_dict(state)
     except RuntimeError as error:
-        raise DataError(f"'{path.name}' does not fit into a fresh {naming} model: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"'{path.name}' does not fit into a fresh {naming} model: {reason}") from error
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     fresh.eval()
     with frozen(backbone), torch.no_grad():
@@ -164,7 +168,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def fresh_model(backbone: nn.Module, naming: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """A model of the library with other weights than the backbone's, and what gives its last feature map.
+    """A model of the library with other weights than the backbone's, and the function for its last feature map.
 
     NOTE: of ResNets the library's own constructor; of other timm models, whose options the backbone does not keep, and
     for the suite's names, a copy of the network with random numbers in place of all its weights.
@@ -214,62 +218,3 @@ def _check_detectron2(path: Path, state: Mapping[str, Tensor], backbone: nn.Modu
     if difference != 0:  # NaN, too
         raise DataError(f"'{path.name}': its weights differ from the backbone's by {difference:g}")
     return difference
-
-
-# ---------------------------------------------------------------- a run's folder
-
-
-def backbone_of_run(folder: Path) -> nn.Module:
-    """The trained backbone of a finished run: built from its config.json, with its backbone.safetensors.
-
-    Raises:
-        DataError: a folder without these files, or files that do not belong together.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["backbone"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"'{folder}' is not a run: its config.json cannot be read ({error})") from error
-    with torch.random.fork_rng(devices=[]):
-        backbone = build(config)
-    state = read(folder / "backbone.safetensors")
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise DataError(f"'{folder}': backbone.safetensors is not the backbone of its config.json: {error}") from error
-    return backbone
-
-
-def build(config: Mapping[str, Any]) -> nn.Module:
-    """The backbone of a configuration: a name of :func:`scd.nn.backbone.build_backbone`, or a ``_target_``."""
-    options = {name: value for name, value in config.items() if name != "_target_"}
-    if "_target_" not in config:
-        return build_backbone(**options)
-    module, _, name = config["_target_"].rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)(**options)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"the run's backbone '{config['_target_']}' cannot be imported: {error}") from error
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: export the backbone of a run and check the file; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m scd.export.backbone", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run (config.json and backbone.safetensors)")
-    parser.add_argument("--naming", choices=NAMINGS, default="torchvision", help="whose names (default: torchvision)")
-    parser.add_argument("--out", type=Path, help="file to write; default: RUN/NAMING.safetensors, detectron2.pth")
-    given = parser.parse_args(argv)
-    ending = ".pth" if given.naming == "detectron2" else ".safetensors"
-    try:
-        backbone = backbone_of_run(given.run)
-        path = export(backbone, given.out or given.run / f"{given.naming}{ending}", given.naming)
-        difference = load_check(path, backbone, given.naming)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    checked = "names and shapes fit" if given.naming == "detectron2" else f"features differ by {difference:.1g} at most"
-    print(f"{path}: {getattr(backbone, 'name', 'backbone')} under the names of {given.naming}; {checked}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
