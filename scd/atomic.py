@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is complete, or it does not exist."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,12 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then give it that name; of one that is not finished nothing stays."""
+    """Let ``write`` fill a temporary file beside ``path``, then rename it; a partial file is removed.
+
+    Args:
+        path: where the file appears once it is complete; an older file of that name is replaced.
+        write: called with the path of the temporary file. Its exceptions are passed on.
+    """
     unfinished = path.with_name(f".writing-{path.name}")
     try:
         write(unfinished)

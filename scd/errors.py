@@ -1,11 +1,11 @@
-"""Errors that are meant for the person at the keyboard: one line that says what to do."""
+"""Errors for the user: one line that says what is wrong and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UsageError(Exception):
-    """A wrong option, name or setting; the command line prints its text and exits with code 2, without a traceback."""
+    """A wrong option, name or setting. The command line prints its text and exits with code 2, without a traceback."""
 
 
 class DataError(UsageError):
@@ -13,7 +13,7 @@ class DataError(UsageError):
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist, with the nearest valid one and all valid ones.
+    """The error for a name that does not exist, with the nearest valid name and all valid names.
 
     Args:
         kind: what was asked for, in the singular ("tier", "arm", "backbone").

@@ -1,4 +1,4 @@
-"""Seeds derived from named axes, so that arms of one seed share what they should share and nothing else."""
+"""Seeds derived from named axes: arms with the same seed share the random numbers of the axes that they share."""
 
 import hashlib
 

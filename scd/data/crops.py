@@ -39,8 +39,8 @@ def sample_rectangles(draws: Tensor, scale: tuple[float, float], ratio: tuple[fl
     height = np.where(fitting, heights[rows, first], min(1.0, 1 / ratio[0]))
     x0 = np.where(fitting, draws[:, -2], 0.5) * (1 - width)
     y0 = np.where(fitting, draws[:, -1], 0.5) * (1 - height)
-    boxes = np.stack([x0, y0, x0 + width, y0 + height], axis=1).clip(0, 1)
-    return torch.from_numpy(boxes.astype(np.float32, copy=False))
+    rectangles = np.stack([x0, y0, x0 + width, y0 + height], axis=1).clip(0, 1)
+    return torch.from_numpy(rectangles.astype(np.float32, copy=False))
 
 
 def interpolation_matrix(low: Tensor, high: Tensor, source: int, size: int, flips: Tensor | None = None) -> Tensor:
@@ -58,15 +58,41 @@ def interpolation_matrix(low: Tensor, high: Tensor, source: int, size: int, flip
     and resize in two steps would repeat the rectangle's last pixel instead.
     """
     step = (high - low) * (source / size)  # (B,) source pixels per output pixel
-    index = torch.arange(size, device=low.device, dtype=low.dtype) + 0.5
-    centres = (low * source)[:, None] + index * step[:, None]  # (B, size)
-    if flips is not None:
-        centres = torch.where(flips[:, None], centres.flip(1), centres)
+    centres = _centres(low, step, source, size, flips)
     pixels = torch.arange(source, device=low.device, dtype=low.dtype) + 0.5
     density = step.clamp(min=1.0).reciprocal()[:, None]
     distances = ((centres * density)[:, :, None] - (pixels * density)[:, None, :]).abs_()  # (B, size, source)
-    weights = distances.sub_(1).clamp_(max=0)  # the triangle's negative, which normalising turns round
+    weights = distances.sub_(1).clamp_(max=0)  # the triangle's negative, which normalising makes positive
     return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def nearest_pixels(low: Tensor, high: Tensor, source: int, size: int, flips: Tensor | None = None) -> Tensor:
+    """The source pixel (B, size) in which the centre of each output pixel lies, on one axis.
+
+    Args: see :func:`interpolation_matrix`.
+    """
+    step = (high - low) * (source / size)
+    return _centres(low, step, source, size, flips).long().clamp_(0, source - 1)
+
+
+def _centres(low: Tensor, step: Tensor, source: int, size: int, flips: Tensor | None) -> Tensor:
+    """Position (B, size) of the output pixels' centres in source pixels, mirrored where flipped."""
+    index = torch.arange(size, device=low.device, dtype=low.dtype) + 0.5
+    centres = (low * source)[:, None] + index * step[:, None]
+    return centres if flips is None else torch.where(flips[:, None], centres.flip(1), centres)
+
+
+def pick_pixels(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Cut V crops out of every map (B, H, W) by the numbers of its pixels, without interpolation.
+
+    Args:
+        rows: (B, V, h); columns: (B, V, w).
+
+    Returns:
+        (V, B, h, w), contiguous.
+    """
+    image = torch.arange(len(maps), device=maps.device)[:, None, None, None]
+    return maps[image, rows[:, :, :, None], columns[:, :, None, :]].transpose(0, 1).contiguous()
 
 
 def resample(rows: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:

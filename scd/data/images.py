@@ -1,4 +1,4 @@
-"""Images of a split as arrays: decoded once onto a square canvas, kept on disk and in memory."""
+"""Images of a split as arrays: decoded once onto a square canvas, kept in the cache and in memory."""
 
 import hashlib
 import io
@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
@@ -20,7 +21,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.seeds import generator
 
-LARGEST = 16 * 2**30  # bytes; a larger set is streamed
+SHARE_OF_MEMORY = 0.5  # of this machine's memory; a set that needs more is not loaded
 
 
 @dataclass
@@ -62,33 +63,33 @@ def load_images(source: Source, split: str, size: int, limit: int | None = None)
     """Decode a split: the shorter side becomes ``size`` (antialiased bilinear), then a central square; masks nearest.
 
     Args:
-        source: from :func:`scd.data.sources.source.open_source`.
+        source: the images.
         split: "train", "test" or "validation".
         size: side of the square images in pixels.
-        limit: at most this many images: a fixed subset, stratified by class where labels exist and nested (a smaller
-            limit's images are among a larger one's); without labels the first ones.
+        limit: at most this many images, see :func:`chosen_rows`; only these are decoded.
 
     Raises:
-        UsageError: unknown split, or an impossible size or limit.
+        UsageError: unknown split, an impossible size or limit, or a set too large for the memory.
         DataError: an image that cannot be decoded or a mask of another size than its image, naming the row.
     """
     dataset = source.split(split)
-    if size < 1:
-        raise UsageError(f"size is {size}, it must be at least 1 pixel")
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit of '{split}' is {limit}, it must be at least 1")
+    check_memory(source, split, size, limit)
     rows = chosen_rows(dataset, limit)
-    if len(rows) * 3 * size * size > LARGEST:
-        what = f"'{source.name}' {split} at {size} px needs {len(rows) * 3 * size * size / 2**30:.0f} GiB of memory"
-        raise UsageError(f"{what}; stream it, or set a limit")
-    key = [source.fingerprint, source.mask_kind, source.foreground, split, size, len(rows)]
+    key = [source.fingerprints[split], source.mask_kind, source.foreground, split, size, len(rows)]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     folder = cached_folder("images", name, lambda unfinished: _write(source, dataset, rows, size, unfinished))
     return replace(_read(folder), class_names=source.class_names)
 
 
+# ---------------------------------------------------------------- which images, and whether they fit
+
+
 def chosen_rows(dataset: Dataset, limit: int | None) -> np.ndarray:
-    """Sorted row numbers of the subset of ``limit`` rows, see :func:`load_images`."""
+    """Sorted row numbers of a fixed subset of ``limit`` rows, or of all rows.
+
+    The subset is stratified by class where there are labels, and nested: a smaller limit's rows are among a larger
+    one's. Without labels it is the first rows.
+    """
     n = len(dataset)
     if limit is None or limit >= n:
         return np.arange(n)
@@ -103,6 +104,48 @@ def chosen_rows(dataset: Dataset, limit: int | None) -> np.ndarray:
     return np.sort(order[np.argsort(quantile[order], kind="stable")[:limit]])
 
 
+def check_request(split: str, size: int, limit: int | None) -> None:
+    """Raise UsageError for an impossible size or limit of a split."""
+    if size < 1:
+        raise UsageError(f"size is {size}, it must be at least 1 pixel")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit of '{split}' is {limit}, it must be at least 1")
+
+
+def memory_bytes(images: int, size: int, with_masks: bool = False) -> int:
+    """Bytes of so many images (3, size, size) uint8 in memory, with or without their masks."""
+    return images * size * size * (4 if with_masks else 3)
+
+
+def largest_bytes() -> int:
+    """Bytes that one set of images may have on this machine: half of its memory."""
+    return int(SHARE_OF_MEMORY * psutil.virtual_memory().total)
+
+
+def check_memory(source: Source, split: str, size: int, limit: int | None = None) -> None:
+    """Find out whether a split fits into memory, without decoding anything; arguments as of :func:`load_images`.
+
+    Raises:
+        UsageError: unknown split, an impossible size or limit, or a set too large for the memory of this machine.
+    """
+    dataset = source.split(split)
+    check_request(split, size, limit)
+    images = len(dataset) if limit is None else min(limit, len(dataset))
+    require_memory(memory_bytes(images, size, "mask" in dataset.column_names), f"'{source.name}' {split} at {size} px")
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise UsageError if ``what`` needs more bytes than one set may have."""
+    if needed > largest_bytes():
+        raise UsageError(
+            f"{what} needs {needed / 2**30:,.1f} GiB, more than half of this machine's memory; set a limit "
+            f"(data.train_limit, evaluation.train_limit, ...) or train with data.stream=true"
+        )
+
+
+# ---------------------------------------------------------------- decoding
+
+
 def decoded_rows(dataset: Dataset, rows: Iterable[int], source: Source, size: int) -> Iterable[dict[str, np.ndarray]]:
     """Rows as ``image`` (3, S, S) uint8 and, where the set has them, ``mask`` (S, S) uint8 {0, 1}, ``label``,
     ``background``."""
@@ -111,9 +154,23 @@ def decoded_rows(dataset: Dataset, rows: Iterable[int], source: Source, size: in
         yield decode_row(raw[int(row)], int(row), source, size)
 
 
-def undecoded(dataset: Dataset) -> Dataset:
-    """The data set with images and masks as bytes or paths, so that a bad one can be named."""
-    for column in ("image", "mask"):
+def decoded_parts(source: Source, split: str, size: int, rows: np.ndarray, part: int = 256) -> Iterable[ImageSet]:
+    """Rows of a split as one :class:`ImageSet` of at most ``part`` images after the other, without the cache."""
+    dataset = source.split(split)
+    names = {"image": "images", "mask": "masks", "label": "labels", "background": "backgrounds"}
+    for start in range(0, len(rows), part):
+        records = list(decoded_rows(dataset, rows[start : start + part], source, size))
+        columns = {
+            field: torch.from_numpy(np.stack([record[column] for record in records]))
+            for column, field in names.items()
+            if column in records[0]
+        }
+        yield ImageSet(**columns, class_names=source.class_names)
+
+
+def undecoded(dataset: Dataset, columns: Sequence[str] = ("image", "mask")) -> Dataset:
+    """The data set with images and masks as bytes or paths, so that one that cannot be decoded can be named."""
+    for column in columns:
         if column in dataset.column_names:
             dataset = dataset.cast_column(column, ImageFeature(decode=False))
     return dataset
@@ -121,10 +178,10 @@ def undecoded(dataset: Dataset) -> Dataset:
 
 def decode_row(record: dict, row: int, source: Source, size: int) -> dict[str, np.ndarray]:
     """One record of an undecoded data set, see :func:`decoded_rows`."""
-    image = _open(record["image"], "image", row, source).convert("RGB")
+    image = open_image(record["image"], "image", row, source).convert("RGB")
     out = {"image": np.asarray(square(image, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)}
     if "mask" in record:
-        mask = _open(record["mask"], "mask", row, source)
+        mask = open_image(record["mask"], "mask", row, source)
         if mask.size != image.size:
             raise DataError(
                 f"'{source.name}' row {row}: the mask is {mask.width}x{mask.height}, the image "
@@ -149,7 +206,7 @@ def foreground(values: np.ndarray, source: Source) -> np.ndarray:
 
 
 def square(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Image:
-    """Shorter side to ``size``, then the central square; one resampling of the central square of the image."""
+    """The central square of an image, resampled once so that its side becomes ``size``."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     if image.size == (size, size):
@@ -157,7 +214,12 @@ def square(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Im
     return image.resize((size, size), filter_, box=(left, top, left + side, top + side))
 
 
-def _open(cell: dict | None, column: str, row: int, source: Source) -> Image.Image:
+def open_image(cell: dict | None, column: str, row: int, source: Source) -> Image.Image:
+    """The image of one cell of an undecoded data set.
+
+    Raises:
+        DataError: no image, or one that cannot be decoded, by source, row and file.
+    """
     if cell is None:
         raise DataError(f"'{source.name}' row {row}: no {column}")
     where = f"'{source.name}' row {row}" + (f" ({cell['path']})" if cell.get("path") else "")
@@ -167,6 +229,9 @@ def _open(cell: dict | None, column: str, row: int, source: Source) -> Image.Ima
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: the {column} cannot be decoded ({error})") from error
     return image
+
+
+# ---------------------------------------------------------------- the cache
 
 
 def _write(source: Source, dataset: Dataset, rows: np.ndarray, size: int, folder: Path) -> None:

@@ -59,10 +59,10 @@ PHOTOMETRICS = {
 
 @dataclass
 class PhotometricDraw:
-    """The parameters of one batch, all on the CPU.
+    """The parameters of one batch, on the CPU.
 
     ``factors`` (B, 3) of brightness, contrast and saturation; ``hue`` (B,) in turns; ``order`` (B, 4) which operation
-    stands at which place; ``grey``, ``blur``, ``solarise`` (B,) bool; ``sigma`` (B,) in pixels of the view.
+    comes at which place; ``grey``, ``blur``, ``solarise`` (B,) bool; ``sigma`` (B,) in pixels of the view.
     """
 
     factors: Tensor
@@ -76,36 +76,36 @@ class PhotometricDraw:
 
 
 def photometric(name: str) -> Photometric:
-    """The named distribution. Raises UsageError for a name that does not exist."""
+    """The distribution of that name. Raises UsageError for a name that does not exist."""
     if name not in PHOTOMETRICS:
-        raise unknown("photometric recipe", name, PHOTOMETRICS)
+        raise unknown("photometric augmentation", name, PHOTOMETRICS)
     return PHOTOMETRICS[name]
 
 
-def draw_parameters(draws: Tensor, recipe: Photometric, sigma_scale: float = 1.0) -> PhotometricDraw:
+def draw_parameters(draws: Tensor, distribution: Photometric, sigma_scale: float = 1.0) -> PhotometricDraw:
     """Turn uniform numbers (B, PHOTOMETRIC_DRAWS) into parameters; an operation that is not applied is the identity.
 
     NOTE: the blur's sigma is multiplied by ``sigma_scale`` (the view's size / 224 by default in ``ViewMaker``): the
     papers give it in pixels of a 224 px view, and the same blur on a 32 px view would remove most of the image.
     """
     draws = draws.numpy()  # as in sample_rectangles
-    jitter = draws[:, 0] < recipe.jitter_p
-    half_widths = np.array([recipe.brightness, recipe.contrast, recipe.saturation], dtype=np.float32)
+    jitter = draws[:, 0] < distribution.jitter_p
+    half_widths = np.array([distribution.brightness, distribution.contrast, distribution.saturation], dtype=np.float32)
     low = np.maximum(1 - half_widths, 0)
     factors = np.where(jitter[:, None], low + draws[:, 1:4] * (1 + half_widths - low), np.float32(1))
-    hue = np.where(jitter, (2 * draws[:, 4] - 1) * np.float32(recipe.hue), np.float32(0))
-    sigma = recipe.sigma[0] + draws[:, 8] * np.float32(recipe.sigma[1] - recipe.sigma[0])
+    hue = np.where(jitter, (2 * draws[:, 4] - 1) * np.float32(distribution.hue), np.float32(0))
+    sigma = distribution.sigma[0] + draws[:, 8] * np.float32(distribution.sigma[1] - distribution.sigma[0])
     parameters = {
         "factors": factors,
         "hue": hue,
         "order": ORDERS[(draws[:, 5] * len(ORDERS)).astype(np.int64).clip(max=len(ORDERS) - 1)],
-        "grey": draws[:, 6] < recipe.grey_p,
-        "blur": draws[:, 7] < recipe.blur_p,
+        "grey": draws[:, 6] < distribution.grey_p,
+        "blur": draws[:, 7] < distribution.blur_p,
         "sigma": sigma * np.float32(sigma_scale),
-        "solarise": draws[:, 9] < recipe.solarise_p,
+        "solarise": draws[:, 9] < distribution.solarise_p,
     }
     return PhotometricDraw(
-        **{name: torch.from_numpy(value) for name, value in parameters.items()}, threshold=recipe.threshold
+        **{name: torch.from_numpy(value) for name, value in parameters.items()}, threshold=distribution.threshold
     )
 
 

@@ -1,6 +1,7 @@
-"""Named view recipes: two global views, and the extra views that the multi-crop question is about."""
+"""View recipes by name: the global views of MoCo v2, BYOL or a method with one view, and extra views."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,49 +15,66 @@ LOCAL_SCALE = (0.05, 0.2)
 LOCAL_SIZE = 96 / 224  # side of a local view over a global view's: SwAV, DINO
 
 
-def mocov2(size: int, scale: Sequence[float] = (0.2, 1.0), extra: Mapping | None = None) -> Recipe:
-    """MoCo v2's two views of one distribution (arXiv 2003.04297), and extra views.
+def mocov2(size: int, scale: Sequence[float] = (0.2, 1.0)) -> tuple[CropSpec, ...]:
+    """MoCo v2's two views of one distribution (arXiv 2003.04297).
 
     Args:
-        size: side of the global views in pixels.
-        scale: range of the global crops' area.
-        extra: see :func:`extra_crops`.
+        size: side of the views in pixels.
+        scale: range of the crops' area.
     """
-    v1 = CropSpec("v1", size, scale=pair("scale", scale), photometric="mocov2")
-    v2 = CropSpec("v2", size, scale=pair("scale", scale), photometric="mocov2")
-    return with_extra("mocov2", v1, v2, extra)
+    return tuple(CropSpec(name, size, scale=pair("scale", scale), photometric="mocov2") for name in ("v1", "v2"))
 
 
-def byol(size: int, scale: Sequence[float] = (0.08, 1.0), extra: Mapping | None = None) -> Recipe:
-    """BYOL's two views (arXiv 2006.07733, appendix B): always blurred; seldom blurred and sometimes solarised.
+def byol(size: int, scale: Sequence[float] = (0.08, 1.0)) -> tuple[CropSpec, ...]:
+    """BYOL's two views (arXiv 2006.07733, appendix B): one always blurred; one rarely blurred and sometimes solarised.
 
     NOTE: bilinear instead of bicubic resampling.
     """
-    v1 = CropSpec("v1", size, scale=pair("scale", scale), photometric="byol1")
-    v2 = CropSpec("v2", size, scale=pair("scale", scale), photometric="byol2")
-    return with_extra("byol", v1, v2, extra)
+    augmentations = {"v1": "byol1", "v2": "byol2"}
+    return tuple(CropSpec(name, size, scale=pair("scale", scale), photometric=p) for name, p in augmentations.items())
 
 
-RECIPES = {"mocov2": mocov2, "byol": byol}
+def single(size: int, scale: Sequence[float] = (0.2, 1.0), photometric: str = "none") -> tuple[CropSpec, ...]:
+    """One view, for methods without pairs: masked autoencoders and supervised classifiers.
+
+    Args:
+        photometric: name of the photometric augmentation; "none" crops and flips only, as MAE does (arXiv 2111.06377).
+    """
+    return (CropSpec("v1", size, scale=pair("scale", scale), photometric=photometric),)
 
 
-def build_recipe(name: str, size: int, scale: Sequence[float] | None = None, extra: Mapping | None = None) -> Recipe:
-    """The named recipe; ``scale=None`` keeps the recipe's own global scale.
+RECIPES = {"mocov2": mocov2, "byol": byol, "single": single}
+
+
+def build_recipe(
+    name: str,
+    size: int,
+    scale: Sequence[float] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    photometric: str | None = None,
+) -> Recipe:
+    """The recipe of that name with its extra views; the recipe's name in reports says both.
+
+    Args:
+        name: "mocov2", "byol" or "single".
+        size: side of the global views in pixels.
+        scale: range of the global crops' area; None: the recipe's own.
+        extra: arguments of :func:`extra_crops`; None: no extra views.
+        photometric: of "single" alone.
 
     Raises:
-        UsageError: unknown recipe or kind of extra views, or an impossible size, scale or count.
+        UsageError: unknown recipe, photometric augmentation or kind of extra views, or an impossible size, scale or
+            count.
     """
     if name not in RECIPES:
         raise unknown("view recipe", name, RECIPES)
-    options = {} if scale is None else {"scale": scale}
-    return RECIPES[name](size, extra=extra, **options)
-
-
-def with_extra(name: str, v1: CropSpec, v2: CropSpec, extra: Mapping | None) -> Recipe:
-    """The recipe of two global views and of the extra views asked for; its name says both."""
-    crops = extra_crops(v1, **(extra or {}))
-    kind = crops[0].name.rstrip("0123456789") if crops else None
-    return Recipe(f"{name}+{len(crops)}{kind}" if crops else name, (v1, v2, *crops))
+    if photometric is not None and name != "single":
+        raise UsageError(f"views.photometric goes with the recipe 'single'; '{name}' has photometrics of its own")
+    options = {"scale": scale, "photometric": photometric}
+    crops = RECIPES[name](size, **{key: value for key, value in options.items() if value is not None})
+    extras = extra_crops(crops[0], **(extra or {}))
+    kind = extras[0].name.rstrip("0123456789") if extras else None
+    return Recipe(f"{name}+{len(extras)}{kind}" if extras else name, (*crops, *extras))
 
 
 def extra_crops(
@@ -67,19 +85,26 @@ def extra_crops(
     scale: Sequence[float] | None = None,
     photometric: str | None = None,
 ) -> tuple[CropSpec, ...]:
-    """Extra views, online only.
+    """Extra views: views for the online branch alone, compared with the target's global views (multi-crop).
+
+    Sources: SwAV (arXiv 2006.09882, section 3.2); DINO (arXiv 2104.14294); multi-crop on the source side of MoCo in
+    Asym-Siam (arXiv 2204.00613).
 
     Args:
-        v1: the first global view, which the extra views follow in everything that is not said.
+        v1: the first global view, which the extra views follow unless an argument says otherwise.
         kind: "none"; "same_rectangle": v1's rectangle with a fresh flip and fresh photometrics (named same0, ...);
             "random": further crops of v1's distribution (random0, ...); "local": small crops (local0, ...).
-        count: how many; 0 only for "none".
-        size: side in pixels; default v1's, for "local" 96/224 of it, rounded to a multiple of 4.
-        scale: range of the area; default v1's, for "local" 0.05 to 0.2; "same_rectangle" has v1's rectangle.
-        photometric: name of a photometric recipe; default v1's.
+        count: how many; 0 for "none" alone.
+        size: side in pixels; default v1's, for "local" 96/224 of it, rounded to a multiple of 4 (SwAV, DINO: 96 px).
+        scale: range of the area; default v1's, for "local" 0.05 to 0.2, where MoCo v2's global crops begin (SwAV: 0.05
+            to 0.14, with global crops from 0.14 on); "same_rectangle" has v1's rectangle.
+        photometric: name of the photometric augmentation; default v1's.
 
-    NOTE: SwAV and DINO raise the lower end of the global scale when they add local crops. Here it stays, so that arms
-    differ in the extra views alone. Local views get v1's photometrics for the same reason; "local" is DINO's.
+    NOTE: SwAV, DINO and Asym-Siam raise the lower end of the global scale when they add local crops. Here the global
+    views stay, so that arms differ in the extra views alone. Local views get v1's photometrics for the same reason;
+    "local" is DINO's augmentation of local views.
+    NOTE: in a symmetric method, a view of v1's rectangle is compared with v1's own target view too: a pair that differs
+    in photometrics and flip alone, which no other kind has.
     """
     if kind not in EXTRA_KINDS:
         raise unknown("kind of extra views", kind, EXTRA_KINDS)
@@ -105,6 +130,23 @@ def extra_crops(
         )
         for i in range(count)
     )
+
+
+def extra_views(kind: str, size: int, scale: Sequence[float], count: int) -> dict[str, Any]:
+    """The configuration of extra views with their defaults filled in: ``{"kind", "count", "size", "scale"}``.
+
+    Args:
+        kind, count: as of :func:`extra_crops`.
+        size: side of the global views in pixels.
+        scale: range of the global views' area.
+
+    Raises:
+        UsageError: an unknown kind or an impossible count.
+    """
+    crops = extra_crops(CropSpec("v1", size, scale=pair("scale", scale)), kind, count)
+    if not crops:
+        return {"kind": kind, "count": count}
+    return {"kind": kind, "count": count, "size": crops[0].size, "scale": list(crops[0].scale)}
 
 
 def pair(option: str, value: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Scenes in parts, for whoever takes a batch at a time: from a set in memory, or decoded when they are asked for."""
+"""Scenes in batches: of a set in memory, or decoded when they are needed."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scd.data.images import chosen_rows
-from scd.data.scene_set import SceneSet, load_scenes
+from scd.data.images import check_request, chosen_rows
+from scd.data.scene_set import SceneSet, decode_scenes
 from scd.data.sources.source import Source
 
 THREADS = 4  # that decode streamed scenes
-AHEAD = 8  # parts that are decoded before they are asked for
+AHEAD = 8  # batches that are decoded in advance
 
 
 class HeldScenes:
-    """A set in memory.
+    """Batches of a set in memory.
 
     Args:
-        scenes: all of them.
+        scenes: all scenes.
     """
 
     def __init__(self, scenes: SceneSet):
@@ -40,20 +40,19 @@ class HeldScenes:
         return replace(scenes, images=scenes.images[index], semantic=scenes.semantic[index], **lists)
 
     def parts(self, batches: Iterable[Sequence[int]]) -> Iterator[SceneSet]:
-        """One part after the other."""
+        """The scenes of each batch of rows."""
         return map(self.part, batches)
 
 
 class StreamedScenes:
-    """A split whose scenes are decoded anew each time, by threads and a few batches ahead: for sets above the memory.
+    """Batches of a split that is decoded anew in every pass, by threads in advance: for sets larger than the memory.
 
     Args:
         source, split, size, limit: see :func:`scd.data.scene_set.load_scenes`, whose scenes and errors these are.
-
-    NOTE: an error names the row within its part.
     """
 
     def __init__(self, source: Source, split: str, size: int, limit: int | None = None):
+        check_request(split, size, limit)
         self.source = source
         self.split = split
         self.size = size
@@ -65,11 +64,10 @@ class StreamedScenes:
 
     def part(self, rows: Sequence[int]) -> SceneSet:
         """The scenes of these rows, in this order."""
-        chosen = self.source.split(self.split).select(self.rows[np.asarray(rows)])
-        return load_scenes(replace(self.source, splits={self.split: chosen}), self.split, self.size)
+        return decode_scenes(self.source, self.split, self.size, self.rows[np.asarray(rows)])
 
     def parts(self, batches: Iterable[Sequence[int]]) -> Iterator[SceneSet]:
-        """One part after the other."""
+        """The scenes of each batch of rows."""
         waiting: deque[Future[SceneSet]] = deque()
         with ThreadPoolExecutor(THREADS) as pool:
             try:

@@ -1,8 +1,8 @@
-"""How the records of a set become scenes: one reader for each way of saying where the objects and segments are.
+"""How the records of a set become scenes: one reader for each way to store objects and segments.
 
     SegmentReader    a mask of class ids; no objects
     ObjectReader     an instance map and ``objects`` with boxes and categories (COCO's); segments follow from them
-    GeneratedReader  the same with a semantic map of things and stuff (the generator's)
+    GeneratedReader  the same with a semantic map of things and stuff (the generator ``scenes``)
 
 Entries that cannot be used are dropped and counted, as COCO's tools do with crowds; contradictions raise, by row.
 """
@@ -16,12 +16,12 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from PIL import Image
 
-from scd.data.images import _open, square
+from scd.data.images import open_image, square
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps
-SLACK = 0.01  # pixels that a box may leave the image by, for rounded numbers
+SLACK = 0.01  # pixels by which a box may leave the image, because of rounding
 BITMAPS = ("1", "L", "P", "I", "I;16")  # modes of a map of ids
 
 
@@ -35,7 +35,7 @@ class Objects:
 
 
 def reader_of(source: Source, dataset: Dataset, ignore: Sequence[int], segment_names: Sequence[str] | None) -> "Reader":
-    """What reads this kind of set. Raises UsageError for a set without scenes."""
+    """The reader for this kind of set. Raises UsageError for a set without scenes."""
     columns = dataset.column_names
     generated = {"instances", "semantic"} <= set(columns)
     if "objects" in columns and (generated or source.mask_kind == "instances"):
@@ -54,7 +54,7 @@ def reader_of(source: Source, dataset: Dataset, ignore: Sequence[int], segment_n
 
 def _class_names(source: Source, dataset: Dataset) -> tuple[str, ...]:
     objects = dataset.features["objects"]
-    fields = objects if isinstance(objects, dict) else getattr(objects, "feature", None)  # of lists, or a list of
+    fields = objects if isinstance(objects, dict) else getattr(objects, "feature", None)  # lists, or a list of dicts
     if not isinstance(fields, dict) or not {"bbox", "category"} <= set(fields):
         raise DataError(f"'{source.name}': column 'objects' holds {objects}, it needs bbox and category")
     category = getattr(fields["category"], "feature", fields["category"])
@@ -65,7 +65,7 @@ def _class_names(source: Source, dataset: Dataset) -> tuple[str, ...]:
 
 
 class Reader(ABC):
-    """Reads one record of a set; subclasses say where objects and segments come from."""
+    """Reads one record of a set; subclasses define where objects and segments come from."""
 
     def __init__(self, source: Source, ignore: Sequence[int], class_names: tuple[str, ...] = ()):
         self.source = source
@@ -75,11 +75,11 @@ class Reader(ABC):
 
     @abstractmethod
     def names_of_segments(self) -> tuple[str, ...]:
-        """Names of the segment ids, as far as they are known by now."""
+        """Names of the segment ids; those of a mask of class ids are known only for the records read so far."""
 
     def ids(self, record: dict, column: str, row: int, whole: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """A map of ids as the file has it, and on the canvas."""
-        file = _open(record[column], column, row, self.source)
+        """A map of ids, (H, W) as in the file and (S, S) on the canvas."""
+        file = open_image(record[column], column, row, self.source)
         if file.mode not in BITMAPS:
             raise DataError(f"{self.at(row)}: the {column} is {file.mode}, a map of ids has one channel")
         if file.size != whole.size:
@@ -92,7 +92,7 @@ class Reader(ABC):
 
     def scene(self, record: dict, row: int, size: int):
         """Image (3, S, S), semantic (S, S), instances (n, S, S) and the objects on the canvas."""
-        whole = _open(record["image"], "image", row, self.source).convert("RGB")
+        whole = open_image(record["image"], "image", row, self.source).convert("RGB")
         image = np.asarray(square(whole, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         semantic, masks, objects = self.parts(record, row, whole, size)
         for number in self.ignore:
@@ -126,7 +126,7 @@ class SegmentReader(Reader):
 
 
 class ObjectReader(Reader):
-    """COCO-like sets: the instance map says which pixels belong to which entry of ``objects``; segments follow."""
+    """COCO-like sets: the instance map assigns pixels to the entries of ``objects``; segments follow from these."""
 
     column = "mask"
 
@@ -197,7 +197,7 @@ class ObjectReader(Reader):
 
 
 class GeneratedReader(ObjectReader):
-    """Sets with an instance map and a semantic map of things and stuff, as the generator's."""
+    """Sets with an instance map and a semantic map of things and stuff (the generator ``scenes``)."""
 
     column = "instances"
 

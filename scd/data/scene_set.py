@@ -1,7 +1,7 @@
 """Scenes of a split in memory: images with every object's mask, box and class, and a segment for every pixel.
 
-Three kinds of set become one :class:`SceneSet`: the generator of :mod:`scd.data.sources.scenes`; sets with an instance map and
-an ``objects`` column (COCO's); and sets whose mask holds class ids, which have no objects.
+Three kinds of set become one :class:`SceneSet`: the generator of :mod:`scd.data.sources.scenes`; sets with an instance
+map and an ``objects`` column (COCO's); and sets whose mask holds class ids, which have no objects.
 Box conventions of COCO: x, y, w, h in pixels, x and y of the left upper corner; a pixel is one unit wide.
 """
 
@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import Image as ImageFeature
 from torch import Tensor
 
-from scd.data.images import LARGEST, chosen_rows, undecoded
+from scd.data.images import check_request, chosen_rows, require_memory, undecoded
 from scd.data.scene_readers import reader_of
 from scd.data.sources.source import Source
-from scd.errors import UsageError
 
-MOST_KEPT = 8  # sets; an image source is opened anew in every run, its scenes are not
+MAPS = ("image", "mask", "instances", "semantic")  # columns of images
+MOST_KEPT = 8  # sets that one process keeps
 _KEPT: dict[tuple, "SceneSet"] = {}
 
 
@@ -34,9 +33,9 @@ class SceneSet:
         classes: N int64 tensors (n_i,), index into ``class_names``.
         class_names: the C classes of objects; empty for sets without objects.
         segment_names: the classes of pixels.
-        dropped: how many entries were not taken as they are, by reason. Dropped: "crowd", "empty box", "hidden" (no
-            pixel in the image) and "off canvas" (cropped away, or too small for a pixel of the canvas). Kept: "clipped
-            box" and "image without objects".
+        dropped: number of entries that were changed or left out, by reason. Left out: "crowd", "empty box", "hidden"
+            (no pixel in the image) and "off canvas" (cropped away, or too small for a pixel of the canvas). Kept:
+            "clipped box" and "image without objects".
     """
 
     images: Tensor
@@ -61,8 +60,8 @@ class SceneSet:
 
 
 def scenes_once(source: Source, split: str, size: int, limit: int | None = None) -> SceneSet:
-    """:func:`load_scenes` without its further options, decoded once in a process and kept: not to be changed."""
-    key = (source.name, source.fingerprint, source.mask_kind, split, size, limit)
+    """:func:`load_scenes`, decoded once in a process and kept; the result must not be changed."""
+    key = (source.name, source.fingerprints[split], source.mask_kind, split, size, limit)
     if key not in _KEPT:
         while len(_KEPT) >= MOST_KEPT:
             _KEPT.pop(next(iter(_KEPT)))
@@ -86,36 +85,46 @@ def load_scenes(
         split: its name.
         size: side S of the canvas in pixels.
         limit: at most this many images, see :func:`scd.data.images.chosen_rows`.
-        ignore: segment ids that become 255; 255 in a mask of class ids is ignored without being named.
-        segment_names: names of the ids of a mask of class ids; None calls them "class 0" and so on, up to the largest
-            id of the loaded images. Other sets bring their own: the generator's things and stuff; COCO's "background"
+        ignore: segment ids that become 255; 255 in a mask of class ids is always ignored.
+        segment_names: names of the ids of a mask of class ids; None names them "class 0" and so on, up to the largest
+            id of the loaded images. Other sets have their own: the generator's things and stuff; COCO's "background"
             (0) and the classes (index + 1).
 
     Crowd regions are ignored as in COCO's tools: no objects, their pixels 255. Boxes that leave the image are clipped.
 
     Raises:
-        UsageError: an impossible size or limit, names for a set that has its own, or a set without scenes.
+        UsageError: an impossible size or limit, names for a set that has its own, a set without scenes, or one too
+            large for the memory.
         DataError: an image or map that cannot be used, or an object that does not fit to its map, by row and entry.
     """
+    check_request(split, size, limit)
+    return decode_scenes(source, split, size, chosen_rows(source.split(split), limit), ignore, segment_names)
+
+
+def decode_scenes(
+    source: Source,
+    split: str,
+    size: int,
+    rows: Sequence[int] | np.ndarray,
+    ignore: Sequence[int] = (),
+    segment_names: Sequence[str] | None = None,
+) -> SceneSet:
+    """The scenes of these rows, in this order; other arguments and errors as of :func:`load_scenes`."""
     dataset = source.split(split)
-    if size < 1 or (limit is not None and limit < 1):
-        raise UsageError(f"load_scenes: size={size} and limit={limit} must be at least 1")
     reader = reader_of(source, dataset, ignore, segment_names)
-    rows = chosen_rows(dataset, limit)
-    needed = _affordable(len(rows) * 4 * size * size, source, split, size)
+    what, needed = f"'{source.name}' {split} at {size} px", len(rows) * 4 * size * size
+    require_memory(needed, what)
     images = np.empty((len(rows), 3, size, size), np.uint8)
     semantic = np.empty((len(rows), size, size), np.uint8)
     instances, boxes, classes = [], [], []
-    raw = undecoded(dataset)
-    for column in ("instances", "semantic"):
-        if column in raw.column_names:
-            raw = raw.cast_column(column, ImageFeature(decode=False))
+    raw = undecoded(dataset, MAPS)
     for i, row in enumerate(rows):
         images[i], semantic[i], masks, objects = reader.scene(raw[int(row)], int(row), size)
         instances.append(torch.from_numpy(masks))
         boxes.append(torch.from_numpy(objects.boxes))
         classes.append(torch.from_numpy(objects.classes))
-        needed = _affordable(needed + masks.size, source, split, size)
+        needed += masks.size
+        require_memory(needed, what)
     return SceneSet(
         torch.from_numpy(images),
         torch.from_numpy(semantic),
@@ -126,11 +135,3 @@ def load_scenes(
         reader.names_of_segments(),
         dict(reader.dropped),
     )
-
-
-def _affordable(needed: int, source: Source, split: str, size: int) -> int:
-    """``needed`` bytes, if a set in memory may have as many."""
-    if needed > LARGEST:
-        what = f"'{source.name}' {split} at {size} px needs more than {LARGEST / 2**30:.0f} GiB of memory"
-        raise UsageError(f"{what}; set a limit")
-    return needed

@@ -1,7 +1,8 @@
 """Views of a batch of images: what a recipe asks for, and the crops with their geometry.
 
-A recipe names its crops; a :class:`ViewMaker` turns a uint8 batch into one :class:`View` per crop. Pixels, masks and
-the coordinate grid of a view come from the same rectangle and the same flip, so dense methods, masks and boxes line up.
+A recipe names its crops; a :class:`ViewMaker` turns uint8 images into one :class:`scd.method.View` per crop. The
+pixels, masks, segments, boxes and coordinate grid of a view come from the same rectangle and the same flip, so they
+line up.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scd.data.crops import RECTANGLE_DRAWS, interpolation_matrix, resample, row_layout, sample_rectangles
+from scd.data.crops import (
+    RECTANGLE_DRAWS,
+    interpolation_matrix,
+    nearest_pixels,
+    pick_pixels,
+    resample,
+    row_layout,
+    sample_rectangles,
+)
+from scd.data.loader import ImageBatch
 from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_parameters, photometric
+from scd.data.view_boxes import boxes_in_view
 from scd.errors import UsageError, unknown
+from scd.method import NEEDS, Batch, View
 from scd.seeds import generator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+ROLES = ("global", "extra")
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class CropSpec:
         size: side of the square view in pixels.
         scale: range of the rectangle's area as a share of the image's area.
         ratio: range of the rectangle's width over height, drawn log-uniformly.
-        photometric: name of a photometric recipe ("mocov2", "byol1", "byol2", "local", "none").
+        photometric: name of the photometric augmentation ("mocov2", "byol1", "byol2", "local", "none").
         role: "global" views may feed the target branch, "extra" views are online only.
         flip: probability of a horizontal flip.
         rectangle_of: name of a view whose rectangle is used again, with a fresh flip and fresh photometrics.
@@ -45,8 +58,8 @@ class CropSpec:
 
     def __post_init__(self):
         photometric(self.photometric)
-        if self.role not in ("global", "extra"):
-            raise unknown("role of a view", self.role, ("global", "extra"))
+        if self.role not in ROLES:
+            raise unknown("role of a view", self.role, ROLES)
         if self.size < 1:
             raise UsageError(f"view '{self.name}': size is {self.size}, it must be at least 1 pixel")
         for option in ("scale", "ratio"):
@@ -61,7 +74,7 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The crops that one image yields, by a name for the report."""
+    """The crops that are made of each image, under a name for reports."""
 
     name: str
     crops: tuple[CropSpec, ...]
@@ -79,44 +92,8 @@ class Recipe:
                 raise UsageError(f"view '{crop.name}': '{crop.rectangle_of}' has no rectangle of its own")
 
 
-@dataclass
-class View:
-    """One crop of every image in a batch, with its geometry.
-
-    Args:
-        name: the crop's name.
-        role: "global" or "extra".
-        images: (B, 3, s, s) float32, normalised.
-        boxes: (B, 4) x0, y0, x1, y1 of the rectangle in [0, 1] of the source image.
-        flips: (B,) bool, True where the view is mirrored left to right.
-        masks: (B, s, s) float in {0, 1}, 1 on the object, or None.
-    """
-
-    name: str
-    role: str
-    images: Tensor
-    boxes: Tensor
-    flips: Tensor
-    masks: Tensor | None = None
-
-    def part(self, rows: slice) -> "View":
-        """The view of some of the images."""
-        masks = None if self.masks is None else self.masks[rows]
-        return View(self.name, self.role, self.images[rows], self.boxes[rows], self.flips[rows], masks)
-
-    def grid(self, h: int, w: int) -> Tensor:
-        """Source coordinates (B, h, w, 2), x then y in [0, 1], of the centres of an h x w feature grid."""
-        x0, y0, x1, y1 = self.boxes.unbind(dim=1)
-        u = (torch.arange(w, device=self.boxes.device, dtype=self.boxes.dtype) + 0.5) / w
-        v = (torch.arange(h, device=self.boxes.device, dtype=self.boxes.dtype) + 0.5) / h
-        u = torch.where(self.flips[:, None], 1 - u, u)  # (B, w)
-        x = x0[:, None] + u * (x1 - x0)[:, None]
-        y = y0[:, None] + v * (y1 - y0)[:, None]  # (B, h)
-        return torch.stack([x[:, None, :].expand(-1, h, -1), y[:, :, None].expand(-1, -1, w)], dim=3)
-
-
 class ViewMaker:
-    """Cuts the views of a recipe out of uint8 batches.
+    """Makes the views of a recipe from batches of uint8 images.
 
     The random numbers of a view come from ``generator(seed, "augmentation", step, name)``: arms that share a view's
     name and settings share its pixels, whatever other views they have.
@@ -125,11 +102,12 @@ class ViewMaker:
         recipe: the crops.
         seed: the run's seed.
         device: where the views are made; random numbers are drawn on the CPU, so devices agree.
-        masks: cut the masks, too (for methods that declare that they need them).
+        needs: what the views carry beside pixels ("masks", "segments", "boxes"), and whether the batch carries
+            "labels"; the image batches must have all of it.
         mean, std: normalisation of the three channels, for values in [0, 1].
-        blur_reference: side of the view, in pixels, that the papers' blur sigma refers to; None takes sigma as pixels.
-        steps_at_once: how many steps' views the training loop should ask for together: a tensor operation on a small
-            batch costs as much as one on a larger batch. It changes no pixel.
+        blur_reference: side in pixels of the view that the papers' blur sigma refers to; None takes sigma as pixels.
+        steps_at_once: how many steps' views the training loop should make together, because operations on a larger
+            batch are faster. It changes no pixel.
     """
 
     def __init__(
@@ -137,90 +115,85 @@ class ViewMaker:
         recipe: Recipe,
         seed: int,
         device: str | torch.device = "cpu",
-        masks: bool = False,
+        needs: frozenset[str] = frozenset(),
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         blur_reference: int | None = 224,
         steps_at_once: int = 1,
     ):
+        for kind in needs:
+            if kind not in NEEDS:
+                raise unknown("need of a method", kind, NEEDS)
         self.recipe = recipe
         self.seed = seed
         self.device = torch.device(device)
-        self.masks = masks
+        self.needs = frozenset(needs)
         self.mean = mean
         self.std = std
         self.blur_reference = blur_reference
         self.steps_at_once = steps_at_once
         self.crops = {crop.name: crop for crop in recipe.crops}
 
-    def __call__(
-        self,
-        images: Tensor,
-        step: int,
-        masks: Tensor | None = None,
-        rows: slice | None = None,
-        total: int | None = None,
-    ) -> dict[str, View]:
+    def __call__(self, batch: ImageBatch, step: int) -> Batch:
         """All views of a batch.
 
         Args:
-            images: (B, 3, S, S) uint8.
+            batch: the images. Those of one process of several (``batch.rows`` of ``batch.total``) get the crops that
+                they would get in a single process.
             step: the training step; with the seed and the view's name it fixes the random numbers.
-            masks: (B, S, S) uint8 {0, 1}; used only by a maker with ``masks=True``.
-            rows, total: these B images are rows ``rows`` of a batch of ``total`` (one process of several); they get
-                the crops that they would get in one process.
 
         Raises:
-            ValueError: images that are not uint8 (B, 3, S, S), rows that do not match, masks missing or of another
-                size.
+            ValueError: images that are not uint8 (B, 3, S, S), rows that do not match, or annotations that are missing
+                or of another size.
         """
-        return self.several([images], [step], [masks], rows, total)[0]
+        return self.several([batch], [step])[0]
 
     @torch.no_grad()
-    def several(
-        self,
-        images: Sequence[Tensor],
-        steps: Sequence[int],
-        masks: Sequence[Tensor | None],
-        rows: slice | None = None,
-        total: int | None = None,
-    ) -> list[dict[str, View]]:
-        """All views of the batches of several steps, made as one larger batch; arguments and errors as for a call."""
-        for batch, objects in zip(images, masks, strict=True):
-            rows, total = self._check(batch, objects, rows, total)
+    def several(self, batches: Sequence[ImageBatch], steps: Sequence[int]) -> list[Batch]:
+        """The batches of several steps, made as one larger batch; arguments and errors as for a call."""
+        for batch in batches:
+            self._check(batch)
         with torch.autocast(self.device.type if self.device.type != "meta" else "cpu", enabled=False):
-            source = row_layout(torch.cat(list(images)).to(self.device))
-            objects = torch.cat(list(masks)).to(self.device, torch.float32)[:, :, None, :] if self.masks else None
+            source = row_layout(torch.cat([batch.images for batch in batches]).to(self.device))
             draws = {
-                name: torch.cat([self._draws(step, name, rows, total) for step in steps]) for name in self._streams()
+                name: torch.cat([self._draws(step, name, batch) for step, batch in zip(steps, batches, strict=True)])
+                for name in self._streams()
             }
-            made = [view for crops in self._alike() for view in self._views(crops, source, objects, draws)]
+            annotations = {kind: self._joined(kind, batches) for kind in self.needs - {"labels"}}
+            made = [view for crops in self._alike() for view in self._views(crops, source, draws, annotations)]
         views = {view.name: view for view in made}
-        share = len(images[0])
-        return [
-            {crop.name: views[crop.name].part(slice(i * share, (i + 1) * share)) for crop in self.recipe.crops}
-            for i in range(len(steps))
-        ]
+        out, start = [], 0
+        for batch in batches:
+            rows = slice(start, start + len(batch.images))
+            parts = {crop.name: views[crop.name].part(rows) for crop in self.recipe.crops}
+            labels = batch.labels.to(self.device) if "labels" in self.needs else None
+            out.append(Batch(parts, batch.indices.to(self.device), labels))
+            start = rows.stop
+        return out
 
-    def _check(self, images: Tensor, masks: Tensor | None, rows: slice | None, total: int | None) -> tuple[slice, int]:
-        shape = tuple(images.shape)
+    def _check(self, batch: ImageBatch) -> None:
+        images, shape = batch.images, tuple(batch.images.shape)
         if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
             raise ValueError(f"images must be uint8 (B, 3, S, S), not {images.dtype} {shape}")
-        total = shape[0] if total is None else total
-        rows = slice(0, total) if rows is None else rows
-        if len(range(*rows.indices(total))) != shape[0]:
-            raise ValueError(f"rows {rows} of {total} are not the {shape[0]} images given")
-        if self.masks and masks is None:
-            raise ValueError("this view maker cuts masks, but none were given: the data has no masks")
-        if self.masks and tuple(masks.shape) != (shape[0], *shape[2:]):
-            raise ValueError(f"masks are {tuple(masks.shape)}, images {shape}")
-        return rows, total
+        if len(range(*batch.rows.indices(batch.total))) != shape[0]:
+            raise ValueError(f"rows {batch.rows} of {batch.total} are not the {shape[0]} images given")
+        if "labels" in self.needs and batch.labels is None:
+            raise ValueError("the method needs labels, but the batch has none")
+        for kind in self.needs - {"labels"}:
+            values = batch.annotations.get(kind)
+            if values is None:
+                raise ValueError(f"the method needs {kind}, but the batch has none")
+            if kind == "boxes":
+                if len(values) != shape[0]:
+                    raise ValueError(f"there are boxes of {len(values)} images, but {shape[0]} images")
+            elif tuple(values.shape) != (shape[0], *shape[2:]):
+                raise ValueError(f"{kind} are {tuple(values.shape)}, images {shape}")
 
     def _streams(self) -> set[str]:
         return {name for crop in self.recipe.crops for name in (crop.name, crop.rectangle_of) if name is not None}
 
     def _alike(self) -> list[list[CropSpec]]:
-        """The crops in groups of equal settings: a group is made in one go, as a larger batch."""
+        """The crops in groups of equal settings: a group is made at once, as a larger batch."""
         groups = {}
         for crop in self.recipe.crops:
             place = self.crops[crop.rectangle_of or crop.name]
@@ -228,32 +201,64 @@ class ViewMaker:
             groups.setdefault(settings, []).append(crop)
         return list(groups.values())
 
-    def _draws(self, step: int, name: str, rows: slice, total: int) -> Tensor:
+    def _draws(self, step: int, name: str, batch: ImageBatch) -> Tensor:
         """(B, ...) uniform numbers of one view: rectangle, flip, photometrics. The layout is part of the pairing."""
         columns = RECTANGLE_DRAWS + 1 + PHOTOMETRIC_DRAWS
-        return torch.rand(total, columns, generator=generator(self.seed, "augmentation", step, name))[rows]
+        return torch.rand(batch.total, columns, generator=generator(self.seed, "augmentation", step, name))[batch.rows]
+
+    def _joined(self, kind: str, batches: Sequence[ImageBatch]) -> Tensor | list[Tensor]:
+        """The annotations of one kind of all batches, on the device."""
+        values = [batch.annotations[kind] for batch in batches]
+        if kind == "boxes":
+            return [boxes.to(self.device) for part in values for boxes in part]
+        return torch.cat(values).to(self.device)
 
     def _views(
-        self, crops: list[CropSpec], source: Tensor, objects: Tensor | None, draws: dict[str, Tensor]
+        self,
+        crops: list[CropSpec],
+        source: Tensor,
+        draws: dict[str, Tensor],
+        annotations: dict[str, Tensor | list[Tensor]],
     ) -> list[View]:
         """The views (V of them) of crops with equal settings."""
         b, v, size = len(source), len(crops), crops[0].size
         places = [self.crops[crop.rectangle_of or crop.name] for crop in crops]
         own = torch.stack([draws[crop.name] for crop in crops])  # (V, B, draws)
-        boxes = torch.stack([draws[place.name][:, :RECTANGLE_DRAWS] for place in places], dim=1)  # (B, V, draws)
-        boxes = sample_rectangles(boxes.flatten(0, 1), places[0].scale, places[0].ratio).to(self.device)  # (B*V, 4)
+        rectangles = torch.stack([draws[place.name][:, :RECTANGLE_DRAWS] for place in places], dim=1)  # (B, V, draws)
+        rectangles = sample_rectangles(rectangles.flatten(0, 1), places[0].scale, places[0].ratio)
+        rectangles = rectangles.to(self.device)  # (B*V, 4)
         flips = (own[:, :, RECTANGLE_DRAWS] < crops[0].flip).to(self.device)  # (V, B)
-        x0, y0, x1, y1 = boxes.unbind(dim=1)
+        x0, y0, x1, y1 = rectangles.unbind(dim=1)
         vertical = interpolation_matrix(y0, y1, source.shape[1], size).unflatten(0, (b, v))
         horizontal = interpolation_matrix(x0, x1, source.shape[3], size, flips.T.flatten()).unflatten(0, (b, v))
         cuts = resample(source, vertical, horizontal)  # (V, B, 3, s, s)
         sigma_scale = 1.0 if self.blur_reference is None else size / self.blur_reference
-        recipe = photometric(crops[0].photometric)
-        parameters = draw_parameters(own[:, :, RECTANGLE_DRAWS + 1 :].flatten(0, 1), recipe, sigma_scale)
+        distribution = photometric(crops[0].photometric)
+        parameters = draw_parameters(own[:, :, RECTANGLE_DRAWS + 1 :].flatten(0, 1), distribution, sigma_scale)
         cuts = normalise(apply_photometric(cuts.flatten(0, 1), parameters), self.mean, self.std).unflatten(0, (v, b))
-        masks = [None] * v if objects is None else (resample(objects, vertical, horizontal)[:, :, 0] > 0.5).float()
-        boxes = boxes.unflatten(0, (b, v)).transpose(0, 1).contiguous()  # (V, B, 4)
-        return [View(crop.name, crop.role, cuts[i], boxes[i], flips[i], masks[i]) for i, crop in enumerate(crops)]
+        masks = segments = boxes = [None] * v
+        if "masks" in annotations:
+            objects = annotations["masks"].to(torch.float32)[:, :, None, :]  # (B, S, 1, S)
+            masks = (resample(objects, vertical, horizontal)[:, :, 0] > 0.5).float()
+        if "segments" in annotations:
+            rows = nearest_pixels(y0, y1, source.shape[1], size).unflatten(0, (b, v))
+            columns = nearest_pixels(x0, x1, source.shape[3], size, flips.T.flatten()).unflatten(0, (b, v))
+            segments = pick_pixels(annotations["segments"], rows, columns).long()
+        rectangles = rectangles.unflatten(0, (b, v)).transpose(0, 1).contiguous()  # (V, B, 4)
+        if "boxes" in annotations:
+            boxes = [_view_boxes(annotations["boxes"], rectangles[i], flips[i]) for i in range(v)]
+        return [
+            View(crop.name, crop.role, cuts[i], rectangles[i], flips[i], masks[i], segments[i], boxes[i])
+            for i, crop in enumerate(crops)
+        ]
+
+
+def _view_boxes(boxes: Sequence[Tensor], rectangles: Tensor, flips: Tensor) -> list[Tensor]:
+    """Boxes of each image in the coordinates of its view."""
+    counts = [len(one) for one in boxes]
+    image = torch.repeat_interleave(torch.tensor(counts, device=rectangles.device))  # (M,) image of each box
+    seen, _ = boxes_in_view(torch.cat(list(boxes)), rectangles[image], flips[image])
+    return list(seen.split(counts))
 
 
 def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:

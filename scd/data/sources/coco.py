@@ -1,35 +1,32 @@
-"""COCO's own format (instances_*.json beside a folder of images) as an image source with instance maps.
+"""COCO's own format: instances_*.json beside a folder of images.
 
 Format: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and the data format page of its site.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
-import datasets
 import numpy as np
 from datasets import Dataset
+from faster_coco_eval.core import mask as coco_mask
+from PIL import Image
 
-from scd.data.cache import cached_folder
-from scd.data.sources.files import sha256_of
-from scd.data.sources.instance_maps import drawn, features
-from scd.data.sources.source import Source, _hash, _quiet
+from scd.data.cache import content_hash, file_hash
+from scd.data.sources.example import example_images
+from scd.data.sources.instance_maps import draw_instances, object_features
+from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
 VERSION = "1"
 
 
-def coco_source(
-    images: str | Path,
-    annotations: str | Path,
-    test_images: str | Path | None = None,
-    test_annotations: str | Path | None = None,
-) -> Source:
-    """COCO's images and instance annotations as a source; the instance maps are drawn once and kept in the cache.
+class Coco(Source):
+    """COCO's images and instance annotations; the instance maps are drawn once and kept in the cache.
 
     Columns: ``image``; ``mask`` (PNG, 0 = no object, k = k-th entry of ``objects``); ``objects`` with ``bbox``
     ([x, y, w, h] in pixels), ``category`` (contiguous, in the order of COCO's ids) and ``iscrowd``. Images without
-    annotations stay, with empty lists; files that the annotations do not list are left alone.
+    annotations stay, with empty lists; files that the annotations do not list are ignored.
 
     NOTE: one map has one object a pixel. Crowds are drawn first, then larger objects before smaller ones, so an object
     in front of a smaller one loses pixels that COCO's overlapping masks would give it.
@@ -39,39 +36,71 @@ def coco_source(
         test_images, test_annotations: the same of the split "test"; both or neither.
 
     Raises:
-        UsageError: pycocotools is not installed, or only half of the test split is named.
+        UsageError: only half of the test split is named.
         DataError: a file that is missing or is not such a file, an image that is missing, an annotation of an unknown
             image or category.
     """
-    if (test_images is None) != (test_annotations is None):
-        raise UsageError("coco_source: give test_images and test_annotations together")
-    places = {"train": (Path(images).expanduser(), Path(annotations).expanduser())}
-    if test_images is not None:
-        places["test"] = (Path(test_images).expanduser(), Path(test_annotations).expanduser())
-    read = {split: _read(*place) for split, place in places.items()}
-    names = {split: tuple(name for _, name in sorted(content["categories"].items())) for split, content in read.items()}
-    if len(set(names.values())) > 1:
-        raise DataError(f"the categories of '{places['train'][1]}' and '{places['test'][1]}' differ")
-    content = {split: [sha256_of(file), _sizes(read[split]["images"])] for split, (_, file) in places.items()}
-    fingerprint = _hash({"format": "coco", "version": VERSION, **content})
 
-    def fill(folder: Path) -> None:
-        for split, (_, file) in places.items():
-            with _quiet():
-                _dataset(read[split], file, names["train"]).save_to_disk(folder / split)
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        test_images: str | Path | None = None,
+        test_annotations: str | Path | None = None,
+    ):
+        if (test_images is None) != (test_annotations is None):
+            raise UsageError("coco: give test_images and test_annotations together")
+        places = {"train": (Path(images).expanduser(), Path(annotations).expanduser())}
+        if test_images is not None:
+            places["test"] = (Path(test_images).expanduser(), Path(test_annotations).expanduser())
+        read = {split: _read(*place) for split, place in places.items()}
+        names = {split: _names(content) for split, content in read.items()}
+        if len(set(names.values())) > 1:
+            raise DataError(f"the categories of '{places['train'][1]}' and '{places['test'][1]}' differ")
+        format_ = {"format": "coco", "version": VERSION}
+        fingerprints = {
+            split: content_hash({**format_, "content": [file_hash(file), _sizes(read[split]["images"])]})
+            for split, (_, file) in places.items()
+        }
+        keys = {split: content_hash([fingerprints[split], str(place[0].resolve())]) for split, place in places.items()}
+        name = places["train"][0].resolve().name
+        super().__init__(
+            name,
+            {
+                split: cached_dataset("coco", key, partial(_dataset, read[split], places[split][1]))
+                for split, key in keys.items()
+            },
+            fingerprints,
+            class_names=names["train"],
+            mask_kind="instances",
+            description=f"images of {name} with COCO's instance annotations",
+        )
 
-    where = _hash([fingerprint, {split: str(folder.resolve()) for split, (folder, _) in places.items()}])
-    folder = cached_folder("coco", where, fill)
-    return Source(
-        name=places["train"][0].resolve().name,
-        version=fingerprint[:8],
-        splits={split: datasets.load_from_disk(folder / split) for split in places},
-        fingerprint=fingerprint,
-        class_names=names["train"],
-        background_names=None,
-        mask_kind="instances",
-        description=f"images of {places['train'][0].resolve().name} with COCO's instance annotations",
-    )
+    @classmethod
+    def example(cls, folder: Path) -> "Coco":
+        for split, count, first in (("train", 8, 0), ("test", 4, 8)):
+            (folder / split).mkdir()
+            images, masks, labels = example_images(count, first)
+            content: dict = {"images": [], "annotations": [], "categories": []}
+            content["categories"] = [{"id": 7, "name": "light"}, {"id": 3, "name": "dark"}]
+            for number, (image, mask, label) in enumerate(zip(images, masks, labels, strict=True)):
+                Image.fromarray(image).save(folder / split / f"{number}.png")
+                height, width = mask.shape
+                content["images"].append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
+                y, x = (axis.tolist() for axis in np.nonzero(mask))
+                x0, y0, x1, y1 = min(x), min(y), max(x) + 1, max(y) + 1
+                content["annotations"].append(
+                    {
+                        "id": 100 + number,
+                        "image_id": number,
+                        "category_id": (3, 7)[label],
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],
+                        "iscrowd": 0,
+                    }
+                )
+            (folder / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
+        return cls(folder / "train", folder / "train.json", folder / "test", folder / "test.json")
 
 
 def _read(folder: Path, file: Path) -> dict:
@@ -119,35 +148,35 @@ def _sizes(images: dict) -> list:
     return sorted((image["file_name"], image["path"].stat().st_size) for image in images.values())
 
 
-def _dataset(content: dict, file: Path, names: tuple[str, ...]) -> Dataset:
+def _names(content: dict) -> tuple[str, ...]:
+    return tuple(name for _, name in sorted(content["categories"].items()))
+
+
+def _dataset(content: dict, file: Path) -> Dataset:
     number = {category: k for k, category in enumerate(sorted(content["categories"]))}
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     for identity, image in content["images"].items():
         entries = content["annotations"][identity]
+        crowd = [int(entry.get("iscrowd", 0)) for entry in entries]
+        height, width = image["height"], image["width"]
+        masks = [_mask(entry, height, width, file) for entry in entries]
         columns["image"].append(str(image["path"].resolve()))
-        columns["mask"].append(_map(entries, image["height"], image["width"], file))
+        columns["mask"].append(draw_instances(masks, crowd, height, width))
         columns["objects"].append(
             {
                 "bbox": [entry["bbox"] for entry in entries],
                 "category": [number[entry["category_id"]] for entry in entries],
-                "iscrowd": [int(entry.get("iscrowd", 0)) for entry in entries],
+                "iscrowd": crowd,
             }
         )
-    return Dataset.from_dict(columns, features=features(names))
-
-
-def _map(entries: list[dict], height: int, width: int, file: Path) -> dict:
-    masks = [_mask(entry, height, width, file) for entry in entries]
-    return drawn(masks, [bool(entry.get("iscrowd", 0)) for entry in entries], height, width)
+    return Dataset.from_dict(columns, features=object_features(_names(content)))
 
 
 def _mask(entry: dict, height: int, width: int, file: Path) -> np.ndarray:
-    """One annotation's pixels (H, W) bool: polygons, or run lengths, compressed or not. Fewer than three corners make
-    no polygon."""
-    try:
-        from pycocotools import mask as coco_mask
-    except ImportError as error:
-        raise UsageError("COCO's masks need pycocotools: pip install pycocotools") from error
+    """One annotation's pixels (H, W) bool: polygons, or run lengths, compressed or not.
+
+    A polygon of fewer than three corners is empty.
+    """
     shape = entry["segmentation"]
     try:
         if isinstance(shape, dict):
@@ -160,5 +189,5 @@ def _mask(entry: dict, height: int, width: int, file: Path) -> np.ndarray:
                 return np.zeros((height, width), bool)
             runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         return coco_mask.decode(runs).astype(bool)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"'{file}' annotation {entry['id']}: its segmentation cannot be drawn ({error})") from error

@@ -1,46 +1,74 @@
-"""Data sets of the Hugging Face hub, and a clear word when there is no network."""
+"""Data sets of the Hugging Face hub, with a message that says what to do where there is no network."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
 from datasets import Dataset
 
-from scd.data.sources.files import SPLIT_FOLDERS
+from scd.data.cache import cache_dir
+from scd.data.sources.columns import read_columns
+from scd.data.sources.example import write_example_parquet
+from scd.data.sources.quiet import errors_only
+from scd.data.sources.source import SPLIT_NAMES, Source
 from scd.errors import DataError
 
 
-def load_hub(repo: str, config: str | None, revision: str | None, cache: Path) -> dict[str, Dataset]:
-    """Splits of a hub data set, downloaded once into ``cache``.
+class Hub(Source):
+    """A data set of the hub, downloaded once.
+
+    Args:
+        repo: OWNER/NAME, or a folder in the layout of the hub.
+        config: name of the configuration, for a set that has several.
+        revision: branch, tag or commit; None: the newest.
+        columns, mask_kind, foreground: as of :class:`scd.data.sources.parquet.Parquet`.
+
+    Raises:
+        UsageError: an option with an impossible value.
+        DataError: the hub cannot be reached and no copy is in the cache, no such data set, or a missing column.
+    """
+
+    def __init__(
+        self,
+        repo: str,
+        config: str | None = None,
+        revision: str | None = None,
+        columns: Mapping[str, str | None] | None = None,
+        mask_kind: str | None = None,
+        foreground: Sequence[int] | None = None,
+    ):
+        splits = download(repo, config, revision, cache_dir() / "hub")
+        named = {"repo": repo, "config": config, "revision": revision}
+        contents = {split: {**named, "content": dataset._fingerprint} for split, dataset in splits.items()}
+        super().__init__(
+            **read_columns(repo, splits, contents, columns, mask_kind, foreground),
+            description=f"{repo} from the Hugging Face hub",
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Hub":
+        write_example_parquet(folder)
+        return cls(str(folder))
+
+
+def download(repo: str, config: str | None, revision: str | None, cache: Path) -> dict[str, Dataset]:
+    """Splits of a hub data set, downloaded once into ``cache``, the training split first.
 
     Raises:
         DataError: the hub cannot be reached and no copy is in the cache, or it has no such data set; the text says
-            what to put where and which option then to use.
+            where to put files and which option to use instead.
     """
     try:
-        with errors_only("huggingface_hub"):  # it would tell of each of its tries; ours is the one word
+        with errors_only("huggingface_hub"):  # one message instead of one for each attempt
             found = datasets.load_dataset(repo, config, revision=revision, cache_dir=str(cache))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"cannot get '{repo}' from the hub ({reason}); without a network, put train.parquet and test.parquet into "
-            f"a folder and use data=FOLDER, or name the files with the source parquet (train=FILE test=FILE)"
+            f"a folder and use data=FOLDER, or name the files: data=parquet data.locations.train=FILE "
+            f"data.locations.test=FILE"
         ) from error
-    splits = {SPLIT_FOLDERS[name]: split for name, split in found.items() if name in SPLIT_FOLDERS}
+    splits = {split: found[name] for name, split in SPLIT_NAMES.items() if name in found}
     if not splits:
         raise DataError(f"'{repo}' has the splits {', '.join(found)}; none is named train, validation or test")
     return splits
-
-
-@contextmanager
-def errors_only(name: str) -> Iterator[None]:
-    """The named logger's warnings are not shown meanwhile."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

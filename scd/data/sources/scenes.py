@@ -1,43 +1,42 @@
-"""The embedded image generator ``scenes``: several objects of several classes on a background of several regions.
+"""The embedded generator ``scenes``: several objects of several classes on a background of several regions.
 
-Objects and backgrounds come from the families of :mod:`scd.data.sources.shapes`, drawn by its functions. One object of scale
-0.3 to 0.6 on one region is the object-centric form: the two forms differ in composition and in nothing else.
-An image is put together from the back: background regions, clutter, then the objects, later ones over earlier ones.
+Objects and backgrounds come from the families of :mod:`scd.data.sources.drawing`, which ``shapes`` uses too. With one
+object of scale 0.3 to 0.6 on one region the images are object-centric: the two forms differ in composition alone.
+An image is composed from back to front: background regions, clutter, then the objects, later ones over earlier ones.
 """
 
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import datasets
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from scd.data.cache import cached_folder
-from scd.data.sources import shapes
-from scd.data.sources.shapes import (
+from scd.data.cache import content_hash
+from scd.data.sources import drawing
+from scd.data.sources.drawing import (
     CHUNK,
     LEVELS,
-    _add_clutter,
-    _column,
-    _pixel_grid,
-    _png,
-    _waves,
+    add_clutter,
+    as_column,
     background_names,
     class_names,
     paint_backgrounds,
     paint_objects,
+    pixel_grid,
     place_objects,
+    smooth_field,
 )
-from scd.data.sources.source import Source, _hash, _quiet
-from scd.errors import UsageError, unknown
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source, cached_dataset
+from scd.errors import UsageError
 from scd.seeds import derive_seed
 
 VERSION = "1"
-TRIES = 8  # of placing an object without hiding another
-VISIBLE = 0.25  # of an object's area must stay visible
+TRIES = 8  # attempts to place an object without hiding another
+VISIBLE = 0.25  # share of an object's area that must stay visible
 SMALLEST = 3  # pixels across; a smaller object may fall between the pixels
-MOST = 200  # objects in an image; their numbers are 8-bit pixels
+MOST = 200  # objects in an image; their numbers are 8-bit pixel values
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class ScenesOptions:
         clutter: largest number of small distractor blobs on the background.
         regions: smallest and largest number of background regions in an image, drawn uniformly; no two regions of an
             image have one class.
-        seed: seed of the images; the seeds of runs do not enter.
+        seed: seed of the images; it is independent of the seeds of runs.
     """
 
     classes: int = 10
@@ -91,59 +90,75 @@ class ScenesOptions:
         if not 1 <= self.regions[0] <= self.regions[1] <= self.classes:
             raise UsageError(f"scenes: regions is {self.regions}, it needs 1 <= low <= high <= classes={self.classes}")
 
-
-@dataclass
-class RenderedScenes:
-    """Images (N, S, S, 3) uint8; instances (N, S, S) uint8, 0 or the object's number; semantic (N, S, S) uint8, things
-    0 to C - 1 and background classes from C on; classes (N, most objects) int64 by object number, -1 from the image's
-    real number of objects on; grounds (N, most regions) int64, -1 likewise."""
-
-    images: np.ndarray
-    instances: np.ndarray
-    semantic: np.ndarray
-    classes: np.ndarray
-    grounds: np.ndarray
+    def of_split(self, split: str) -> dict:
+        """The options that a split depends on, with its own number of images."""
+        shared = {key: value for key, value in asdict(self).items() if key not in ("train", "test")}
+        return {**shared, "split": split, "count": getattr(self, split)}
 
 
-def scenes(**options) -> Source:
-    """The generator as an image source, rendered once and kept in the cache.
+class Scenes(Source):
+    """The generator as an image source, drawn once and kept in the cache.
 
     Columns: ``image``; ``mask`` (255 on any object); ``instances`` (PNG, 0 = none, k = k-th object); ``semantic`` (PNG
     of segment ids: class names, then background names); ``objects`` with ``bbox`` ([x, y, w, h] in pixels, around the
     visible part), ``category`` and ``iscrowd``; ``label`` where every image has one object, ``background`` where every
     image has one region.
 
-    Args:
-        options: see :class:`ScenesOptions`.
+    Args: see :class:`ScenesOptions`.
 
     Raises:
-        UsageError: an option that does not exist, or an impossible value.
+        UsageError: an impossible value.
     """
-    valid = ScenesOptions.__dataclass_fields__
-    for name in options:
-        if name not in valid:
-            raise unknown("option of scenes", name, valid)
-    known = ScenesOptions(**options)
-    content = {"generator": "scenes", "version": VERSION, "families": shapes.VERSION, **asdict(known)}
-    fingerprint = _hash(content)
 
-    def fill(folder: Path) -> None:
-        for split, count in (("train", known.train), ("test", known.test)):
-            with _quiet():
-                to_dataset(known, split, count).save_to_disk(folder / split)
+    embedded = True
+    test_options = ("test",)
 
-    folder = cached_folder("scenes", fingerprint, fill)
-    return Source(
-        name="scenes",
-        version=VERSION,
-        splits={split: datasets.load_from_disk(folder / split) for split in ("train", "test")},
-        fingerprint=fingerprint,
-        class_names=class_names(known.classes),
-        background_names=background_names(known.classes),
-        mask_kind="binary",
-        description=f"embedded generator scenes {VERSION}: {_range(known.objects)} objects of {known.classes} classes "
-        f"on {_range(known.regions)} regions of as many background classes, {known.size} px",
-    )
+    def __init__(
+        self,
+        classes: int = ScenesOptions.classes,
+        size: int = ScenesOptions.size,
+        train: int = ScenesOptions.train,
+        test: int = ScenesOptions.test,
+        objects: tuple[int, int] = ScenesOptions.objects,
+        scale: tuple[float, float] = ScenesOptions.scale,
+        clutter: int = ScenesOptions.clutter,
+        regions: tuple[int, int] = ScenesOptions.regions,
+        seed: int = ScenesOptions.seed,
+    ):
+        options = ScenesOptions(classes, size, train, test, objects, scale, clutter, regions, seed)
+        versions = {"generator": "scenes", "version": VERSION, "families": drawing.VERSION}
+        fingerprints = {split: content_hash({**versions, **options.of_split(split)}) for split in ("train", "test")}
+        super().__init__(
+            "scenes",
+            {
+                split: cached_dataset("scenes", fingerprint, partial(to_dataset, options, split))
+                for split, fingerprint in fingerprints.items()
+            },
+            fingerprints,
+            version=VERSION,
+            class_names=class_names(classes),
+            background_names=background_names(classes),
+            mask_kind="binary",
+            description=f"embedded generator scenes {VERSION}: {_range(options.objects)} objects of {classes} classes "
+            f"on {_range(options.regions)} regions of as many background classes, {size} px",
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Scenes":
+        return cls(classes=3, size=24, train=8, test=4)
+
+
+@dataclass
+class RenderedScenes:
+    """Images (N, S, S, 3) uint8; instances (N, S, S) uint8, 0 or the object's number; semantic (N, S, S) uint8, things
+    0 to C - 1 and background classes from C on; classes (N, most objects) int64 by object number, -1 beyond the image's
+    number of objects; grounds (N, most regions) int64, -1 beyond its number of regions."""
+
+    images: np.ndarray
+    instances: np.ndarray
+    semantic: np.ndarray
+    classes: np.ndarray
+    grounds: np.ndarray
 
 
 def render(options: ScenesOptions, split: str, count: int) -> RenderedScenes:
@@ -171,40 +186,40 @@ def _chunk(options: ScenesOptions, split: str, index: int) -> RenderedScenes:
         painted = paint_backgrounds(rng("background", number), grounds[rows, number], options)
         where = region == number
         image[where] = painted[where[rows]]
-        semantic[where] = np.broadcast_to(_column(grounds[:, number]), where.shape)[where] + options.classes
-    _add_clutter(image, rng("clutter"), options)
+        semantic[where] = np.broadcast_to(as_column(grounds[:, number]), where.shape)[where] + options.classes
+    add_clutter(image, rng("clutter"), options)
     instances, classes = add_objects(image, semantic, rng, options)
     image += np.float32(0.02) * rng("noise").standard_normal(image.shape, dtype=np.float32)
     pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     return RenderedScenes(pixels, instances, semantic, classes, grounds)
 
 
-# ------------------------------------------------------------------------------------------------ composition
+# ---------------------------------------------------------------- composition
 
 
 def split_regions(rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
     """Regions (N, S, S) uint8 of the background, and the class of each (N, most regions), -1 where there is none.
 
-    Each further region is cut from the largest one by a straight or wavy line, which leaves either side at least three
-    tenths of it.
+    Each further region is cut from the largest one by a straight or wavy line, which leaves at least three
+    tenths of it on either side.
     """
     low, high = options.regions
     count = rng("count").integers(low, high + 1, size=CHUNK)
     grounds = rng("class").permuted(np.tile(np.arange(options.classes), (CHUNK, 1)), axis=1)[:, :high]
     grounds = np.where(np.arange(high) < count[:, None], grounds, -1)
     region = np.zeros((CHUNK, options.size, options.size), np.uint8)
-    x, y = _pixel_grid(options.size)
+    x, y = pixel_grid(options.size)
     for number in range(1, high):
         draw = rng("border", number)
-        angle = _column(draw.uniform(0, 2 * np.pi, CHUNK))
-        bend = _column(np.maximum(draw.uniform(-0.08, 0.08, CHUNK), 0))  # half of the borders are straight
-        side = x * np.cos(angle) + y * np.sin(angle) + bend * _waves(draw, CHUNK, options.size, low=1.0, high=2.0)
+        angle = as_column(draw.uniform(0, 2 * np.pi, CHUNK))
+        bend = as_column(np.maximum(draw.uniform(-0.08, 0.08, CHUNK), 0))  # half of the borders are straight
+        side = x * np.cos(angle) + y * np.sin(angle) + bend * smooth_field(draw, CHUNK, options.size, low=1.0, high=2.0)
         areas = np.stack([(region == k).sum(axis=(1, 2)) for k in range(number)])
-        inside = region == _column(areas.argmax(axis=0)).astype(np.uint8)
+        inside = region == as_column(areas.argmax(axis=0)).astype(np.uint8)
         ranked = np.sort(np.where(inside, side, np.inf).reshape(CHUNK, -1), axis=1)
         cut = (draw.uniform(0.3, 0.7, CHUNK) * areas.max(axis=0)).astype(int)
-        beyond = inside & (side >= _column(ranked[np.arange(CHUNK), cut]))
-        region[beyond & _column(count > number)] = number
+        beyond = inside & (side >= as_column(ranked[np.arange(CHUNK), cut]))
+        region[beyond & as_column(count > number)] = number
     return region, grounds
 
 
@@ -227,7 +242,7 @@ def add_objects(image, semantic, rng, options: ScenesOptions) -> tuple[np.ndarra
             if not len(rows):
                 break
             mask, u, v = place_objects(rng("outline", number, attempt), labels[rows], options)
-            over = np.where(mask, _column(placed[rows] + 1).astype(np.uint8), instances[rows])
+            over = np.where(mask, as_column(placed[rows] + 1).astype(np.uint8), instances[rows])
             fits = (_areas(over, high) >= VISIBLE * areas[rows]).all(axis=1)
             good, mask = rows[fits], mask[fits]
             painted = paint_objects(rng("object", number, attempt), labels[good], u[fits], v[fits], options)
@@ -261,20 +276,20 @@ def boxes_of(instances: np.ndarray, most: int) -> np.ndarray:
     return out
 
 
-# ------------------------------------------------------------------------------------------------ as a data set
+# ---------------------------------------------------------------- as a data set
 
 
-def to_dataset(options: ScenesOptions, split: str, count: int) -> Dataset:
-    """The first ``count`` images of a split as a data set, see :func:`scenes`."""
-    rendered = render(options, split, count)
+def to_dataset(options: ScenesOptions, split: str) -> Dataset:
+    """A split as a data set, see :class:`Scenes`."""
+    rendered = render(options, split, getattr(options, split))
     things = ClassLabel(names=list(class_names(options.classes)))
     stuff = ClassLabel(names=list(background_names(options.classes)))
     boxes, number = boxes_of(rendered.instances, options.objects[1]), (rendered.classes >= 0).sum(axis=1)
     columns = {
-        "image": [_png(image) for image in rendered.images],
-        "mask": [_png((instances > 0).astype(np.uint8) * 255) for instances in rendered.instances],
-        "instances": [_png(instances) for instances in rendered.instances],
-        "semantic": [_png(semantic) for semantic in rendered.semantic],
+        "image": [encode_png(image) for image in rendered.images],
+        "mask": [encode_png((instances > 0).astype(np.uint8) * 255) for instances in rendered.instances],
+        "instances": [encode_png(instances) for instances in rendered.instances],
+        "semantic": [encode_png(semantic) for semantic in rendered.semantic],
         "objects": [
             {"bbox": boxes[i, :k].tolist(), "category": rendered.classes[i, :k].tolist(), "iscrowd": [0] * int(k)}
             for i, k in enumerate(number)

@@ -1,38 +1,33 @@
-"""The embedded image generator ``shapes``: one object with a class on a background with a class of its own.
+"""The embedded generator ``shapes``: one object with a class on a background with a class of its own.
 
-An object's class shows in three factors: palette, texture and outline. Every level of a factor is shared by several
-classes, so that no factor alone gives the class away (with 10 classes a palette or a texture leaves two candidates).
-Backgrounds take their colours from the same palettes, so the image's colour statistics mix the colours of both.
-Hue, brightness, contrast, texture phase, period and direction, position, size, aspect and rotation vary by instance.
+The families of objects and backgrounds: :mod:`scd.data.sources.drawing`.
 """
 
-import io
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
-from PIL import Image as PillowImage
 
-from scd.errors import UsageError, unknown
+from scd.data.cache import content_hash
+from scd.data.sources import drawing
+from scd.data.sources.drawing import (
+    CHUNK,
+    LEVELS,
+    add_clutter,
+    background_names,
+    class_names,
+    paint_backgrounds,
+    paint_objects,
+    place_objects,
+)
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source, cached_dataset
+from scd.errors import UsageError
 from scd.seeds import derive_seed
 
 VERSION = "1"
-CHUNK = 250  # images drawn from one seed; the first n images of a split do not depend on how many are asked for
-LEVELS = 5
-
-# Two hues (in turns) each: the palette of an object's texture, or of a background.
-PALETTES = {
-    "amber": (0.09, 0.02),
-    "moss": (0.27, 0.20),
-    "teal": (0.50, 0.43),
-    "indigo": (0.66, 0.74),
-    "rose": (0.92, 0.83),
-}
-TEXTURES = ("striped", "checked", "dotted", "ringed", "marbled")
-OUTLINES = ("disc", "triangle", "star", "cross", "flower")
-GROUNDS = ("clouds", "waves", "bricks", "grain", "slope")
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class ShapesOptions:
             number); otherwise it is drawn uniformly from all.
         scale: range of the object's extent (diameter of the disc of its area) as a fraction of the image's side.
         clutter: largest number of small distractor blobs on the background.
-        objects: number of objects of the image's class, each of its own place, size and colours; later ones may cover
-            earlier ones; the mask is their union.
-        seed: seed of the images; the seeds of runs do not enter.
+        objects: number of objects of the image's class, each with its own place, size and colours; later ones may
+            cover earlier ones; the mask is their union.
+        seed: seed of the images; it is independent of the seeds of runs.
     """
 
     classes: int = 10
@@ -81,6 +76,61 @@ class ShapesOptions:
         if self.objects < 1:
             raise UsageError(f"shapes: objects is {self.objects}, it must be at least 1")
 
+    def of_split(self, split: str) -> dict:
+        """The options that a split depends on, with its own number of images and correlation."""
+        shared = {key: value for key, value in asdict(self).items() if not key.endswith(("train", "test"))}
+        return {**shared, "split": split, "count": getattr(self, split), "rho": getattr(self, f"rho_{split}")}
+
+
+class Shapes(Source):
+    """The generator as an image source, drawn once and kept in the cache.
+
+    Columns: ``image``, ``label``, ``mask`` (255 on the object), ``background`` (class).
+
+    Args: see :class:`ShapesOptions`.
+
+    Raises:
+        UsageError: an impossible value.
+    """
+
+    embedded = True
+    test_options = ("test", "rho_test")
+
+    def __init__(
+        self,
+        classes: int = ShapesOptions.classes,
+        size: int = ShapesOptions.size,
+        train: int = ShapesOptions.train,
+        test: int = ShapesOptions.test,
+        rho_train: float = ShapesOptions.rho_train,
+        rho_test: float = ShapesOptions.rho_test,
+        scale: tuple[float, float] = ShapesOptions.scale,
+        clutter: int = ShapesOptions.clutter,
+        objects: int = ShapesOptions.objects,
+        seed: int = ShapesOptions.seed,
+    ):
+        options = ShapesOptions(classes, size, train, test, rho_train, rho_test, scale, clutter, objects, seed)
+        versions = {"generator": "shapes", "version": VERSION, "families": drawing.VERSION}
+        fingerprints = {split: content_hash({**versions, **options.of_split(split)}) for split in ("train", "test")}
+        super().__init__(
+            "shapes",
+            {
+                split: cached_dataset("shapes", fingerprint, partial(to_dataset, options, split))
+                for split, fingerprint in fingerprints.items()
+            },
+            fingerprints,
+            version=VERSION,
+            class_names=class_names(classes),
+            background_names=background_names(classes),
+            mask_kind="binary",
+            description=f"embedded generator shapes {VERSION}: {classes} object classes on as many background classes, "
+            f"{size} px, background correlation {rho_train:g} in train and {rho_test:g} in test",
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Shapes":
+        return cls(classes=2, size=16, train=8, test=4)
+
 
 @dataclass
 class Rendered:
@@ -92,41 +142,8 @@ class Rendered:
     backgrounds: np.ndarray
 
 
-def shapes_options(options: Mapping) -> ShapesOptions:
-    """Options from a plain mapping. Raises UsageError for a name that does not exist or an impossible value."""
-    valid = ShapesOptions.__dataclass_fields__
-    for name in options:
-        if name not in valid:
-            raise unknown("option of shapes", name, valid)
-    return ShapesOptions(**options)
-
-
-def factors(classes: int) -> np.ndarray:
-    """(classes, 3) palette, texture and outline of every object class: Latin squares, every pair at most once."""
-    row, column = np.divmod(np.arange(classes), LEVELS)
-    return np.stack([column, (column + 2 * row) % LEVELS, (column + 3 * row) % LEVELS], axis=1)
-
-
-def ground_factors(classes: int) -> np.ndarray:
-    """(classes, 2) palette and texture of every background class; a partner never has its object's palette."""
-    row, column = np.divmod(np.arange(classes), LEVELS)
-    return np.stack([(column + 2) % LEVELS, (column + 1 + row) % LEVELS], axis=1)
-
-
-def class_names(classes: int) -> tuple[str, ...]:
-    """Names of the object classes: palette, texture, outline."""
-    palettes = tuple(PALETTES)
-    return tuple(f"{palettes[p]}_{TEXTURES[t]}_{OUTLINES[o]}" for p, t, o in factors(classes))
-
-
-def background_names(classes: int) -> tuple[str, ...]:
-    """Names of the background classes: palette, texture."""
-    palettes = tuple(PALETTES)
-    return tuple(f"{palettes[p]}_{GROUNDS[t]}" for p, t in ground_factors(classes))
-
-
 def render(options: ShapesOptions, split: str, count: int, with_objects: bool = True) -> Rendered:
-    """The first ``count`` images of a split; ``with_objects=False`` leaves the objects out, the rest stays."""
+    """The first ``count`` images of a split; ``with_objects=False`` leaves the objects out and nothing else."""
     rho = {"train": options.rho_train, "test": options.rho_test}[split]
     chunks = [_chunk(options, split, rho, i, with_objects) for i in range(-(-count // CHUNK))]
     return Rendered(
@@ -137,16 +154,34 @@ def render(options: ShapesOptions, split: str, count: int, with_objects: bool = 
     )
 
 
+def to_dataset(options: ShapesOptions, split: str) -> Dataset:
+    """A split as a data set of PNG images and masks with their two classes."""
+    rendered = render(options, split, getattr(options, split))
+    features = Features(
+        image=Image(),
+        label=ClassLabel(names=list(class_names(options.classes))),
+        mask=Image(),
+        background=ClassLabel(names=list(background_names(options.classes))),
+    )
+    columns = {
+        "image": [encode_png(image) for image in rendered.images],
+        "label": rendered.labels,
+        "mask": [encode_png(mask) for mask in rendered.masks],
+        "background": rendered.backgrounds,
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
 def _chunk(options: ShapesOptions, split: str, rho: float, index: int, with_objects: bool) -> Rendered:
-    """CHUNK images of one seed. Classes, background and object have streams of their own, so that changing rho,
-    clutter or scale leaves the rest of the images as they are."""
+    """CHUNK images of one seed. Classes, background and object have streams of their own, so that a change of rho,
+    clutter or scale leaves the rest of the images unchanged."""
     rng = partial(_generator, options.seed, split, index)
     labels = rng("label").permuted(np.arange(CHUNK) % options.classes)  # balanced
     draw = rng("background class")
     uniform = draw.integers(options.classes, size=CHUNK)
     backgrounds = np.where(draw.random(CHUNK) < rho, labels, uniform)
     image = paint_backgrounds(rng("background"), backgrounds, options)
-    _add_clutter(image, rng("clutter"), options)
+    add_clutter(image, rng("clutter"), options)
     masks = np.zeros(image.shape[:3], dtype=bool)
     for number in range(options.objects):
         which = f" {number}" if number else ""  # the first object's streams have no number
@@ -162,212 +197,3 @@ def _chunk(options: ShapesOptions, split: str, rho: float, index: int, with_obje
 
 def _generator(seed: int, split: str, index: int, part: str) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, "shapes", VERSION, split, index, part))
-
-
-# ------------------------------------------------------------------------------------------------ objects
-
-
-def place_objects(rng: np.random.Generator, labels: np.ndarray, options: ShapesOptions):
-    """Outlines: masks (N, S, S) bool, and texture coordinates u, v (N, S, S) in image sides, turned with the object.
-
-    All outlines of one extent have the area of the disc of that diameter. The circle around the object lies inside the
-    image where it fits; the largest pointed ones are centred and lose their tips.
-    """
-    n = len(labels)
-    outline = factors(options.classes)[labels, 2]
-    radius = _column(rng.uniform(*options.scale, n) / 2 * REACH[outline])
-    x, y = _pixel_grid(options.size)
-    room = np.maximum(1 - 2 * radius, 0)
-    centre_x, centre_y = (0.5 + room * _column(rng.random(n) - 0.5) for _ in range(2))
-    turn = _column(rng.uniform(0, 2 * np.pi, n))
-    aspect = _column(rng.uniform(0.85, 1.0, n))
-    dx, dy = x - centre_x, y - centre_y
-    u = np.cos(turn) * dx + np.sin(turn) * dy
-    v = -np.sin(turn) * dx + np.cos(turn) * dy
-    r, angle = np.hypot(u * np.sqrt(aspect), v / np.sqrt(aspect)) / radius, np.arctan2(v, u)
-    return r < _by_level(outline, EDGES, angle), u, v
-
-
-def paint_objects(rng, labels: np.ndarray, u: np.ndarray, v: np.ndarray, options: ShapesOptions) -> np.ndarray:
-    """Textured colours (N, S, S, 3) of the objects, as if they filled the image."""
-    n = len(labels)
-    palette, texture = factors(options.classes)[labels, 0], factors(options.classes)[labels, 1]
-    period = _column(rng.uniform(0.11, 0.16, n))
-    phase_u, phase_v = (_column(rng.random(n)) for _ in range(2))
-    a, b = 2 * np.pi * (u / period + phase_u), 2 * np.pi * (v / period + phase_v)
-    warp = _waves(rng, n, options.size, low=2.0, high=4.0)
-    patterns = (
-        lambda a, b, w: np.sin(a),
-        lambda a, b, w: np.sign(np.sin(a / 1.3)) * np.sign(np.sin(b / 1.3)),
-        lambda a, b, w: 2.2 * (np.cos(a / 1.2) + np.cos(b / 1.2)) - 1.6,
-        lambda a, b, w: np.sin(np.hypot(a - 2 * np.pi, b) * 1.1),
-        lambda a, b, w: np.sin(a / 2 + 3.2 * w),
-    )
-    share = 0.5 + 0.5 * np.clip(2.5 * _by_level(texture, patterns, a, b, warp), -1, 1)
-    light = 0.92 + 0.16 * (0.5 + u)  # a gentle shade across the object
-    return _colour(rng, palette, share, n, contrast=(0.22, 0.5), saturation=(0.4, 0.95)) * light[..., None]
-
-
-# ------------------------------------------------------------------------------------------------ backgrounds
-
-
-def paint_backgrounds(rng, backgrounds: np.ndarray, options: ShapesOptions) -> np.ndarray:
-    """Background colours (N, S, S, 3) in [0, 1]."""
-    n = len(backgrounds)
-    palette, ground = ground_factors(options.classes)[backgrounds].T
-    x, y = _pixel_grid(options.size)
-    phase = _column(rng.random(n))
-    tilt = rng.normal(0, 0.25, n)
-    u = (x - 0.5) * _column(np.cos(tilt)) + (y - 0.5) * _column(np.sin(tilt))
-    v = (y - 0.5) * _column(np.cos(tilt)) - (x - 0.5) * _column(np.sin(tilt))
-    clouds = _waves(rng, n, options.size, low=1.0, high=3.5)
-    grain = _waves(rng, n, options.size, low=2.5, high=5.0, stretch=(3.5, 0.8), tilt=tilt)
-    period = _column(rng.uniform(0.2, 0.3, n))
-    patterns = (
-        lambda u, v, p, o, c, g: c,
-        lambda u, v, p, o, c, g: np.sin(2 * np.pi * (v / p + o) + 1.4 * np.sin(2 * np.pi * u / (1.6 * p))),
-        lambda u, v, p, o, c, g: _bricks(u / p + o, v / p + o) + 0.3 * c,
-        lambda u, v, p, o, c, g: g,
-        lambda u, v, p, o, c, g: 2.2 * (v + 0.5 * (o - 0.5)) + 0.25 * c,
-    )
-    share = 0.5 + 0.5 * np.clip(_by_level(ground, patterns, u, v, period, phase, clouds, grain), -1, 1)
-    return _colour(rng, palette, share, n, contrast=(0.12, 0.35), saturation=(0.25, 0.85))
-
-
-def _add_clutter(image: np.ndarray, rng, options: ShapesOptions) -> None:
-    """Up to ``clutter`` small blobs of any palette on each background, in place; they are not part of the mask."""
-    n = len(image)
-    x, y = _pixel_grid(options.size)
-    hues = np.array(list(PALETTES.values()), dtype=np.float32)
-    number = rng.integers(options.clutter + 1, size=n)
-    for blob in range(options.clutter):
-        draw = rng.random((7, n))
-        radius = _column(0.03 + 0.05 * draw[0])
-        inside = np.hypot(x - _column(draw[1]), (y - _column(draw[2])) * _column(0.7 + 0.6 * draw[3])) < radius
-        hue = hues[(draw[4] * LEVELS).astype(int), 0]
-        colour = _hsv(hue, 0.3 + 0.6 * draw[5], 0.3 + 0.65 * draw[6])
-        which, row, column = np.nonzero(inside & _column(number > blob))
-        image[which, row, column] = colour[which]
-
-
-# ------------------------------------------------------------------------------------------------ parts
-
-
-def _colour(rng, palette: np.ndarray, share: np.ndarray, n: int, contrast, saturation) -> np.ndarray:
-    """Two shades of a palette mixed by ``share`` (N, S, S) in [0, 1], jittered by instance -> (N, S, S, 3)."""
-    hues = np.array(list(PALETTES.values()))[palette]  # (N, 2)
-    hue = hues + rng.normal(0, 0.035, (n, 1)) + rng.normal(0, 0.015, (n, 2))
-    value = rng.uniform(0.42, 0.78, n)
-    half = rng.uniform(*contrast, n) / 2
-    first = _hsv(hue[:, 0], rng.uniform(*saturation, n), value + half)
-    second = _hsv(hue[:, 1], rng.uniform(*saturation, n), value - half)
-    share = share[..., None].astype(np.float32)
-    return first[:, None, None, :] * share + second[:, None, None, :] * (1 - share)
-
-
-def _hsv(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Colours (N, 3) in [0, 1] from hue in turns, saturation and value (N,)."""
-    k = (np.array([5, 3, 1]) + 6 * hue[:, None]) % 6
-    share = np.clip(np.minimum(k, 4 - k), 0, 1)
-    return (np.clip(value, 0, 1)[:, None] * (1 - saturation[:, None] * share)).astype(np.float32)
-
-
-def _waves(rng, n: int, size: int, low: float, high: float, stretch=(1.0, 1.0), tilt=0.0, terms: int = 6) -> np.ndarray:
-    """A smooth random field (N, S, S) of about unit spread: a sum of plane waves of ``low`` to ``high`` periods.
-
-    ``stretch`` multiplies the frequencies along the two axes, which ``tilt`` (N,) then turns. By the addition theorem
-    each wave is a sum of two products of a function of x and one of y, so that the sum is a matrix product.
-    """
-    angle, frequency, phase = rng.random((3, terms, n)) * np.array([2 * np.pi, high - low, 1]).reshape(3, 1, 1)
-    along_u, along_v = (frequency + low) * np.cos(angle) * stretch[0], (frequency + low) * np.sin(angle) * stretch[1]
-    kx = along_u * np.cos(tilt) - along_v * np.sin(tilt)  # (terms, N)
-    ky = along_u * np.sin(tilt) + along_v * np.cos(tilt)
-    centres = (np.arange(size) + 0.5) / size
-    by_x = 2 * np.pi * kx.T[:, :, None] * centres  # (N, terms, S)
-    by_y = 2 * np.pi * (ky.T[:, :, None] * centres + phase.T[:, :, None])
-    left = np.concatenate([np.sin(by_y), np.cos(by_y)], axis=1).astype(np.float32)
-    right = np.concatenate([np.cos(by_x), np.sin(by_x)], axis=1).astype(np.float32)
-    return left.transpose(0, 2, 1) @ right / np.float32(np.sqrt(terms / 2))
-
-
-def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """1 on bricks and -1 on the joints of a wall whose courses are half as high as long."""
-    course = np.floor(2 * y)
-    joint = ((x + 0.5 * (course % 2)) % 1 < 0.16) | ((2 * y) % 1 < 0.24)
-    return np.where(joint, -1.0, 0.7)
-
-
-def _by_level(level: np.ndarray, functions, *fields: np.ndarray) -> np.ndarray:
-    """Apply ``functions[level[i]]`` to image i of every field; each field is (N, S, S) or (N, 1, 1)."""
-    out = np.empty(fields[0].shape, np.float32)
-    for number, function in enumerate(functions):
-        chosen = level == number
-        if chosen.any():
-            out[chosen] = function(*(field[chosen] for field in fields))
-    return out
-
-
-def _polygon(angle: np.ndarray, corners: int, cut: float) -> np.ndarray:
-    """Distance to the edge of a regular polygon of circumradius 1, its tips cut off at ``cut``."""
-    step = 2 * np.pi / corners
-    return np.minimum(np.cos(step / 2) / np.cos(angle % step - step / 2), cut) / cut
-
-
-def _cross(angle: np.ndarray) -> np.ndarray:
-    """Distance to the edge of a plus of circumradius about 1."""
-    along = np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
-    across = np.minimum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
-    return np.minimum(0.9 / along, 0.42 / np.maximum(across, 1e-6))
-
-
-# Distance to the edge by direction, for the outlines in their order, and the circumradius of each at the area of the
-# unit disc.
-EDGES = (
-    lambda a: np.ones_like(a),
-    lambda a: _polygon(a, 3, cut=0.8),
-    lambda a: 0.8 + 0.2 * np.cos(5 * a),
-    _cross,
-    lambda a: 0.88 + 0.12 * np.cos(8 * a),
-)
-_ANGLES = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
-REACH = np.array([1 / np.sqrt(np.mean(edge(_ANGLES) ** 2)) for edge in EDGES])
-
-
-def _pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x (1, 1, S) and y (1, S, 1) of the pixels' centres in [0, 1]."""
-    centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
-    return centres[None, None, :], centres[None, :, None]
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    """(N,) -> (N, 1, 1), float32 unless bool."""
-    return values[:, None, None] if values.dtype == bool else values.astype(np.float32)[:, None, None]
-
-
-def describe(options: ShapesOptions) -> dict:
-    """The options as a plain dict, for the fingerprint and the record."""
-    return asdict(options)
-
-
-def to_dataset(options: ShapesOptions, split: str, count: int) -> Dataset:
-    """The first ``count`` images of a split as a data set of PNG images and masks with their two classes."""
-    rendered = render(options, split, count)
-    features = Features(
-        image=Image(),
-        label=ClassLabel(names=list(class_names(options.classes))),
-        mask=Image(),
-        background=ClassLabel(names=list(background_names(options.classes))),
-    )
-    columns = {
-        "image": [_png(image) for image in rendered.images],
-        "label": rendered.labels,
-        "mask": [_png(mask) for mask in rendered.masks],
-        "background": rendered.backgrounds,
-    }
-    return Dataset.from_dict(columns, features=features)
-
-
-def _png(pixels: np.ndarray) -> dict:
-    file = io.BytesIO()
-    PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return {"bytes": file.getvalue(), "path": None}

@@ -1,4 +1,4 @@
-"""PASCAL VOC's own folders (VOCdevkit) as an image source: boxes of VOC07+12, or segments of VOC12.
+"""PASCAL VOC's own folders (VOCdevkit): boxes of VOC07+12, or segments of VOC12.
 
 Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, and its development kits.
 """
@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-import datasets
 import numpy as np
 from datasets import Dataset, Features, Image
 from PIL import Image as PillowImage
 
-from scd.data.cache import cached_folder
-from scd.data.sources.instance_maps import drawn, features
-from scd.data.sources.source import Source, _hash, _quiet
+from scd.data.cache import content_hash
+from scd.data.sources.example import example_images
+from scd.data.sources.instance_maps import draw_instances, object_features
+from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
 VERSION = "1"
@@ -26,17 +26,11 @@ CLASSES = (
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
-def voc_source(
-    root: str | Path,
-    train: Sequence[str] = ("2007/trainval", "2012/trainval"),
-    test: Sequence[str] = ("2007/test",),
-    task: str = "detection",
-    difficult: bool = True,
-) -> Source:
-    """VOC's images with their annotations as a source.
+class Voc(Source):
+    """VOC's images with their annotations.
 
-    Detection: columns ``image``, ``mask`` and ``objects`` as of :func:`scd.data.sources.coco.coco_source`. Boxes are VOC's with
-    1 taken off xmin and ymin, since its pixels count from 1 and both corners belong to the box.
+    Detection: columns ``image``, ``mask`` and ``objects`` as of :class:`scd.data.sources.coco.Coco`. Boxes are VOC's
+    with 1 subtracted from xmin and ymin, since its pixels count from 1 and both corners belong to the box.
     NOTE: few images of VOC have instance masks, so the map shows filled boxes, larger before smaller: what is measured
     with masks (segments, coverage) is measured with boxes here. A box that smaller ones hide is dropped and counted.
 
@@ -53,35 +47,62 @@ def voc_source(
         UsageError: an unknown task, or a split without a set.
         DataError: a file that is missing or cannot be read, an unknown class or a box without numbers, by file.
     """
-    if task not in TASKS:
-        raise unknown("task of VOC", task, TASKS)
-    if not train or not test:
-        raise UsageError("voc_source: name at least one set in train and one in test, as YEAR/SET")
-    root = Path(root).expanduser()
-    listed = {split: _listed(root, sets, task) for split, sets in (("train", train), ("test", test))}
-    boxes = task == "detection"
-    read = partial(_objects, difficult=difficult) if boxes else _segments
-    rows = {split: [read(root / f"VOC{year}", name) for year, name in ids] for split, ids in listed.items()}
-    content = {split: [_content(row) for row in found] for split, found in rows.items()}
-    fingerprint = _hash({"format": "voc", "version": VERSION, "task": task, **content})
 
-    def fill(folder: Path) -> None:
-        for split, found in rows.items():
-            with _quiet():
-                (_with_boxes if boxes else _with_segments)(found).save_to_disk(folder / split)
+    test_options = ("test",)
 
-    folder = cached_folder("voc", _hash([fingerprint, str(root.resolve())]), fill)
-    return Source(
-        name=root.resolve().name,
-        version=fingerprint[:8],
-        splits={split: datasets.load_from_disk(folder / split) for split in rows},
-        fingerprint=fingerprint,
-        class_names=CLASSES if boxes else None,
-        background_names=None,
-        mask_kind="instances" if boxes else "classes",
-        description=f"PASCAL VOC for {task}: {', '.join(train)} and {', '.join(test)}",
-        foreground=None if boxes else tuple(range(1, len(CLASSES) + 1)),
-    )
+    def __init__(
+        self,
+        root: str | Path,
+        train: Sequence[str] = ("2007/trainval", "2012/trainval"),
+        test: Sequence[str] = ("2007/test",),
+        task: str = "detection",
+        difficult: bool = True,
+    ):
+        if task not in TASKS:
+            raise unknown("task of VOC", task, TASKS)
+        if not train or not test:
+            raise UsageError("voc: name at least one set in train and one in test, as YEAR/SET")
+        root = Path(root).expanduser()
+        boxes = task == "detection"
+        read = partial(_objects, difficult=difficult) if boxes else _segments
+        rows = {
+            split: [read(root / f"VOC{year}", name) for year, name in _listed(root, sets, task)]
+            for split, sets in (("train", train), ("test", test))
+        }
+        format_ = {"format": "voc", "version": VERSION, "task": task}
+        fingerprints = {
+            split: content_hash({**format_, "content": [_content(row) for row in found]})
+            for split, found in rows.items()
+        }
+        make = _with_boxes if boxes else _with_segments
+        keys = {split: content_hash([fingerprint, str(root.resolve())]) for split, fingerprint in fingerprints.items()}
+        super().__init__(
+            root.resolve().name,
+            {split: cached_dataset("voc", key, partial(make, rows[split])) for split, key in keys.items()},
+            fingerprints,
+            class_names=CLASSES if boxes else None,
+            mask_kind="instances" if boxes else "classes",
+            foreground=None if boxes else tuple(range(1, len(CLASSES) + 1)),
+            description=f"PASCAL VOC for {task}: {', '.join(train)} and {', '.join(test)}",
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Voc":
+        year = folder / "VOC2007"
+        for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (year / part).mkdir(parents=True)
+        for split, count, first in (("trainval", 8, 0), ("test", 4, 8)):
+            images, masks, labels = example_images(count, first)
+            for number, (image, mask, label) in enumerate(zip(images, masks, labels, strict=True), first):
+                PillowImage.fromarray(image).save(year / "JPEGImages" / f"{number:06d}.jpg")
+                y, x = np.nonzero(mask)
+                corners = {"xmin": x.min() + 1, "ymin": y.min() + 1, "xmax": x.max() + 1, "ymax": y.max() + 1}
+                box = "".join(f"<{key}>{value}</{key}>" for key, value in corners.items())
+                entry = f"<object><name>{('cat', 'dog')[label]}</name><bndbox>{box}</bndbox></object>"
+                (year / "Annotations" / f"{number:06d}.xml").write_text(f"<annotation>{entry}</annotation>")
+            names = "".join(f"{number:06d}\n" for number in range(first, first + count))
+            (year / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+        return cls(folder, train=["2007/trainval"], test=["2007/test"])
 
 
 # ---------------------------------------------------------------- files
@@ -93,7 +114,7 @@ def _listed(root: Path, sets: Sequence[str], task: str) -> list[tuple[str, str]]
     for each in sets:
         year, separator, name = each.partition("/")
         if not separator:
-            raise UsageError(f"voc_source: '{each}' is not of the form YEAR/SET, for example 2007/trainval")
+            raise UsageError(f"voc: '{each}' is not of the form YEAR/SET, for example 2007/trainval")
         file = root / f"VOC{year}" / "ImageSets" / TASKS[task] / f"{name}.txt"
         try:
             lines = file.read_text(encoding="utf-8").split("\n")
@@ -106,7 +127,7 @@ def _listed(root: Path, sets: Sequence[str], task: str) -> list[tuple[str, str]]
 def _image(folder: Path, name: str) -> Path:
     path = folder / "JPEGImages" / f"{name}.jpg"
     if not path.is_file():
-        raise DataError(f"the image '{path}' is listed and not there")
+        raise DataError(f"the image '{path}' is listed but does not exist")
     return path
 
 
@@ -143,7 +164,7 @@ def _objects(folder: Path, name: str, difficult: bool) -> dict:
 
 
 def _content(row: dict) -> list:
-    """What a row's identity is made of: files by name and size, objects as they are."""
+    """What identifies a row: files by name and size, objects as they are."""
     return [
         [value.name, value.stat().st_size] if isinstance(value, Path) else value for value in map(row.get, sorted(row))
     ]
@@ -159,9 +180,10 @@ def _with_boxes(rows: list[dict]) -> Dataset:
             width, height = image.size
         n = len(row["boxes"])
         columns["image"].append(str(row["image"].resolve()))
-        columns["mask"].append(drawn([_filled(b, height, width) for b in row["boxes"]], [False] * n, height, width))
+        masks = [_filled(box, height, width) for box in row["boxes"]]
+        columns["mask"].append(draw_instances(masks, [False] * n, height, width))
         columns["objects"].append({"bbox": row["boxes"], "category": row["categories"], "iscrowd": [0] * n})
-    return Dataset.from_dict(columns, features=features(CLASSES))
+    return Dataset.from_dict(columns, features=object_features(CLASSES))
 
 
 def _filled(box: Sequence[float], height: int, width: int) -> np.ndarray:

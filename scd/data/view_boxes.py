@@ -1,4 +1,4 @@
-"""Boxes of an image in the coordinates of its views: the geometry of :class:`scd.data.views.View`, for boxes."""
+"""Boxes of an image in the coordinates of its views."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def boxes_in_view(boxes: Tensor, rectangle: Tensor, flip: bool | Tensor) -> tupl
 
     Args:
         boxes: (n, 4) float, x0, y0, x1, y1 in [0, 1] of the image.
-        rectangle: (4,), a row of ``View.boxes``; or (n, 4), one for each box.
+        rectangle: (4,), a row of ``View.rectangles``; or (n, 4), one for each box.
         flip: an entry of ``View.flips``; or (n,).
 
     Returns:

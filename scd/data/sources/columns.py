@@ -1,0 +1,147 @@
+"""From the columns of a file to the columns of a source: names, labels as numbers, and what the masks hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Image
+
+from scd.data.cache import content_hash
+from scd.data.sources.quiet import without_progress_bars
+from scd.errors import DataError, UsageError, unknown
+
+COLUMNS = ("image", "label", "mask", "objects", "background")
+MASK_KINDS = ("binary", "instances", "classes")
+
+
+def read_columns(
+    name: str,
+    splits: Mapping[str, Dataset],
+    contents: Mapping[str, object],
+    columns: Mapping[str, str | None] | None = None,
+    mask_kind: str | None = None,
+    foreground: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """The arguments of :class:`scd.data.sources.source.Source` for data sets whose columns the user may name.
+
+    Args:
+        name: of the source, for reports and errors.
+        splits: as read from the files, the training split first.
+        contents: what identifies each split's files.
+        columns: our column name -> the name in the files; None or absent: the same name.
+        mask_kind: "binary", "instances" or "classes"; None: derived from the columns and the first masks.
+        foreground: for masks of class ids, the ids that are foreground.
+
+    Raises:
+        UsageError: an unknown column or mask kind.
+        DataError: a column that is missing or does not hold images, or a split without rows.
+    """
+    if mask_kind not in (None, *MASK_KINDS):
+        raise unknown("mask_kind", mask_kind, MASK_KINDS)
+    for split, dataset in splits.items():
+        if len(dataset) == 0:
+            raise DataError(f"split '{split}' of '{name}' has no rows")
+    named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    splits = number_labels({split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
+    features = next(iter(splits.values())).features
+    kind = (mask_kind or find_mask_kind(splits)) if "mask" in features else None
+    foreground = tuple(int(value) for value in foreground) if foreground is not None else None
+    class_names = names_of_labels(features, "label")
+    fingerprints = {}
+    for split in splits:
+        identity = {"content": contents[split], "columns": named, "mask": [kind, foreground]}
+        if split != "train":  # the numbers of its labels depend on the training split's names
+            identity["class_names"] = class_names
+        fingerprints[split] = content_hash(identity)
+    return {
+        "name": name,
+        "splits": splits,
+        "fingerprints": fingerprints,
+        "class_names": class_names,
+        "background_names": names_of_labels(features, "background"),
+        "mask_kind": kind,
+        "foreground": foreground,
+    }
+
+
+def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
+    """The data set with our column names and no other columns.
+
+    Raises:
+        UsageError: a name of ours that does not exist, or one column with two meanings.
+        DataError: a column that is missing, with those that there are, or one that does not hold images.
+    """
+    for ours, theirs in columns.items():
+        if ours not in COLUMNS:
+            raise unknown("column", ours, COLUMNS)
+        if theirs not in dataset.column_names:
+            raise _no_column(source, theirs, dataset)
+    if len(set(columns.values())) < len(columns):
+        raise UsageError(f"columns={dict(columns)} uses one column twice")
+    taken = set(columns.values())  # a column that the user gives another meaning loses its own
+    wanted = {ours: columns.get(ours, ours) for ours in COLUMNS if ours in columns or ours not in taken}
+    if wanted.get("image") not in dataset.column_names:
+        raise _no_column(source, "image", dataset)
+    present = {theirs: ours for ours, theirs in wanted.items() if theirs in dataset.column_names}
+    dataset = dataset.select_columns(list(present))
+    dataset = dataset.rename_columns({theirs: ours for theirs, ours in present.items() if theirs != ours})
+    for column in ("image", "mask"):
+        feature = dataset.features.get(column)
+        if feature is None or isinstance(feature, Image):
+            continue
+        encoded = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
+        if not encoded and getattr(feature, "dtype", "") not in ("string", "large_string", "binary", "large_binary"):
+            raise DataError(f"column '{wanted[column]}' of '{source}' holds {feature}, not images")
+        dataset = dataset.cast_column(column, Image())
+    return dataset
+
+
+def number_labels(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Labels that are text become numbers, with one numbering for all splits (:func:`class_order`)."""
+    labelled = {split: dataset for split, dataset in splits.items() if "label" in dataset.column_names}
+    types = {getattr(dataset.features["label"], "dtype", None) for dataset in labelled.values()}
+    if not types & {"string", "large_string"}:
+        return dict(splits)
+    names = class_order({split: dataset.unique("label") for split, dataset in labelled.items()})
+    with without_progress_bars():
+        cast = {
+            split: dataset.cast_column("label", ClassLabel(names=list(names))) for split, dataset in labelled.items()
+        }
+    return {**splits, **cast}
+
+
+def class_order(names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Class names of all splits in the order of their numbers: alphabetical, those of the training split first.
+
+    The numbers of the training labels therefore depend on no other split.
+    """
+    first = sorted(set(names.get("train", ())))
+    others = set().union(*names.values()) - set(first)
+    return (*first, *sorted(others))
+
+
+def names_of_labels(features: Mapping, column: str) -> tuple[str, ...] | None:
+    """Names of the numbers in a column, where the file has them."""
+    feature = features.get(column)
+    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def find_mask_kind(splits: Mapping[str, Dataset]) -> str:
+    """What the masks of the first split hold.
+
+    With a column of objects they are instances. Masks whose values are 0 and 255, or that are soft (many values up to
+    255), are binary; others hold class ids.
+    """
+    dataset = next(iter(splits.values()))
+    if "objects" in dataset.features:
+        return "instances"
+    values: set[int] = set()
+    for row in range(min(16, len(dataset))):
+        values.update(value for _, value in dataset[row]["mask"].convert("L").getcolors(256))
+    return "binary" if values <= {0, 255} or (max(values) == 255 and len(values) > 64) else "classes"
+
+
+def _no_column(source: str, column: str, dataset: Dataset) -> DataError:
+    return DataError(
+        f"'{source}' has no column '{column}'; its columns: {', '.join(dataset.column_names)}; "
+        f"name yours with columns={{image: ..., label: ..., mask: ...}}"
+    )

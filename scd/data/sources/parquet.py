@@ -1,0 +1,93 @@
+"""Parquet files with a column of images, named by path or glob."""
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+from datasets import Dataset
+
+from scd.data.cache import cache_dir, file_hash
+from scd.data.sources.columns import read_columns
+from scd.data.sources.example import write_example_parquet
+from scd.data.sources.quiet import without_progress_bars
+from scd.data.sources.source import Source
+from scd.errors import DataError, UsageError
+
+Files = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+class Parquet(Source):
+    """Images of parquet files.
+
+    Args:
+        train, validation, test: a path, a glob or a list of them for each split; at least one split.
+        columns: image, label, mask, objects or background -> the name of that column in the files, where it differs.
+        mask_kind: "binary", "instances" or "classes"; None: derived from the columns and the first masks.
+        foreground: for masks of class ids, the ids that are foreground; None: every id above 0.
+        name: for reports and errors.
+
+    Raises:
+        UsageError: no files are named, or an option has an impossible value.
+        DataError: a file that is missing or cannot be read, or a missing column.
+    """
+
+    def __init__(
+        self,
+        train: Files | None = None,
+        validation: Files | None = None,
+        test: Files | None = None,
+        columns: Mapping[str, str | None] | None = None,
+        mask_kind: str | None = None,
+        foreground: Sequence[int] | None = None,
+        name: str = "parquet",
+    ):
+        named = {"train": train, "validation": validation, "test": test}
+        files = {split: find_files(split, value) for split, value in named.items() if value is not None}
+        if not files:
+            raise UsageError("source parquet: name at least one of train=, validation=, test= (file paths or globs)")
+        digests = {split: [file_hash(path) for path in found] for split, found in files.items()}
+        splits = read_parquet(files)
+        super().__init__(
+            **read_columns(name, splits, digests, columns, mask_kind, foreground),
+            description=f"parquet files of {name}",
+        )
+
+    @classmethod
+    def example(cls, folder: Path) -> "Parquet":
+        write_example_parquet(folder)
+        return cls(train=folder / "train.parquet", test=folder / "test.parquet")
+
+
+def find_files(split: str, value: Files) -> list[Path]:
+    """The existing files that a path, a glob or a list of them names, in sorted order.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    found: list[Path] = []
+    for pattern in [value] if isinstance(value, str | os.PathLike) else value:
+        pattern = os.path.expanduser(os.fspath(pattern))
+        matches = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
+        if not matches:
+            raise DataError(f"{split}={pattern}: no such file")
+        found.extend(Path(match) for match in matches)
+    return found
+
+
+def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
+    """One data set per split.
+
+    Raises:
+        DataError: a file that is not a parquet file, with the names of all files.
+    """
+    try:
+        with without_progress_bars():
+            return {
+                split: Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache_dir() / "arrow"))
+                for split, paths in files.items()
+            }
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        listed = ", ".join(str(path) for paths in files.values() for path in paths)
+        raise DataError(f"cannot read parquet ({listed}): {error.__cause__ or error}") from error
