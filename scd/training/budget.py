@@ -1,4 +1,4 @@
-"""How long a run trains: in epochs, steps, training FLOPs or seconds."""
+"""The length of a training: in epochs, steps, training FLOPs or seconds."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ UNITS = ("epochs", "flops", "seconds", "steps")
 
 @dataclass(frozen=True)
 class Budget:
-    """A run's length; arms that differ in cost are compared at equal epochs and at equal FLOPs or seconds.
+    """The length of a run. Arms that differ in cost are compared at equal epochs and at equal FLOPs or seconds.
 
     Args:
         unit: "epochs" (passes over the training images), "steps", "flops" (forward and backward pass of all steps,
             2 per multiply-add) or "seconds" (time spent on views and steps, not on checkpoints).
-        value: how many of them, above 0; epochs may be a fraction.
+        value: number of them, above 0; epochs may be a fraction.
 
     Raises:
         UsageError: an unknown unit, or a value that is not a finite number above 0.
@@ -38,7 +38,7 @@ class Budget:
         return float(self.value) if self.unit == "seconds" else None
 
     def steps(self, steps_per_epoch: int, flops_per_step: float | None = None) -> int | None:
-        """The number of optimiser steps, at least 1; None for a budget of seconds, which the loop stops by the clock.
+        """The number of optimiser steps, at least 1; None for a budget of seconds.
 
         Epochs round to the nearest step. FLOPs round down, so that no arm spends more than its budget.
 
@@ -47,7 +47,7 @@ class Budget:
             flops_per_step: FLOPs of one training step, needed for a budget of FLOPs only.
 
         Raises:
-            UsageError: fewer images than one batch, or FLOPs that do not pay for one step.
+            UsageError: fewer images than one batch, or fewer FLOPs than one step needs.
         """
         if steps_per_epoch < 1:
             raise UsageError("the training set is smaller than one batch: lower training.batch_size")
@@ -56,10 +56,10 @@ class Budget:
         if self.unit == "flops":
             if flops_per_step is None or not flops_per_step > 0:
                 raise ValueError("a budget of FLOPs needs the FLOPs of one step")
-            steps = math.floor(self.value / flops_per_step * (1 + 1e-12))  # n * flops must give back n, not n - 1
+            steps = math.floor(self.value / flops_per_step * (1 + 1e-12))  # n * flops must give n steps, not n - 1
             if steps < 1:
                 raise UsageError(
-                    f"a budget of {self.value:.3g} FLOPs does not pay for one step of {flops_per_step:.3g} FLOPs"
+                    f"a budget of {self.value:.3g} FLOPs is less than one step needs, {flops_per_step:.3g} FLOPs"
                 )
             return steps
         return max(1, round(self.value * (steps_per_epoch if self.unit == "epochs" else 1)))

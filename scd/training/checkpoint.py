@@ -1,8 +1,8 @@
-"""Checkpoints: plain tensors and numbers in one file whose name carries its own checksum, written whole or not at all.
+"""Checkpoints: tensors and numbers in one file whose name holds its checksum, written completely or not at all.
 
 ``step-00000120-<first 16 hex digits of the file's SHA-256>.pt`` is an ordinary ``torch.save`` archive that
-``torch.load(path, weights_only=True)`` reads. The checksum is known before the file gets its name, so that one rename
-publishes both; a process killed at any moment leaves either the old checkpoints or the old ones and the new one.
+``torch.load(path, weights_only=True)`` reads. The checksum is known before the file is renamed, so that one rename
+publishes both; a process killed at any moment leaves the old checkpoints, with or without the new one.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 class CorruptCheckpoint(Exception):
-    """A checkpoint file whose bytes are not those that were written; the text names the file and what is wrong."""
+    """A checkpoint file whose bytes are not those that were written; the text names the file and the reason."""
 
 
 class HashingFile:
@@ -41,7 +41,7 @@ class HashingFile:
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int = 2) -> Path:
-    """Writes a state to disk and drops all but the newest ``keep`` checkpoints.
+    """Write a state to disk and remove all but the newest ``keep`` checkpoints.
 
     The order is: write to a temporary file, fsync, rename, fsync of the folder, only then remove old ones.
 
@@ -85,7 +85,8 @@ def load_checkpoint(path: Path) -> dict:
     """The state in a checkpoint, its tensors on the CPU.
 
     Raises:
-        CorruptCheckpoint: the file is truncated or altered (checksum), unreadable, or no plain tensors and numbers.
+        CorruptCheckpoint: the file is truncated or altered (checksum), unreadable, or holds other objects than tensors
+            and numbers.
     """
     match = NAME.fullmatch(path.name)
     if match is None:
@@ -104,10 +105,10 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole, or None; corrupt ones get the suffix ``.corrupt`` and are told to ``say``.
+    """The newest whole checkpoint, or None; corrupt ones get the suffix ``.corrupt`` and are reported to ``say``.
 
     Args:
-        folder: where checkpoints are; may be missing.
+        folder: of the checkpoints; may be missing.
         say: called with one line for every file that was set aside.
     """
     for _, path in list_checkpoints(folder):
@@ -133,7 +134,7 @@ def on_cpu(state):
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder survive a power cut, where the system lets a folder be opened."""
+    """Write a folder's entries to the disk, so that a rename survives a power failure; POSIX only."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,67 +1,75 @@
-"""How far a run has come, by steps or by the clock, and what follows from it: rate, progress, end."""
+"""The length of a run, in steps or in seconds, and what follows from it: learning rate, weight decay, snapshots."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_fabric import Fabric
+from torch.optim import Optimizer
 
-from scd.training.phase_timer import PhaseClock
+from scd.training.optimizers import set_learning_rate, set_weight_decay
+from scd.training.phase_timer import PhaseTimer
 from scd.training.schedules import Schedule
 
 
 @dataclass
-class Course:
+class Horizon:
     """The length of a run and its schedule.
 
     Args:
         steps: steps of the whole run, or None for a run that lasts ``max_seconds``.
-        max_seconds: time in views and steps; the whole run's when ``steps`` is None, otherwise a cap, or None.
+        max_seconds: time in views and steps of the whole run, where ``steps`` is None.
         steps_per_epoch: whole batches in an epoch.
-        base_lr: the optimiser's rate, which the schedule multiplies.
-        schedule: the learning rate's way.
-        fabric: brings all processes to one opinion about the time.
-        clock: measures the time.
+        schedule: of the learning rate and the weight decay.
+        fabric: broadcasts rank 0's clock.
+        timer: measures the time.
     """
 
     steps: int | None
     max_seconds: float | None
     steps_per_epoch: int
-    base_lr: float
     schedule: Schedule
     fabric: Fabric
-    clock: PhaseClock
-
-    def seconds(self) -> float:
-        """The first process's time so far, on all processes."""
-        if self.fabric.world_size == 1:
-            return self.clock.total
-        return self.fabric.broadcast(self.clock.total)
+    timer: PhaseTimer
 
     def progress(self, done: int) -> float:
-        """The share in [0, 1] of the run that lies behind after ``done`` steps."""
-        if self.steps is None:
-            return min(1.0, self.seconds() / self.max_seconds)
-        return done / self.steps
+        """Share in [0, 1] of the run that is over: after ``done`` steps, or at this moment for a run in seconds."""
+        if self.steps is not None:
+            return done / self.steps
+        seconds = self.timer.total
+        if self.fabric.world_size > 1:
+            seconds = self.fabric.broadcast(seconds)
+        return min(1.0, seconds / self.max_seconds)
 
-    def learning_rate(self, step: int, progress: float) -> float:
-        """The rate at a step, by its number or by the share of the time that was used up before it."""
-        if self.steps is None:
-            return self.base_lr * self.schedule.factor_by_time(progress, step, self.steps_per_epoch)
-        return self.base_lr * self.schedule.factor(step, self.steps, self.steps_per_epoch)
+    def set_rates(self, optimizer: Optimizer, step: int, progress: float) -> float:
+        """Set learning rates and weight decays for a step; returns the learning rate of a group without multiplier.
 
-    def weight_decay(self, base: float, progress: float) -> float:
-        """The weight decay of a parameter group after a share of the run."""
-        return self.schedule.weight_decay(base, progress)
-
-    def ended(self, done: int, progress: float) -> str:
-        """Why the run is over after ``done`` steps: "steps", "seconds", or "" when it goes on."""
+        Args:
+            optimizer: of :func:`scd.training.optimizers.build_optimizer`.
+            step: steps before this one.
+            progress: share of the run before this step.
+        """
         if self.steps is None:
-            return "seconds" if progress >= 1 else ""
-        if done >= self.steps:
-            return "steps"
-        if self.max_seconds is not None and self.seconds() >= self.max_seconds:
-            return "seconds"
-        return ""
+            factor = self.schedule.factor_by_time(progress, step, self.steps_per_epoch)
+        else:
+            factor = self.schedule.factor(step, self.steps, self.steps_per_epoch)
+        set_weight_decay(optimizer, self.schedule.weight_decay(optimizer.defaults["weight_decay"], progress))
+        return set_learning_rate(optimizer, factor)
+
+    def shares_reached(self, shares: Sequence[float], done: int, before: float, after: float) -> list[float]:
+        """Which shares of the training a step reaches.
+
+        In a run of a fixed number of steps, the share s belongs to the step round(s * steps). In a run in seconds it
+        belongs to the first step after which so much of the time is over.
+
+        Args:
+            shares: in [0, 1].
+            done: steps done.
+            before, after: progress before and after this step.
+        """
+        if self.steps is not None:
+            return [share for share in shares if round(share * self.steps) == done]
+        return [share for share in shares if before < share <= after]
 
     def expected_steps(self, done: int, progress: float) -> int:
-        """The steps of the whole run; by the clock an estimate from the pace so far."""
+        """Steps of the whole run; for a run in seconds an estimate from the pace so far."""
         return self.steps if self.steps is not None else max(done, round(done / max(progress, 1e-9)))

@@ -1,10 +1,9 @@
-"""What a run writes down while it trains: windowed means of its scalars as JSON lines, and notes for people."""
+"""The log of a training run: windowed means of its scalars as JSON lines, and notes for the reader."""
 
 import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ from time import perf_counter
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 REPORT_SECONDS = 0.25  # the progress callback is called at most this often
 
@@ -25,7 +23,7 @@ class ScalarWindow:
 
     Args:
         fabric: reduces values over processes.
-        values: settled values by name, to go on from (a checkpoint inside a window).
+        values: settled values by name, to continue from (a checkpoint inside a window).
     """
 
     def __init__(self, fabric: Fabric, values: dict[str, list[float]] | None = None):
@@ -35,11 +33,11 @@ class ScalarWindow:
         self.latest: dict[str, float] = {}
 
     def add(self, step: int, lr: float, outputs: dict[str, Tensor]) -> None:
-        """Keeps the scalars of the step that had ``step`` steps before it, without waiting for the device."""
+        """Keep the scalars of the step that had ``step`` steps before it, without waiting for the device."""
         self.pending.append((step, lr, {name: value.detach() for name, value in outputs.items()}))
 
     def settle(self) -> tuple[int, float] | None:
-        """Fetches the pending values, averaged over processes, in one transfer.
+        """Fetch the pending values, averaged over processes, in one transfer.
 
         Returns:
             Step and learning rate of the first loss that is NaN or infinite (``latest`` then holds that step's
@@ -63,16 +61,16 @@ class ScalarWindow:
         return broken
 
     def means(self) -> dict[str, float]:
-        """The mean of every settled scalar, rounding-error free and so the same in one go or after a resume."""
+        """The mean of every settled scalar; the sum is exact, so a resumed run gives the same mean."""
         return {name: math.fsum(numbers) / len(numbers) for name, numbers in self.values.items()}
 
     def clear(self) -> None:
-        """Begins a new window."""
+        """Begin a new window."""
         self.values.clear()
 
 
 class RunLog:
-    """``progress.jsonl`` and ``training.log`` in a run's folder; without a folder it keeps the notes only.
+    """``progress.jsonl`` and ``training.log`` in a run's folder.
 
     Args:
         folder: the run's folder, or None to write no files.
@@ -80,11 +78,10 @@ class RunLog:
 
     def __init__(self, folder: Path | None):
         self.folder = folder
-        self.notes: list[str] = []
         self.file = None
 
     def open(self, step: int) -> None:
-        """Opens ``progress.jsonl`` to go on after ``step`` steps: later lines, and a torn last one, are cut off."""
+        """Open ``progress.jsonl`` to continue after ``step`` steps: later lines and an unfinished last one are cut."""
         if self.folder is None:
             return
         path = self.folder / "progress.jsonl"
@@ -93,66 +90,51 @@ class RunLog:
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict) -> None:
-        """Appends one JSON object on a line of its own."""
+        """Append one JSON object on a line of its own."""
         if self.file is not None:
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
 
     def note(self, text: str, level: int = logging.INFO) -> None:
-        """Tells people one line: the ``scd.training`` logger, and ``training.log`` with the time (UTC)."""
-        self.notes.append(text)
+        """Write one line to the ``scd.training`` logger, and to ``training.log`` with the time (UTC)."""
         logging.getLogger("scd.training").log(level, text)
         if self.folder is not None:
             with (self.folder / "training.log").open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")
 
     def warn(self, text: str) -> None:
-        """A note that the reader of the terminal should see."""
+        """A note with the level WARNING, which a terminal shows."""
         self.note(text, logging.WARNING)
 
     def sync(self) -> None:
-        """Makes the lines so far survive a power cut; called before a checkpoint that relies on them."""
+        """Write the lines so far to the disk, so that a checkpoint never knows more steps than the log."""
         if self.file is not None:
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         if self.file is not None:
             self.file.close()
 
 
 class Reporter:
-    """Calls the progress callback now and then; without one it draws a bar with ETA when a person is watching.
+    """Calls the progress callback at most every ``REPORT_SECONDS``, and at the end of the run.
 
     Args:
         callback: ``callback(step, steps, loss)``, or None.
-        first_process: only the first process reports.
     """
 
-    def __init__(self, callback: Report | None, first_process: bool):
-        self.callback = callback if first_process else None
+    def __init__(self, callback: Report | None):
+        self.callback = callback
         self.last = -math.inf
-        self.bar = None
-        if callback is None and first_process and sys.stderr.isatty():
-            self.bar = tqdm(unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def __call__(self, done: int, steps: int, loss: float | None, ended: bool) -> None:
-        """Says how far the run is, unless it said so a moment ago; the end is always said."""
+        """Report ``done`` of ``steps`` steps, unless the last report was a moment ago; the end is always reported."""
         now = perf_counter()
-        if loss is None or (now - self.last < REPORT_SECONDS and not ended):
+        if self.callback is None or loss is None or (now - self.last < REPORT_SECONDS and not ended):
             return
         self.last = now
-        if self.callback is not None:
-            self.callback(done, steps, loss)
-        if self.bar is not None:
-            self.bar.total = steps
-            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            self.bar.update(done - self.bar.n)
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        if self.bar is not None:
-            self.bar.close()
+        self.callback(done, steps, loss)
 
 
 def bytes_until(path: Path, step: int) -> int:

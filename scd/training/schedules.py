@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, or of the share of a time budget, so a resume is exact."""
+"""Schedules of the learning rate and weight decay: pure functions of the step, or of the share of a time budget."""
 
 import math
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ def linear_warmup(step: int, warmup_steps: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate moves over a run, as a factor of the optimiser's base rate.
+    """The learning rate over a run, as a factor of the optimiser's base rate, and the weight decay.
 
     Args:
         name: "cosine" (to ``final``) or "constant".
-        warmup_epochs: length of the linear warm-up in epochs, may be a fraction; it moves at every step in either
-            granularity (BYOL, LEWEL).
+        warmup_epochs: length of the linear warm-up in epochs, may be a fraction. The warm-up changes the rate at every
+            step, whatever ``per`` says (BYOL, LEWEL).
         per: "step" lowers the rate at every step (BYOL, SwAV, DINO), "epoch" at every epoch (MoCo, LEWEL).
-        final: factor at the very end of the run.
-        final_weight_decay: where the weight decay ends that starts at the optimiser's and moves along half a cosine
-            at every step (DINO: 0.04 to 0.4); None keeps it.
+        final: factor at the end of the run.
+        final_weight_decay: weight decay at the end of the run; it follows half a cosine from the optimiser's, step by
+            step (DINO: 0.04 to 0.4). None keeps the optimiser's.
 
     Raises:
         UsageError: an unknown name or granularity, a negative warm-up or weight decay, a ``final`` outside [0, 1].
@@ -61,7 +61,7 @@ class Schedule:
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """The factor at a step 0 <= ``step`` < ``steps``: warm-up to 1, then the decay over the steps that are left.
 
-        Per epoch, the decay's clock is the first step of the current epoch, or the end of the warm-up where that is
+        Per epoch, the decay is that of the first step of the current epoch, or of the end of the warm-up where that is
         later. Without warm-up and over whole epochs this is MoCo's rule, 0.5 (1 + cos(pi epoch / epochs)).
 
         Raises:
@@ -74,22 +74,22 @@ class Schedule:
             return 1.0
         if warmup >= steps:
             raise UsageError(
-                f"the warm-up of {self.warmup_epochs:g} epochs ({warmup} steps) leaves nothing of a run of {steps} "
+                f"the warm-up of {self.warmup_epochs:g} epochs ({warmup} steps) is not shorter than a run of {steps} "
                 f"steps; lower schedule.warmup_epochs or raise training.budget.value"
             )
-        clock = step - step % steps_per_epoch if self.per == "epoch" else step
-        return cosine((max(clock, warmup) - warmup) / (steps - warmup), end=self.final)
+        place = step - step % steps_per_epoch if self.per == "epoch" else step
+        return cosine((max(place, warmup) - warmup) / (steps - warmup), end=self.final)
 
     def weight_decay(self, base: float, progress: float) -> float:
-        """The weight decay at a point of the run, progress in [0, 1], of a parameter group that starts at ``base``."""
-        if self.final_weight_decay is None or not base:
+        """The weight decay at a point of the run, progress in [0, 1], that starts at ``base``."""
+        if self.final_weight_decay is None:
             return base
         return cosine(progress, start=base, end=self.final_weight_decay)
 
     def factor_by_time(self, share: float, step: int, steps_per_epoch: int) -> float:
-        """The factor when a share in [0, 1] of a budget of seconds is used up: warm-up in steps, decay in time.
+        """The factor after a share in [0, 1] of a budget of seconds: warm-up in steps, decay in time.
 
-        NOTE: how many steps fit in the time is not known beforehand, so the decay runs from the start of the run and
+        NOTE: the number of steps in the time is not known beforehand, so the decay begins at the start of the run, and
         the warm-up multiplies it.
 
         Raises:

@@ -1,24 +1,25 @@
-"""What a run keeps between two steps, and its way to the disk and back."""
+"""What a training run keeps between two steps, saved to a checkpoint and restored from it."""
 
 import math
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from scd.errors import UsageError
+from scd.method import Method
 from scd.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from scd.training.log import RunLog, ScalarWindow
-from scd.training.phase_timer import PhaseClock
+from scd.training.phase_timer import PhaseTimer
 
 
 class NonFiniteLoss(UsageError):
-    """Training broke down: the loss, or the state after a step, is NaN or infinite; the text says what to try.
+    """The loss, or the state after a step, is NaN or infinite; the text says what to try.
 
     Attributes:
-        step: steps done before the one that broke.
+        step: steps done before the one that failed.
         lr: the learning rate at that step.
         scalars: what the method logged at that step.
     """
@@ -33,21 +34,26 @@ class NonFiniteLoss(UsageError):
         return type(self), (self.args[0], self.step, self.lr, self.scalars)
 
 
-class RunState:
-    """All that a run has between two steps: weights, optimiser, counters, the open log window, the time used.
+class TrainingState:
+    """Weights, optimiser, counters, the open log window and the time used.
 
     Args:
         method: the unwrapped method.
         optimizer: its optimiser.
         fabric: launched.
-        folder: the run's folder, or None to keep nothing.
-        log: where notes go.
-        identity: what a checkpoint must agree on with a run that goes on from it (seed, steps, processes).
+        folder: the run's folder, or None to save nothing.
+        log: receives notes.
+        identity: what a checkpoint and a run that continues from it must have in common (seed, steps, processes).
+
+    Attributes:
+        step: optimiser steps done; images: source images seen, of all processes together.
+        losses: means of the last complete log window.
+        saved: step of the last checkpoint, or None.
     """
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Method,
         optimizer: Optimizer,
         fabric: Fabric,
         folder: Path | None,
@@ -64,24 +70,24 @@ class RunState:
         self.images = 0
         self.losses: dict[str, float] = {}
         self.window = ScalarWindow(fabric)
-        self.clock = PhaseClock(fabric.device)
+        self.timer = PhaseTimer(fabric.device)
         self.saved: int | None = None
 
     # ---------------------------------------------------------------- finite or not
 
     def settle(self) -> None:
-        """Fetches pending scalars and times.
+        """Fetch pending scalars and times.
 
         Raises:
             NonFiniteLoss: one of the losses is NaN or infinite.
         """
         broken = self.window.settle()
-        self.clock.settle()
+        self.timer.settle()
         if broken is not None:
             self.fail(f"the loss is {self.window.latest['loss']:g}", *broken)
 
     def check(self) -> None:
-        """Looks at every weight, buffer and optimiser state; all processes look and agree.
+        """Check that every weight, buffer and optimiser state is finite, on all processes.
 
         Raises:
             NonFiniteLoss: a value is NaN or infinite. A finite loss does not exclude it: its gradient may not be.
@@ -99,7 +105,7 @@ class RunState:
             self.fail(what, self.step - 1, self.optimizer.param_groups[0]["lr"])
 
     def fail(self, what: str, step: int, lr: float) -> None:
-        """Raises the one line that says what broke, where, and what to try."""
+        """Raise the one-line error that says what is not finite, at which step, and what to try."""
         numbers = [f"lr {lr:.4g}"] + [f"{name} {value:.4g}" for name, value in self.window.latest.items()]
         tries = "a lower optimizer.lr or a longer schedule.warmup_epochs"
         if "bf16" in str(self.fabric.strategy.precision.precision):
@@ -108,24 +114,23 @@ class RunState:
         text = f"{what} at step {step} ({', '.join(numbers)}): try {tries}{kept}"
         raise NonFiniteLoss(text, step, lr, dict(self.window.latest))
 
-    # ---------------------------------------------------------------- to the disk and back
+    # ---------------------------------------------------------------- checkpoints
 
     def save(self) -> None:
-        """Writes a checkpoint, if the state is finite; the first process writes, all wait for it."""
+        """Write a checkpoint if the state is finite; the first process writes, all wait for it."""
         self.check()
         if self.folder is None:
             return
         if self.fabric.is_global_zero:
             state = {
-                "format": 1,
                 "identity": self.identity,
                 "step": self.step,
                 "images": self.images,
                 "losses": self.losses,
                 "window": self.window.values,
                 "latest": self.window.latest,
-                "seconds": self.clock.seconds,
-                "total_seconds": self.clock.total,
+                "seconds": self.timer.seconds,
+                "total_seconds": self.timer.total,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             }
@@ -134,27 +139,28 @@ class RunState:
         self.fabric.barrier()
         self.saved = self.step
 
-    def resume(self) -> int | None:
-        """Goes on from the newest whole checkpoint and cuts the log to it; returns its step, None for a fresh start.
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one, and cut the log back to it.
 
         Raises:
             UsageError: the checkpoint belongs to another run.
         """
-        path = None
+        path, set_aside = None, []
         if self.folder is not None and self.fabric.is_global_zero:
-            path = newest_checkpoint(self.folder / "checkpoints", self.log.warn)
+            path = newest_checkpoint(self.folder / "checkpoints", set_aside.append)
+        for text in set_aside:
+            self.log.warn(text)
         path = self.fabric.broadcast(path)
         if path is not None:
             self.restore(path, load_checkpoint(path))
             self.saved = self.step
             self.log.note(f"resumed from step {self.step} ({path.name})")
-        elif self.log.notes:
+        elif set_aside:
             self.log.warn("no whole checkpoint is left: starting again from step 0")
         self.log.open(self.step)
-        return self.saved
 
     def restore(self, path: Path, state: dict) -> None:
-        """Takes over the state of a checkpoint.
+        """Take over the state of a checkpoint.
 
         Raises:
             UsageError: it is of a run with another seed or length, or of another method or optimiser.
@@ -173,5 +179,4 @@ class RunState:
         self.losses = state["losses"]
         self.window = ScalarWindow(self.fabric, state["window"])
         self.window.latest = state["latest"]
-        self.clock.seconds.update(state["seconds"])
-        self.clock.total = state["total_seconds"]
+        self.timer.restore(state["seconds"], state["total_seconds"])

@@ -34,7 +34,8 @@ def take_step(
         optimizer: holds the module's parameters; its learning rates are already set for this step.
         progress: share in (0, 1] of the training that is done after this step.
         backward: computes the gradients of the loss, for example ``fabric.backward``.
-        clip: the norm that each parameter's gradient is clipped to (:func:`scd.training.optimizers.clip_each`), or None.
+        clip: the norm that each parameter's gradient is clipped to, or None (see
+            :func:`scd.training.optimizers.clip_each`).
         timer: receives the phases "forward", "backward", "optimizer" and "after_step".
 
     Returns:

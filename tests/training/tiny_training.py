@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 from dataclasses import asdict, dataclass
@@ -14,21 +15,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from scd.method import Batch, Method, View
 from scd.seeds import derive_seed, generator
-from scd.training import checkpoint
+from scd.training import checkpoint, state
 from scd.training.loop import pretrain
 
 
 @dataclass
-class View:
-    images: torch.Tensor
-    boxes: torch.Tensor
+class Images:
+    """What a loader yields for a step, as far as these view makers need it."""
 
-
-@dataclass
-class Batch:
     images: torch.Tensor
-    masks: torch.Tensor
     rows: slice
     total: int
 
@@ -49,48 +46,55 @@ class Batches:
                     self.before(step)
                 images = torch.randint(0, 256, (self.total, 3, 8, 8), generator=generator(self.seed, "images", step))
                 images = images[rows].to(torch.uint8)
-                yield Batch(images, images[:, 0] // 128, rows, self.total)
+                yield Images(images, rows, self.total)
         finally:
             self.closed = True
 
 
 class Views:
-    """Two noisy views; a process's rows get the same noise as in one process."""
+    """Two noisy views; a process's rows get the same noise as in one process.
 
-    def __init__(self, seed=0):
-        self.seed, self.calls = seed, []
+    Attributes:
+        blocks: the steps of every call.
+    """
 
-    def __call__(self, images, step, masks=None, rows=None, total=None):
-        self.calls.append((step, masks, rows, total))
-        views = {}
+    def __init__(self, seed=0, steps_at_once=1, device="cpu"):
+        self.seed, self.steps_at_once, self.device, self.blocks = seed, steps_at_once, device, []
+
+    def several(self, batches, steps):
+        self.blocks.append(list(steps))
+        return [self.make(batch, step) for batch, step in zip(batches, steps, strict=True)]
+
+    def make(self, batch, step):
+        images, views = batch.images.to(self.device), {}
         for name in ("v1", "v2"):
             random = generator(self.seed, "augmentation", step, name)
-            noise = torch.randn(total or len(images), *images.shape[1:], generator=random)
-            noise = (noise if rows is None else noise[rows]).to(images.device)
-            views[name] = View(images / 255 - 0.5 + 0.3 * noise, torch.full((len(images), 4), 1 / 3))
-        return views
+            noise = torch.randn(batch.total, *images.shape[1:], generator=random)[batch.rows].to(self.device)
+            rectangles = torch.full((len(images), 4), 1 / 3, device=self.device)
+            flips = torch.zeros(len(images), dtype=torch.bool, device=self.device)
+            views[name] = View(name, "global", images / 255 - 0.5 + 0.3 * noise, rectangles, flips)
+        return Batch(views)
 
 
-class Tiny(nn.Module):
+class Tiny(Method):
     """Pulls the online view towards a shuffled, noisy target; ``norm=False`` leaves out all that mixes images."""
-
-    needs = "none"
 
     def __init__(self, norm=True, nan_at=None, nan_weights_at=None):
         super().__init__()
         layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten()]
         self.backbone = nn.Sequential(*layers, nn.Linear(288, 4)).to(memory_format=torch.channels_last)
-        self.target = copy.deepcopy(self.backbone).requires_grad_(False)
+        self.target_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.register_buffer("queue", torch.randn(16, 4))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.norm, self.nan_at, self.nan_weights_at = norm, nan_at, nan_weights_at
         self.progress, self.grad_enabled, self.dtypes = [], [], set()
 
-    def forward(self, views):
-        self.dtypes.add((views["v1"].images.dtype, views["v1"].boxes.dtype))
+    def forward(self, batch):
+        views = batch.views
+        self.dtypes.add((views["v1"].images.dtype, views["v1"].rectangles.dtype))
         q = self.backbone(views["v1"].images)
         with torch.no_grad():
-            k = self.target(views["v2"].images)
+            k = self.target_backbone(views["v2"].images)
         self.keys = k
         if self.norm:
             k = k + 0.1 * torch.randn(k.shape).to(k)  # the global generator's turn
@@ -101,14 +105,14 @@ class Tiny(nn.Module):
             loss = loss + torch.where(self.steps == self.nan_at, torch.nan, 0.0)
         return {"loss": loss, "pull": pull.detach()}
 
-    def momentum(self, progress):
-        return 0.9 + 0.1 * progress
+    def scheduled_values(self, progress):
+        return {"momentum": 0.9 + 0.1 * progress}
 
     def after_step(self, progress):
         self.progress.append(progress)
         self.grad_enabled.append(torch.is_grad_enabled())
-        m = self.momentum(progress)
-        for target, online in zip(self.target.parameters(), self.backbone.parameters(), strict=True):
+        m = self.scheduled_values(progress)["momentum"]
+        for target, online in zip(self.target_backbone.parameters(), self.backbone.parameters(), strict=True):
             target.lerp_(online, 1 - m)
         self.queue = torch.cat([self.queue[len(self.keys) :], self.keys.float()]) if self.norm else self.queue
         self.steps += 1
@@ -122,8 +126,7 @@ SETTINGS = {
     "schedule": {"name": "cosine", "warmup_epochs": 1, "per": "epoch"},
     "seed": 3,
     "log_every": 4,
-    "checkpoint_every": 5,
-    "checkpoint_seconds": None,
+    "checkpoint_seconds": 0.0,  # a checkpoint after every step, in one process on the CPU
 }
 
 
@@ -136,8 +139,16 @@ def tiny_run(run_dir=None, method=None, batches=None, views=None, fabric=None, *
     """Trains the tiny method with the settings above, with changes."""
     fabric = Fabric(accelerator="cpu", devices=1) if fabric is None else fabric
     method = tiny_method() if method is None else method
-    run = {"progress": lambda *_: None} | SETTINGS | changes
-    return method, pretrain(method, batches or Batches(), views or Views(), fabric=fabric, run_dir=run_dir, **run)
+    views = Views(device=fabric.device) if views is None else views
+    run = SETTINGS | changes
+    return method, pretrain(method, batches or Batches(), views, fabric=fabric, run_dir=run_dir, **run)
+
+
+def ticking(monkeypatch, seconds):
+    """Batches that each take so many seconds, by a clock that stands still otherwise."""
+    now = [0.0]
+    monkeypatch.setattr("scd.training.phase_timer.perf_counter", lambda: now[0])
+    return Batches(before=lambda step: now.__setitem__(0, now[0] + seconds))
 
 
 def state_hash(method):
@@ -192,9 +203,17 @@ def arm(kill, batches):
             checkpoint.sync_folder = lambda *_: die()
         return save(folder, current, state, keep)
 
-    import scd.training.state as resume
+    state.save_checkpoint = save_and_die
 
-    resume.save_checkpoint = save_and_die
+
+def save_to(run_dir):
+    """What a run calls for its snapshots: each in a file of its own."""
+
+    def save(step, share, tensors):
+        (run_dir / "snapshots").mkdir(exist_ok=True)
+        torch.save(tensors, run_dir / "snapshots" / f"{share}.pt")
+
+    return save
 
 
 def killable(run_dir, kill, answer, changes):
@@ -203,8 +222,25 @@ def killable(run_dir, kill, answer, changes):
     batches = Batches()
     if kill is not None:
         arm(kill, batches)
-    method, summary = tiny_run(Path(run_dir), batches=batches, **changes)
+    method, summary = tiny_run(Path(run_dir), batches=batches, save_snapshot=save_to(Path(run_dir)), **changes)
     Path(answer).write_text(json.dumps({"hash": state_hash(method)} | asdict(summary)))
+
+
+def resumed(run_dir):
+    """The step of every resume that ``training.log`` notes."""
+    path = Path(run_dir) / "training.log"
+    text = path.read_text() if path.exists() else ""
+    return [int(step) for step in re.findall(r"resumed from step (\d+)", text)]
+
+
+def live(run_dir, tmp_path, kill=None, **changes):
+    """Runs a process to its end, natural or not; returns its exit code and its answer."""
+    answer = tmp_path / "answer.json"
+    answer.unlink(missing_ok=True)
+    process = start(killable, str(run_dir), kill, str(answer), changes)
+    process.join(300)
+    assert process.exitcode is not None, "the process hangs"
+    return process.exitcode, json.loads(answer.read_text()) if answer.exists() else None
 
 
 def ddp_worker(rank, port, answer, norm, run_dir, steps):
@@ -214,7 +250,7 @@ def ddp_worker(rank, port, answer, norm, run_dir, steps):
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
     fabric.launch()
     method, summary = tiny_run(
-        run_dir=run_dir and Path(run_dir), method=tiny_method(norm=norm), fabric=fabric, steps=steps, checkpoint_every=4
+        run_dir=run_dir and Path(run_dir), method=tiny_method(norm=norm), fabric=fabric, steps=steps
     )
     torch.save({"state": method.state_dict(), "summary": asdict(summary)}, f"{answer}.{rank}")
     torch.distributed.destroy_process_group()

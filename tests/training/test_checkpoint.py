@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, checked by their name, nothing pickled."""
+"""Checkpoint files are complete or absent, checked by the checksum in their name, and hold tensors and numbers only."""
 
 import errno
 import hashlib
@@ -69,7 +69,7 @@ def test_every_flipped_bit_is_detected(tmp_path):
             load_checkpoint(path)
 
 
-def test_whole_bytes_that_are_no_checkpoint_are_corrupt_too(tmp_path):
+def test_a_file_with_the_right_checksum_that_is_no_checkpoint_is_corrupt(tmp_path):
     data = b"not an archive"
     path = tmp_path / f"step-00000001-{hashlib.sha256(data).hexdigest()[:16]}.pt"
     path.write_bytes(data)
@@ -77,7 +77,7 @@ def test_whole_bytes_that_are_no_checkpoint_are_corrupt_too(tmp_path):
         load_checkpoint(path)
 
 
-def test_corrupt_ones_are_set_aside_and_told_newest_first(tmp_path):
+def test_corrupt_ones_are_set_aside_and_reported_newest_first(tmp_path):
     good = save_checkpoint(tmp_path, 1, state(1))
     bad = save_checkpoint(tmp_path, 2, state(2))
     bad.write_bytes(b"")
@@ -87,7 +87,7 @@ def test_corrupt_ones_are_set_aside_and_told_newest_first(tmp_path):
     assert [path for _, path in list_checkpoints(tmp_path)] == [good]
 
 
-def test_full_disk_leaves_the_older_checkpoint_and_no_rubbish(tmp_path, monkeypatch):
+def test_full_disk_leaves_the_older_checkpoint_and_no_other_file(tmp_path, monkeypatch):
     good = save_checkpoint(tmp_path, 1, state(1))
 
     def full(descriptor):

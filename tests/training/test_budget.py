@@ -23,7 +23,7 @@ def test_only_a_budget_of_seconds_has_seconds():
 
 
 @given(st.integers(1, 10**7), st.floats(1e3, 1e18))
-def test_flops_of_n_steps_pay_for_n_steps(n, flops):
+def test_flops_of_n_steps_give_n_steps(n, flops):
     assert Budget("flops", n * flops).steps(1, flops) == n
 
 
@@ -50,8 +50,8 @@ def test_wrong_budgets_say_what_is_right(unit, value, text):
         Budget(unit, value)
 
 
-def test_budgets_that_buy_nothing_are_errors():
-    with pytest.raises(UsageError, match="does not pay for one step of 2e[+]09 FLOPs"):
+def test_budgets_below_one_step_are_errors():
+    with pytest.raises(UsageError, match="is less than one step needs, 2e[+]09 FLOPs"):
         Budget("flops", 1e9).steps(10, 2e9)
     with pytest.raises(UsageError, match="smaller than one batch"):
         Budget("epochs", 1).steps(0)

@@ -1,11 +1,12 @@
-"""Optimisers: who decays, LARS against its formula, and the errors."""
+"""Optimisers: parameter groups and exclusions, SGD and LARS against their formulas, and the errors."""
 
 import pytest
 import torch
 from torch import nn
 
 from scd.errors import UsageError
-from scd.training.optimizers import build_optimizer, clip_each
+from scd.method import Method, ParameterGroup
+from scd.training.optimizers import build_optimizer, clip_each, set_learning_rate, set_weight_decay
 
 
 def network():
@@ -40,6 +41,69 @@ def test_exclusion_puts_biases_and_norms_in_a_group_without_decay():
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert sum(len(group["params"]) for group in groups) == 6
     assert len(build_optimizer(module, "sgd", lr=0.1, weight_decay=0.3).param_groups) == 1
+
+
+class Predicting(Method):
+    """A method whose predictor has settings of its own, as SimSiam's."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.predictor = nn.Linear(3, 2), nn.Linear(2, 2)
+        self.groups = [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup(list(self.predictor.parameters()), 10.0, 0.5, constant_lr=True),
+        ]
+
+    def forward(self, batch):
+        raise NotImplementedError
+
+    def parameter_groups(self):
+        return self.groups
+
+
+def test_a_methods_groups_keep_their_multipliers_under_every_schedule():
+    method = Predicting()
+    optimizer = build_optimizer(method, lr=0.1, weight_decay=0.2)
+    rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert rates == [(0.1, 0.2), (1.0, 0.1)]
+    assert set_learning_rate(optimizer, 0.25) == 0.025
+    set_weight_decay(optimizer, 0.4)
+    rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert rates == [(0.025, 0.4), (1.0, 0.2)]
+    again = build_optimizer(Predicting(), lr=0.1, weight_decay=0.2)
+    again.load_state_dict(optimizer.state_dict())
+    assert set_learning_rate(again, 0.5) == 0.05 and [group["lr"] for group in again.param_groups] == [0.05, 1.0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_exclusion_splits_each_group_of_a_method(name):
+    method = Predicting()
+    optimizer = build_optimizer(method, name, lr=0.1, weight_decay=0.2, exclude_bias_norm=True)
+    found = {id(group["params"][0]): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert found == {
+        id(method.backbone.weight): (0.1, 0.2),
+        id(method.backbone.bias): (0.1, 0.0),
+        id(method.predictor.weight): (1.0, 0.1),
+        id(method.predictor.bias): (1.0, 0.0),
+    }
+
+
+def test_groups_of_equal_settings_are_one_group_in_their_order():
+    layer = nn.Linear(3, 2)
+    groups = [ParameterGroup([layer.weight]), ParameterGroup([layer.bias])]
+    optimizer = build_optimizer(groups, lr=0.1, weight_decay=0.0)
+    (group,) = optimizer.param_groups
+    assert [id(parameter) for parameter in group["params"]] == [id(layer.weight), id(layer.bias)]
+
+
+def test_a_method_that_forgets_or_repeats_a_parameter_is_refused():
+    method = Predicting()
+    text = "Predicting.parameter_groups.. must hold each trainable parameter exactly once"
+    both = method.groups
+    for groups in (both[:1], [*both, both[0]]):
+        method.groups = groups
+        with pytest.raises(ValueError, match=text):
+            build_optimizer(method, lr=0.1, weight_decay=0.0)
 
 
 def test_sgd_is_momentum_sgd_with_decay_on_everything():
@@ -95,9 +159,9 @@ def test_nothing_to_train_is_an_error():
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), lr=0.1, weight_decay=0.0)
 
 
-def test_each_gradient_is_cut_to_the_norm_by_itself():
+def test_each_gradient_is_clipped_to_the_norm_by_itself():
     layer = torch.nn.Linear(3, 2)
     layer.weight.grad, layer.bias.grad = torch.full((2, 3), 4.0), torch.full((2,), 0.1)
     clip_each(layer, 3.0)
     assert layer.weight.grad.norm().item() == pytest.approx(3.0, rel=1e-5)
-    assert torch.equal(layer.bias.grad, torch.full((2,), 0.1))  # the joint norm would have cut it, too
+    assert torch.equal(layer.bias.grad, torch.full((2,), 0.1))  # by the joint norm it would be smaller
