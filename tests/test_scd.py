@@ -1,4 +1,4 @@
-"""SCD against its formulas written out, and what the wrapper may and may not do to its Siamese."""
+"""SCD against its formulas written out, its branches and gradients, and its options."""
 
 from functools import partial
 
@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from baselines.byol import BYOL
 from baselines.moco import MoCo
-from scd.data.views import View
+from baselines.simsiam import SimSiam
 from scd.errors import UsageError
-from scd.maps.source import ConstantMap, MapSource, SaliencyMLP
+from scd.maps.controls import ConstantMap
+from scd.maps.learned import SaliencyMLP
+from scd.maps.source import MapSource
+from scd.method import Batch, View, whole_view
 from scd.nn.backbone import build_backbone
 from scd.scd import SCD
-from scd.siamese import Siamese
+from scd.siamese import MomentumSiamese
 
 
-def siamese(kind: str = "moco", symmetric: bool = False, momentum: float = 0.9) -> Siamese:
+def siamese(kind: str = "moco", symmetric: bool = False, momentum: float = 0.9) -> MomentumSiamese:
     torch.manual_seed(0)
     backbone = build_backbone("resnet_tiny", widths=(4, 6, 8))
     if kind == "byol":
@@ -28,13 +31,13 @@ def siamese(kind: str = "moco", symmetric: bool = False, momentum: float = 0.9) 
 def views(extras: int = 0, rows: int = 4, seed: int = 0) -> dict[str, View]:
     draw = torch.Generator().manual_seed(seed)
     names = ["v1", "v2", *(f"random{i}" for i in range(extras))]
-    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
     return {
         name: View(
             name,
             "global" if name in ("v1", "v2") else "extra",
             torch.randn(rows, 3, 16, 16, generator=draw),
-            boxes,
+            rectangles,
             flips,
             masks=(torch.rand(rows, 16, 16, generator=draw) > 0.5).float(),
         )
@@ -88,8 +91,8 @@ def test_triplet_loss_is_the_formula_of_the_docstring(kind, symmetric, anchors):
     terms = []
     for i, j in [("v1", "v2"), ("v2", "v1")][: 1 + symmetric]:
         online, target = encoded.online[i].maps, encoded.target[j].maps
-        fg, bg = vectors(online, method.saliency_head(online), method.projection)
-        fg_other, bg_other = vectors(target, method.target_saliency_head(target), method.target_projection)
+        fg, bg = vectors(online, method.saliency_head(online, None), method.projection)
+        fg_other, bg_other = vectors(target, method.target_saliency_head(target, None), method.target_projection)
         pair = [hinge(fg, fg_other, bg, 0.7), hinge(fg, fg_other, bg_other, 0.7)]
         if anchors == "both":
             pair += [hinge(bg, bg_other, fg, 0.7), hinge(bg, bg_other, fg_other, 0.7)]
@@ -103,10 +106,11 @@ def test_the_loss_is_image_loss_plus_weight_times_triplet():
         torch.manual_seed(1)
         method = SCD(siamese(), weight=weight)
         torch.manual_seed(2)
-        outputs.append(method(views()))
+        outputs.append(method(Batch(views())))
     for weight, out in zip((0.0, 1.0, 2.5), outputs, strict=True):
         torch.testing.assert_close(out["loss"].detach(), out["image_loss"] + weight * out["triplet_loss"])
-    assert {"loss", "image_loss", "triplet_loss", "map_mean", "map_saturation", "map_entropy"} <= set(outputs[0])
+    statistics = {"map_area", "map_std", "map_saturation", "map_entropy"}
+    assert set(outputs[0]) == {"loss", "image_loss", "triplet_loss", *statistics}
     assert outputs[0]["image_loss"] == outputs[2]["image_loss"]
 
 
@@ -115,7 +119,9 @@ def test_online_positives_pass_their_gradient():
     encoded = method.siamese.encode(views())
     loss, _ = method.triplet_loss(encoded)
     sides = {
-        name: vectors(encoded.online[name].maps, method.saliency_head(encoded.online[name].maps), method.projection)
+        name: vectors(
+            encoded.online[name].maps, method.saliency_head(encoded.online[name].maps, None), method.projection
+        )
         for name in ("v1", "v2")
     }
     terms = [
@@ -126,6 +132,63 @@ def test_online_positives_pass_their_gradient():
     torch.testing.assert_close(loss, sum(terms) / 4, atol=1e-5, rtol=1e-4)
     with pytest.raises(UsageError, match="positive_branch=online needs the online features of both views; set symm"):
         SCD(siamese(symmetric=False), positive_branch="online")
+
+
+def maps_by_hand(method: SCD, maps: Tensor, saliency: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Vectors of each of the J maps (B, J, h, w) on its own."""
+    sides = [vectors(maps, saliency[:, j], method.projection) for j in range(saliency.shape[1])]
+    return [foreground for foreground, _ in sides], [background for _, background in sides]
+
+
+def test_several_maps_make_a_triplet_for_each_index():
+    class Several(MapSource):
+        def __init__(self, dim: int):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, dim))
+
+        def forward(self, maps: Tensor, view: View) -> Tensor:
+            return torch.einsum("jc,bchw->bjhw", self.weight, maps).sigmoid()
+
+        def scored(self, maps: Tensor, view: View) -> Tensor:
+            return self(maps, view).amax(dim=1)
+
+    method = SCD(siamese(), Several, margin=0.7, projection_dim=5)
+    encoded = method.siamese.encode(views())
+    loss, maps = method.triplet_loss(encoded)
+    assert maps[0].shape == (4, 3, 4, 4)
+    online, target = encoded.online["v1"].maps, encoded.target["v2"].maps
+    fg, bg = maps_by_hand(method, online, method.saliency_head(online, None))
+    fg_other, bg_other = maps_by_hand(method, target, method.target_saliency_head(target, None))
+    terms = [
+        hinge(fg[j], fg_other[j], background, 0.7) for j in range(3) for background in (bg[j], bg_other[j])
+    ]  # fmt: skip
+    torch.testing.assert_close(loss, sum(terms) / 6, atol=1e-5, rtol=1e-4)
+    found = method.eval().saliency(whole_view(views()["v1"].images))
+    assert found.shape == (4, 4, 4)
+
+
+def test_without_a_momentum_branch_the_target_is_the_online_network_without_gradient():
+    torch.manual_seed(0)
+    host = SimSiam(build_backbone("resnet_tiny", widths=(4, 6, 8)), dim=8)
+    method = SCD(host, margin=4.0)
+    assert method.target_saliency_head is method.saliency_head and method.target_projection is method.projection
+    encoded = host.encode(views())
+    loss, _ = method.triplet_loss(encoded)
+    sides = {}
+    for name in ("v1", "v2"):
+        maps = encoded.online[name].maps
+        sides[name] = vectors(maps, method.saliency_head(maps, None), method.projection)
+    terms = [
+        hinge(sides[i][0], sides[j][0].detach(), background, 4.0)
+        for i, j in (("v1", "v2"), ("v2", "v1"))
+        for background in (sides[i][1], sides[j][1].detach())
+    ]
+    torch.testing.assert_close(loss, sum(terms) / 4, atol=1e-5, rtol=1e-4)
+    weights = list(method.projection.parameters())
+    for one, two in zip(
+        torch.autograd.grad(loss, weights, retain_graph=True), torch.autograd.grad(sum(terms) / 4, weights), strict=True
+    ):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
 
 
 # ---------------------------------------------------------------- the constant-map control
@@ -165,7 +228,7 @@ def test_the_backbone_runs_once_per_view_and_branch():
     calls = []
     method.backbone.register_forward_hook(lambda *_: calls.append("online"))
     method.siamese.target_backbone.register_forward_hook(lambda *_: calls.append("target"))
-    method(views())
+    method(Batch(views()))
     assert sorted(calls) == ["online", "online", "target", "target"]
 
 
@@ -174,9 +237,9 @@ def test_the_image_loss_is_that_of_the_siamese_alone():
     for key, value in alone.state_dict().items():
         assert torch.equal(value, wrapped.siamese.state_dict()[key])
     torch.manual_seed(3)
-    one = alone(views())["loss"]
+    one = alone(Batch(views()))["loss"]
     torch.manual_seed(3)
-    assert torch.equal(one.detach(), wrapped(views())["image_loss"])
+    assert torch.equal(one.detach(), wrapped(Batch(views()))["image_loss"])
 
 
 def test_extra_views_make_triplets_only_when_asked():
@@ -198,7 +261,7 @@ def test_extra_views_make_triplets_only_when_asked():
 @pytest.mark.parametrize("map_gradient", [True, False])
 def test_the_maps_gradient_reaches_the_backbone_only_when_asked(map_gradient):
     class Probe(SaliencyMLP):
-        def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
+        def forward(self, maps: Tensor, view: View) -> Tensor:
             self.saw_gradient = maps.requires_grad
             return super().forward(maps, view)
 
@@ -225,7 +288,7 @@ def test_heads_follow_with_the_momentum_of_the_siamese():
     assert method.siamese.momentum(1.0) == 1.0
 
 
-def test_the_map_parts_the_image_when_the_loss_falls():
+def test_the_map_separates_the_image_when_the_loss_falls():
     torch.manual_seed(0)
     images = 0.1 * torch.randn(8, 3, 16, 16) + torch.randn(8, 3, 1, 1)  # a background of any colour
     images[:, :, 4:12, 4:12] = torch.tensor([2.0, -1.0, -1.0])[:, None, None]  # a red square
@@ -233,19 +296,19 @@ def test_the_map_parts_the_image_when_the_loss_falls():
     for view in batch.values():
         view.images = images + 0.05 * torch.randn_like(images)
     method = SCD(siamese("byol"), margin=0.5)
-    flat = method.eval().saliency(images).flatten(1).std(dim=1).mean()
+    flat = method.eval().saliency(whole_view(images)).flatten(1).std(dim=1).mean()
     method.train()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.06, momentum=0.9)
     losses = []
     for _ in range(60):
-        out = method(batch)
+        out = method(Batch(batch))
         optimizer.zero_grad()
         out["loss"].backward()
         optimizer.step()
         method.after_step(0.5)
         losses.append(out["triplet_loss"].item())
     assert losses[0] > 0.45 and losses[-1] < 0.1
-    assert flat < 0.05 and method.eval().saliency(images).flatten(1).std(dim=1).mean() > 0.15
+    assert flat < 0.05 and method.eval().saliency(whole_view(images)).flatten(1).std(dim=1).mean() > 0.15
 
 
 # ---------------------------------------------------------------- sources and options
@@ -254,25 +317,25 @@ def test_the_map_parts_the_image_when_the_loss_falls():
 class MaskSource(MapSource):
     """The true mask of the view at the resolution of the map."""
 
-    needs = "masks"
+    needs = frozenset({"masks"})
     supervision = "oracle"
 
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
 
-    def forward(self, maps: Tensor, view: View | None = None) -> Tensor:
+    def forward(self, maps: Tensor, view: View) -> Tensor:
         return F.adaptive_avg_pool2d(view.masks[:, None], maps.shape[2:]).squeeze(1)
 
 
 def test_a_source_receives_its_view_and_declares_what_it_needs():
     method = SCD(siamese(symmetric=True), MaskSource)
-    assert (method.needs, method.supervision, method.saliency_head.dim) == ("masks", "oracle", 8)
+    assert (method.needs, method.supervision, method.saliency_head.dim) == ({"masks"}, "oracle", 8)
     batch = views()
     _, maps = method.triplet_loss(method.siamese.encode(batch))
-    expected = torch.cat([F.avg_pool2d(batch[name].masks, 4).flatten() for name in ("v1", "v2")])
-    torch.testing.assert_close(maps, expected)
-    assert (SCD(siamese()).needs, SCD(siamese()).supervision) == ("none", "unsupervised")
+    for found, name in zip(maps, ("v1", "v2"), strict=True):
+        torch.testing.assert_close(found, F.avg_pool2d(batch[name].masks, 4))
+    assert (SCD(siamese()).needs, SCD(siamese()).supervision) == (frozenset(), "none")
 
 
 def test_saliency_is_the_online_map():
@@ -281,9 +344,9 @@ def test_saliency_is_the_online_map():
         for parameter in method.saliency_head.parameters():
             parameter.add_(0.1)
     images = views()["v1"].images
-    saliency = method.saliency(images)
+    saliency = method.saliency(whole_view(images))
     assert saliency.shape == (4, 4, 4) and not saliency.requires_grad
-    torch.testing.assert_close(saliency, method.saliency_head(method.backbone(images)).detach())
+    torch.testing.assert_close(saliency, method.saliency_head(method.backbone(images), None).detach())
 
 
 @pytest.mark.parametrize("source", [None, partial(SaliencyMLP, depth=1), SaliencyMLP(8, depth=1), ConstantMap()])

@@ -10,9 +10,9 @@ from baselines.byol import BYOL
 from baselines.hybrids import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
 from baselines.lewel import LEWEL, one_map
 from baselines.moco import MoCo
-from scd.data.views import View
 from scd.errors import UsageError
 from scd.maps.controls import CentrePrior, OracleMask
+from scd.method import Batch, View, whole_view
 from scd.nn.backbone import build_backbone
 
 moco = partial(MoCo, dim=16, queue_size=64, momentum=0.9, bn_groups=1)
@@ -21,8 +21,8 @@ byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)
 
 def two_views(seed):
     draw = torch.Generator().manual_seed(seed)
-    box, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(8, 4), torch.zeros(8, dtype=torch.bool)
-    return {name: View(name, "global", torch.randn(8, 3, 16, 16, generator=draw), box, flips) for name in ("v1", "v2")}
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(8, 4), torch.zeros(8, dtype=torch.bool)
+    return {name: View(name, "global", torch.randn(8, 3, 16, 16, generator=draw), rectangles, flips) for name in ("v1", "v2")}
 
 
 def backbone():
@@ -34,7 +34,7 @@ def test_scds_map_in_lewels_loss_by_hand():
     torch.manual_seed(0)
     method = SaliencyInLEWEL(byol(backbone()), weight=0.5).train()
     views = two_views(1)
-    loss = method(views)["loss"]
+    loss = method(Batch(views))["loss"]
     host, total = method.siamese, 0.0
     for i, j in (("v1", "v2"), ("v2", "v1")):
         online, target = host.backbone(views[i].images), host.target_backbone(views[j].images)
@@ -90,8 +90,8 @@ def test_one_map_rules_agree_with_lewels_own():
     torch.manual_seed(0)
     method = LEWEL(moco(backbone())).eval()
     images = torch.randn(4, 3, 16, 16)
-    assert torch.equal(method.saliency(images), one_map(method.maps(images), "mean"))
-    assert AlignmentInSCD(moco(backbone())).eval().saliency(images).shape == (4, 4, 4)
+    assert torch.equal(method.saliency(whole_view(images)), one_map(method.maps(whole_view(images)), "mean"))
+    assert AlignmentInSCD(moco(backbone())).eval().saliency(whole_view(images)).shape == (4, 4, 4)
 
 
 def test_what_the_swaps_refuse():
