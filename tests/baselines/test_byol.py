@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from baselines.byol import BYOL
-from scd.data.views import View
+from scd.errors import UsageError
+from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 
 
@@ -16,9 +17,10 @@ def byol(**options) -> BYOL:
 
 def views(rows: int = 8) -> dict[str, View]:
     draw = torch.Generator().manual_seed(0)
-    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
     return {
-        name: View(name, "global", torch.randn(rows, 3, 16, 16, generator=draw), boxes, flips) for name in ("v1", "v2")
+        name: View(name, "global", torch.randn(rows, 3, 16, 16, generator=draw), rectangles, flips)
+        for name in ("v1", "v2")
     }
 
 
@@ -37,7 +39,7 @@ def test_loss_is_the_mean_over_directions_of_the_regression(symmetric):
         prediction = method.matcher.predictor(method.projector(method.backbone(batch[i].images).mean(dim=(2, 3))))
         target = method.target_projector(method.target_backbone(batch[j].images).mean(dim=(2, 3)))
         terms.append((unit(prediction) - unit(target)).square().sum(dim=1).mean())
-    torch.testing.assert_close(method(batch)["loss"], sum(terms) / len(terms))
+    torch.testing.assert_close(method(Batch(batch))["loss"], sum(terms) / len(terms))
 
 
 def test_heads_are_the_official_ones():
@@ -61,7 +63,7 @@ def test_the_target_is_in_train_mode_and_keeps_running_statistics_of_its_own():
     method = byol(momentum=0.0, momentum_schedule="constant")
     assert all(module.training for module in method.target_backbone.modules())
     before = method.target_backbone.trunk[1].running_mean.clone()
-    method(views())
+    method(Batch(views()))
     after = method.target_backbone.trunk[1].running_mean.clone()
     assert not torch.equal(after, before)
     with torch.no_grad():
@@ -82,7 +84,7 @@ def test_momentum_rises_from_base_to_one():
             parameter.add_(1.0)
     method.after_step(1.0)
     assert all(torch.equal(a, b) for a, b in zip(method.target_backbone.parameters(), before, strict=True))
-    with pytest.raises(ValueError, match="momentum_schedule is 'constant' or 'cosine', not 'linear'"):
+    with pytest.raises(UsageError, match="momentum_schedule is 'constant' or 'cosine', not 'linear'"):
         byol(momentum_schedule="linear")
 
 

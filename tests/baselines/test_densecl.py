@@ -10,8 +10,9 @@ from torch import nn
 from baselines.byol import BYOL
 from baselines.densecl import DenseCL, correspondence
 from baselines.moco import MoCo
-from scd.data.views import CropSpec, Recipe, View
+from scd.data.views import CropSpec, Recipe
 from scd.errors import UsageError
+from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
 
@@ -48,11 +49,15 @@ def densecl(symmetric=False, **options):
 
 def make_views(extras=()):
     draw = torch.Generator().manual_seed(1)
-    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(BATCH, 1), torch.zeros(BATCH, dtype=torch.bool)
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(BATCH, 1), torch.zeros(BATCH, dtype=torch.bool)
     sides = {"v1": SIDE, "v2": SIDE, **dict.fromkeys(extras, SIDE // 2)}
     return {
         name: View(
-            name, "extra" if name in extras else "global", torch.randn(BATCH, 3, s, s, generator=draw), boxes, flips
+            name,
+            "extra" if name in extras else "global",
+            torch.randn(BATCH, 3, s, s, generator=draw),
+            rectangles,
+            flips,
         )
         for name, s in sides.items()
     }
@@ -117,7 +122,7 @@ def test_a_whole_step_equals_the_equations_although_keys_are_computed_in_another
     method, views = densecl(symmetric, weight=0.3), make_views(extras)
     orders = []
     method.siamese.target_backbone.register_forward_pre_hook(lambda _, args: orders.append(args[0]))
-    logs = method(views)
+    logs = method(Batch(views))
     assert not torch.equal(orders[0], views["v2"].images)  # shuffled: dense and backbone keys have to be put back
     dense = sum(dense_term_by_hand(method, views[i], views[j]) for i, j in pairs) / len(pairs)
     image = sum(image_term_by_hand(method, views[i], views[j]) for i, j in pairs) / len(pairs)
@@ -152,12 +157,12 @@ def test_correspondence_passes_no_gradient_and_has_no_ties_under_bfloat16():
 
 def test_the_matches_come_from_backbone_features_not_from_the_dense_head():
     method, views = densecl(), make_views()
-    before = method(views)["match_cosine"]
+    before = method(Batch(views))["match_cosine"]
     with torch.no_grad():
         for head in (method.dense_projector, method.target_dense_projector):
             for parameter in head.parameters():
                 parameter.copy_(torch.randn_like(parameter))
-    assert torch.equal(method(views)["match_cosine"], before)
+    assert torch.equal(method(Batch(views))["match_cosine"], before)
 
 
 # -------------------------------------------------------------------- the second queue
@@ -168,7 +173,7 @@ def test_the_dense_queue_takes_each_key_images_averaged_dense_vector_after_the_s
     method, views = densecl(symmetric), make_views()
     own, before = method.dense_matcher.queue, method.dense_matcher.queue.keys.clone()
     assert own is not method.siamese.matcher.queue
-    method(views)
+    method(Batch(views))
     assert torch.equal(own.keys, before)  # no query meets its own step's keys
     expected = []
     for name in ("v2", "v1") if symmetric else ("v2",):
@@ -186,8 +191,8 @@ def test_the_dense_queue_takes_each_key_images_averaged_dense_vector_after_the_s
 
 def test_weight_0_is_the_host():
     views = make_views()
-    alone = moco()(views)["loss"]
-    assert DenseCL(moco(), weight=0.0)(views)["loss"].item() == pytest.approx(alone.item(), rel=1e-6)
+    alone = moco()(Batch(views))["loss"]
+    assert DenseCL(moco(), weight=0.0)(Batch(views))["loss"].item() == pytest.approx(alone.item(), rel=1e-6)
 
 
 def test_the_dense_head_is_a_second_one_of_the_hosts_shape_with_a_momentum_copy():
@@ -200,12 +205,12 @@ def test_the_dense_head_is_a_second_one_of_the_hosts_shape_with_a_momentum_copy(
     other = DenseCL(moco(), dim=5, hidden=7)
     assert [tuple(p.shape) for p in other.dense_projector.parameters()] == [(7, 16), (7,), (5, 7), (5,)]
     assert other.dense_matcher.queue.keys.shape == (QUEUE, 5)
-    assert torch.isfinite(other(make_views())["loss"])
+    assert torch.isfinite(other(Batch(make_views()))["loss"])
 
 
 def test_gradients_reach_the_backbone_through_the_dense_loss_alone():
     method = densecl(weight=1.0)
-    method(make_views())["loss"].backward()
+    method(Batch(make_views()))["loss"].backward()
     assert method.backbone.conv.weight.grad.abs().sum() > 0
     frozen = (method.target_dense_projector, method.siamese.target_backbone)
     assert all(p.grad is None for module in frozen for p in module.parameters())
@@ -227,7 +232,7 @@ def test_the_loss_falls_on_one_batch():
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     losses = []
     for _ in range(8):
-        logs = method(views)
+        logs = method(Batch(views))
         optimizer.zero_grad()
         logs["loss"].backward()
         optimizer.step()
@@ -236,7 +241,7 @@ def test_the_loss_falls_on_one_batch():
 
 
 def test_it_makes_no_map():
-    assert DenseCL(moco()).eval().saliency(make_views()["v1"].images) is None
+    assert DenseCL(moco()).eval().saliency(make_views()["v1"]) is None
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -7,8 +7,8 @@ import torch
 from timm.layers import DropPath
 
 from baselines.dino import DINO, Distillation, Head, Temperatures, distillation
-from scd.data.views import View
 from scd.errors import UsageError
+from scd.method import Batch, View
 from scd.nn.vit import vit
 from scd.siamese import match
 
@@ -46,10 +46,10 @@ def tiny(depth: int = 2, **options) -> DINO:
 def views(locals_: int = 2) -> dict[str, View]:
     draw = torch.Generator().manual_seed(1)
     sides = {"v1": 16, "v2": 16, **{f"local{i}": 8 for i in range(locals_)}}
-    boxes, flips = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4), torch.zeros(4, dtype=torch.bool)
+    rectangles, flips = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4), torch.zeros(4, dtype=torch.bool)
     return {
         name: View(
-            name, "extra" if "local" in name else "global", torch.randn(4, 3, s, s, generator=draw), boxes, flips
+            name, "extra" if "local" in name else "global", torch.randn(4, 3, s, s, generator=draw), rectangles, flips
         )
         for name, s in sides.items()
     }
@@ -90,7 +90,7 @@ def test_loss_and_centre_equal_lightlys_over_two_steps():
         target = {name: each.float() for name, each in zip(("v1", "v2"), logits(2, 10 + step), strict=True)}
         pairs = [(i, j) for j in target for i in online if i != j]
         loss = match(ours, pairs, online, target)
-        ours.after_step()
+        ours.after_step(0.1)
         expected = theirs(list(target.values()), list(online.values()), epoch=5)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5), step
         assert torch.allclose(ours.centre, theirs.center.flatten(), atol=1e-6)
@@ -101,19 +101,19 @@ def test_the_centre_is_the_moving_mean_of_the_teachers_raw_logits_and_moves_afte
     ours(first.float(), second.float())
     ours.remember([first, second])
     assert torch.equal(ours.centre, torch.zeros(K))
-    ours.after_step()
+    ours.after_step(0.1)
     expected = 0.1 * torch.cat([first, second]).mean(dim=0)
     assert torch.allclose(ours.centre.double(), expected, atol=1e-7)
-    ours.after_step()
+    ours.after_step(0.1)
     assert torch.allclose(ours.centre.double(), expected, atol=1e-7)  # nothing new to move towards
 
 
 def test_the_teachers_temperature_rises_over_the_warm_up_and_stays():
     ours = matcher(teacher=0.07, warmup=0.4)
-    found = []
-    for progress in (0.0, 0.2, 0.4, 1.0):
-        ours.progress.fill_(progress)
-        found.append(ours.teacher_temperature.item())
+    found = [ours.teacher_temperature]
+    for progress in (0.2, 0.4, 1.0):
+        ours.after_step(progress)
+        found.append(ours.teacher_temperature)
     assert found == pytest.approx([0.04, 0.055, 0.07, 0.07])
 
 
@@ -124,17 +124,59 @@ def test_the_heads_output_is_a_cosine():
     assert z.abs().max() <= 1 + 1e-6
 
 
-def test_the_last_layer_stands_still_for_its_share_of_the_run():
+def adamw(method: DINO) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
+
+
+def step(method: DINO, optimizer: torch.optim.Optimizer, progress: float) -> None:
+    optimizer.zero_grad()
+    method(Batch(views()))["loss"].backward()
+    method.after_backward()
+    optimizer.step()
+    method.after_step(progress)
+
+
+def test_the_last_layer_is_frozen_for_its_share_of_the_run():
     method = tiny(freeze_last=0.5)
-    seen = []
+    optimizer = adamw(method)
+    moved = []
     for progress in (0.25, 0.5, 0.75):
-        method(views())["loss"].backward()
-        seen.append(bool(method.projector.weight.grad.abs().sum() > 0))
-        method.zero_grad()
-        method.after_step(progress)
-    assert seen == [False, False, True]
+        before = method.projector.weight.detach().clone()
+        step(method, optimizer, progress)
+        moved.append(not torch.equal(method.projector.weight, before))  # neither by a gradient nor by weight decay
+    assert moved == [False, False, True]
     method.after_step(1.0)
     assert method.momentum(1.0) == 1.0
+
+
+def test_the_optimiser_has_not_seen_a_frozen_layer():
+    """Official: the gradient is None while frozen, so that AdamW's moments and step count begin afterwards."""
+    method = tiny(freeze_last=0.5)
+    optimizer = adamw(method)
+    for progress in (0.25, 0.5):
+        step(method, optimizer, progress)
+    assert not optimizer.state[method.projector.weight]
+    assert optimizer.state[method.projector.mlp.layers[0].weight]["step"] == 2
+    step(method, optimizer, 0.75)
+    assert optimizer.state[method.projector.weight]["step"] == 1
+
+
+def test_nothing_is_frozen_without_a_share():
+    method = tiny(freeze_last=0.0)
+    step(method, adamw(method), 0.5)
+    assert method.projector.weight.grad is not None
+
+
+def test_the_state_knows_how_far_the_run_is():
+    """A resumed run goes on with its temperature and with its frozen or free layer."""
+    options = {"freeze_last": 0.3, "teacher_temperature": 0.07, "teacher_temperature_start": 0.04}
+    method, resumed = (tiny(**options, teacher_temperature_warmup=0.8) for _ in range(2))
+    step(method, adamw(method), 0.4)
+    resumed.load_state_dict(method.state_dict())
+    assert resumed.matcher.teacher_temperature == method.matcher.teacher_temperature == pytest.approx(0.055)
+    step(resumed, adamw(resumed), 0.5)
+    assert resumed.projector.weight.grad is not None
+    assert not any("matcher" in name for name in method.evaluated_state())
 
 
 def test_stochastic_depth_is_the_students_alone():
@@ -146,7 +188,7 @@ def test_stochastic_depth_is_the_students_alone():
 
 
 def test_teacher_entropy_is_logged_between_0_and_ln_k():
-    outputs = tiny()(views())
+    outputs = tiny()(Batch(views()))
     assert 0 < outputs["teacher_entropy"] < math.log(32)
 
 

@@ -1,4 +1,4 @@
-"""The swaps against formulas written a second time, and against their parents where they must agree."""
+"""The hybrids against formulas written a second time, and against their parents where they must agree."""
 
 from functools import partial
 
@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from baselines.byol import BYOL
-from baselines.hybrids import AlignmentInSCD, AlignmentMaps, SaliencyInLEWEL
+from baselines.hybrids import AlignmentMaps, SaliencyInLEWEL
 from baselines.lewel import LEWEL, one_map
 from baselines.moco import MoCo
 from scd.errors import UsageError
 from scd.maps.controls import CentrePrior, OracleMask
-from scd.method import Batch, View, whole_view
+from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
+from scd.scd import SCD
 
 moco = partial(MoCo, dim=16, queue_size=64, momentum=0.9, bn_groups=1)
 byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)
@@ -22,7 +23,10 @@ byol = partial(BYOL, dim=16, hidden=32, momentum=0.9)
 def two_views(seed):
     draw = torch.Generator().manual_seed(seed)
     rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(8, 4), torch.zeros(8, dtype=torch.bool)
-    return {name: View(name, "global", torch.randn(8, 3, 16, 16, generator=draw), rectangles, flips) for name in ("v1", "v2")}
+    return {
+        name: View(name, "global", torch.randn(8, 3, 16, 16, generator=draw), rectangles, flips)
+        for name in ("v1", "v2")
+    }
 
 
 def backbone():
@@ -41,7 +45,7 @@ def test_scds_map_in_lewels_loss_by_hand():
         z, z_target = host.projector(online.mean((2, 3))), host.target_projector(target.mean((2, 3)))
         p = host.matcher.predictor(z)
         image = (2 - 2 * F.cosine_similarity(p, z_target, dim=1)).mean()
-        m, m_target = method.saliency_head(online), method.target_saliency_head(target)
+        m, m_target = method.saliency_head(online, views[i]), method.target_saliency_head(target, views[j])
         rows, rows_target = [], []
         for weight, weight_target in ((m, m_target), (1 - m, 1 - m_target)):
             rows.append((online * weight[:, None]).sum((2, 3)) / weight.sum((1, 2))[:, None])
@@ -56,7 +60,7 @@ def test_scds_map_in_lewels_loss_by_hand():
 
 def test_lewels_maps_in_scds_triplets_by_hand():
     torch.manual_seed(0)
-    method = AlignmentInSCD(moco(backbone()), AlignmentMaps(16, maps=3), projection_dim=0, margin=0.4)
+    method = SCD(moco(backbone()), AlignmentMaps(16, maps=3), projection_dim=0, margin=0.4)
     views = two_views(2)
     encoded = method.siamese.encode(views)
     loss, _ = method.triplet_loss(encoded)
@@ -82,23 +86,42 @@ def test_the_maps_of_the_source_are_distributions_over_positions_scaled_to_1():
     source = AlignmentMaps(16, maps=5)
     maps = torch.randn(2, 16, 4, 4)
     torch.testing.assert_close(source.distributions(maps).sum((2, 3)), torch.ones(2, 5))
-    found = source(maps)
+    found = source(maps, None)
     assert found.shape == (2, 5, 4, 4) and found.amax((2, 3)).eq(1).all() and found.min() > 0
 
 
-def test_one_map_rules_agree_with_lewels_own():
+@pytest.mark.parametrize("rule", ["mean", "sharpest"])
+def test_the_rules_for_one_map_agree_with_lewels_own(rule):
     torch.manual_seed(0)
-    method = LEWEL(moco(backbone())).eval()
-    images = torch.randn(4, 3, 16, 16)
-    assert torch.equal(method.saliency(whole_view(images)), one_map(method.maps(whole_view(images)), "mean"))
-    assert AlignmentInSCD(moco(backbone())).eval().saliency(whole_view(images)).shape == (4, 4, 4)
+    view = two_views(3)["v1"]
+    method = LEWEL(moco(backbone()), saliency_rule=rule).eval()
+    assert torch.equal(method.saliency(view), one_map(method.maps(view), rule))
+    method = SCD(moco(backbone()), partial(AlignmentMaps, saliency_rule=rule)).eval()
+    maps = method.siamese.encode_online(view.images).maps
+    assert torch.equal(method.saliency(view), one_map(method.saliency_head.distributions(maps), rule))
+    assert method.saliency(view).shape == (8, 4, 4)
 
 
-def test_what_the_swaps_refuse():
+def test_scds_map_in_lewel_may_come_from_any_source():
+    """Geometry reaches the source, a mask counts as supervision, and J maps give 2 J vectors."""
+    method, views = SaliencyInLEWEL(moco(backbone()), CentrePrior()), two_views(4)
+    views["v1"].rectangles = torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(8, 4)
+    maps = method.online_aligned(method.siamese.encode_online(views["v1"].images), views["v1"]).maps
+    saliency = method.saliency(views["v1"])  # of the lower right quarter: highest in its upper left corner
+    assert saliency[0].argmax() == 0
+    torch.testing.assert_close(maps[:, 0], saliency / saliency.sum(dim=(1, 2), keepdim=True))
+    oracle = SaliencyInLEWEL(moco(backbone()), OracleMask())
+    assert (oracle.needs, oracle.supervision) == ({"masks"}, "oracle")
+    several = SaliencyInLEWEL(moco(backbone()), partial(AlignmentMaps, maps=3))
+    features = several.siamese.encode_online(views["v1"].images)
+    aligned = several.online_aligned(features, views["v1"])
+    assert aligned.objects.shape == (8, 6, 16) and aligned.maps.shape == (8, 6, 4, 4)
+    torch.testing.assert_close(aligned.maps.sum(dim=(2, 3)), torch.ones(8, 6))
+    assert torch.isfinite(several(Batch(views))["loss"])
+
+
+def test_what_the_hybrids_refuse():
     with pytest.raises(UsageError, match="at least 2 maps, not 1"):
         AlignmentMaps(16, maps=1)
-    with pytest.raises(UsageError, match="LEWEL's loss passes no views on"):
-        SaliencyInLEWEL(moco(backbone()), OracleMask())
-    assert SaliencyInLEWEL(moco(backbone()), CentrePrior()).saliency_head.needs == "none"
     with pytest.raises(UsageError, match="unknown saliency_rule 'means'; did you mean 'mean'"):
-        AlignmentInSCD(moco(backbone()), saliency_rule="means")
+        AlignmentMaps(16, saliency_rule="means")

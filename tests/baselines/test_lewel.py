@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 from baselines.byol import BYOL
+from baselines.dino import DINO
 from baselines.lewel import LEWEL, aligned_vectors, alignment_maps, one_per_image
 from baselines.moco import MoCo
-from scd.data.views import CropSpec, Recipe, View
+from baselines.simsiam import SimSiam
+from baselines.slotcon import SlotCon
+from scd.data.views import CropSpec, Recipe
 from scd.errors import UsageError
+from scd.method import Batch, View, whole_view
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
 
@@ -36,10 +40,10 @@ HOSTS = {"moco": moco, "moco_symmetric": lambda: moco(True), "byol": byol}
 
 def make_views(seed=1, batch=BATCH, extras=()):
     generator = torch.Generator().manual_seed(seed)
-    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(batch, 1), torch.zeros(batch, dtype=torch.bool)
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(batch, 1), torch.zeros(batch, dtype=torch.bool)
     roles = {"v1": "global", "v2": "global", **dict.fromkeys(extras, "extra")}
     return {
-        name: View(name, role, torch.randn(batch, 3, SIDE, SIDE, generator=generator), boxes, flips)
+        name: View(name, role, torch.randn(batch, 3, SIDE, SIDE, generator=generator), rectangles, flips)
         for name, role in roles.items()
     }
 
@@ -144,7 +148,7 @@ def test_a_whole_step_equals_the_equations(host, scale, weight):
     for view in views.values():
         view.images = view.images.double()
     expected = loss_by_hand(twin, views)
-    logs = copy.deepcopy(method).double()(views)
+    logs = copy.deepcopy(method).double()(Batch(views))
     assert logs["loss"].item() == pytest.approx(expected.item(), rel=1e-5)  # the losses themselves are float32
     together = weight * logs["image_loss"] + (1 - weight) * logs["aligned_loss"]
     assert logs["loss"].item() == pytest.approx(together.item(), rel=1e-6)
@@ -211,14 +215,14 @@ def test_projector_sees_pooled_and_pixel_tokens_in_one_call():
     calls = []
     norm.register_forward_hook(lambda module, args, output: calls.append(args[0].shape[0]))
     positions = method.siamese.backbone(make_views()["v1"].images)[0, 0].numel()
-    method(make_views())
+    method(Batch(make_views()))
     assert calls == [BATCH * (1 + positions)] * 2  # one call for each of the two online views
     assert norm.num_batches_tracked.item() == 2
 
 
 def test_gradients_reach_the_online_maps_and_never_the_target():
     method = LEWEL(byol(), heads=HEADS, weight=0.0)  # the projector acts through the maps alone
-    method(make_views())["loss"].backward()
+    method(Batch(make_views()))["loss"].backward()
     for name in ("projector", "backbone"):
         module = getattr(method.siamese, name)
         assert sum(p.grad.abs().sum().item() for p in module.parameters() if p.grad is not None) > 0, name
@@ -231,7 +235,7 @@ def test_gradients_reach_the_online_maps_and_never_the_target():
 def test_every_network_predicts_its_own_maps():
     method, views = LEWEL(byol(), heads=HEADS), make_views()
     with torch.no_grad():
-        before = method(views)["aligned_loss"]
+        before = method(Batch(views))["aligned_loss"]
         host = method.siamese
         for parameter in host.target_projector.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -239,7 +243,7 @@ def test_every_network_predicts_its_own_maps():
         ours = method.align(features, host.target_projector, method.target_object_projector).maps
         theirs = method.align(features, host.projector, method.target_object_projector).maps
     assert not torch.allclose(ours, theirs, atol=1e-4)
-    assert method(views)["aligned_loss"].item() != pytest.approx(before.item(), rel=1e-6)
+    assert method(Batch(views))["aligned_loss"].item() != pytest.approx(before.item(), rel=1e-6)
 
 
 def test_second_projector_is_a_separate_one_with_a_momentum_copy():
@@ -270,8 +274,8 @@ def test_predictors_are_two():
 
 def test_weight_one_is_the_host_on_moco_whose_head_has_no_batch_norm():
     host, views = moco(), make_views()
-    alone = copy.deepcopy(host)(views)["loss"]
-    assert LEWEL(host, heads=HEADS, weight=1.0)(views)["loss"].item() == pytest.approx(alone.item(), rel=1e-5)
+    alone = copy.deepcopy(host)(Batch(views))["loss"]
+    assert LEWEL(host, heads=HEADS, weight=1.0)(Batch(views))["loss"].item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 # -------------------------------------------------------------------- MoCo's second queue
@@ -283,7 +287,7 @@ def test_aligned_vectors_have_a_queue_of_their_own_that_takes_one_vector_per_ima
     image_queue, own = method.siamese.matcher.queue, method.object_matcher.queue
     assert own is not image_queue and own.keys.shape == (QUEUE, DIM)
     before = own.keys.clone()
-    method(views)
+    method(Batch(views))
     assert torch.equal(own.keys, before)  # no query meets its own step's keys
     with torch.no_grad():
         host = method.siamese
@@ -317,7 +321,7 @@ def test_loss_is_finite_and_falls_on_one_batch(host):
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
     losses = []
     for _ in range(6):
-        logs = method(views)
+        logs = method(Batch(views))
         optimizer.zero_grad()
         logs["loss"].backward()
         optimizer.step()
@@ -330,14 +334,14 @@ def test_loss_is_finite_and_falls_on_one_batch(host):
 def test_extra_views_are_compared_by_index_even_where_their_maps_are_smaller():
     method, views = LEWEL(moco(), heads=HEADS), make_views(extras=("local0",))
     views["local0"].images = views["local0"].images[:, :, ::2, ::2]
-    assert math.isfinite(method(views)["loss"].item())
+    assert math.isfinite(method(Batch(views))["loss"].item())
 
 
 @pytest.mark.parametrize("rule", ["mean", "sharpest"])
 def test_saliency_is_one_map_between_zero_and_one(rule):
     method = LEWEL(moco(), heads=HEADS, saliency_rule=rule).eval()
     images = make_views()["v1"].images
-    maps, saliency = method.maps(images), method.saliency(images)
+    maps, saliency = method.maps(whole_view(images)), method.saliency(whole_view(images))
     assert maps.shape == (BATCH, DIM, *saliency.shape[1:]) and not saliency.requires_grad
     assert torch.allclose(maps.sum(dim=(2, 3)), torch.ones(BATCH, DIM), atol=1e-5)
     assert torch.equal(saliency.amin(dim=(1, 2)), torch.zeros(BATCH))
@@ -354,7 +358,7 @@ def test_saliency_of_a_flat_feature_map_is_zero_and_not_nan():
     with torch.no_grad():
         for parameter in method.siamese.projector.parameters():
             parameter.zero_()
-    assert torch.equal(method.saliency(make_views()["v1"].images), torch.zeros(BATCH, 4, 4))
+    assert torch.equal(method.saliency(make_views()["v1"]), torch.zeros(BATCH, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -370,6 +374,25 @@ def test_saliency_of_a_flat_feature_map_is_zero_and_not_nan():
 def test_settings_that_make_no_sense_are_refused(options, text):
     with pytest.raises(UsageError, match=text):
         LEWEL(moco(), **options)
+
+
+@pytest.mark.parametrize("host", [DINO, SlotCon])
+def test_a_host_without_a_second_matcher_is_refused_in_one_line(host):
+    options = {"prototypes": DIM, "hidden": 24, **({"bottleneck": 8} if host is DINO else {"dim": DIM})}
+    with pytest.raises(UsageError, match=f"{host.__name__} has no second matcher, which this wrapper needs"):
+        LEWEL(host(tiny(), **options), heads=HEADS)
+
+
+def test_around_a_method_without_a_momentum_branch_the_target_is_the_online_result():
+    method = LEWEL(SimSiam(tiny(), dim=DIM), heads=HEADS)
+    calls = []
+    method.siamese.projector.register_forward_hook(lambda module, args, output: calls.append(args[0].shape[0]))
+    method.object_projector.register_forward_hook(lambda module, args, output: calls.append("objects"))
+    logs = method(Batch(make_views()))
+    assert calls == [BATCH, "objects"] * 2  # once for each view
+    logs["loss"].backward()
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+    assert logs["aligned_loss"] >= -1  # SimSiam's own kind of loss
 
 
 def test_cost_of_a_step_is_the_hosts_plus_the_closed_form():

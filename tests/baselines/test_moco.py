@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from baselines.moco import QUEUE_SIZE, QUEUE_SIZE_SMALL, MoCo
-from scd.data.views import View
 from scd.errors import UsageError
+from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 from scd.nn.norm import GroupedBatchNorm2d
 
@@ -21,10 +21,10 @@ def moco(**options) -> MoCo:
 
 def views(seed: int, rows: int = 8, **more: str) -> dict[str, View]:
     draw = torch.Generator().manual_seed(seed)
-    boxes, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
+    rectangles, flips = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4), torch.zeros(rows, dtype=torch.bool)
     roles = {"v1": "global", "v2": "global", **more}
     return {
-        name: View(name, role, torch.randn(rows, 3, 16, 16, generator=draw), boxes, flips)
+        name: View(name, role, torch.randn(rows, 3, 16, 16, generator=draw), rectangles, flips)
         for name, role in roles.items()
     }
 
@@ -45,7 +45,7 @@ def test_steps_equal_the_official_order(symmetric):
     reference = torch.optim.SGD(query.parameters(), lr=lr)
     for i in range(5):
         batch = views(i)
-        loss = method(batch)["loss"]
+        loss = method(Batch(batch))["loss"]
 
         images = [batch["v1"].images, batch["v2"].images]
         directions = [(0, 1), (1, 0)] if symmetric else [(0, 1)]
@@ -124,7 +124,7 @@ def test_pairs_and_keys_of_the_two_forms():
     for symmetric, keys in ((False, 8), (True, 16)):
         method = moco(symmetric=symmetric, queue_size=32)
         before = method.matcher.queue.keys.clone()
-        method(batch)
+        method(Batch(batch))
         method.after_step(0.5)
         changed = (method.matcher.queue.keys != before).any(dim=1)
         assert changed.sum() == keys and changed[:keys].all()
@@ -139,8 +139,8 @@ def test_a_second_matcher_has_the_same_settings_and_a_queue_of_its_own():
 
 def test_a_batch_that_does_not_fit_says_what_to_change():
     method = moco(queue_size=20)
-    method(views(0))
+    method(Batch(views(0)))
     with pytest.raises(UsageError, match="holds 20 keys, .* set queue_size to a multiple of 8, for example 16"):
         method.after_step(0.5)
     with pytest.raises(UsageError, match="a batch of 8 does not split into 3 batch-norm groups"):
-        moco(bn_groups=3)(views(0))
+        moco(bn_groups=3)(Batch(views(0)))

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from baselines.slotcon import GroupDistillation, Groups, Prototypes, SlotCon, SlotContrast, align
-from scd.data.views import View
 from scd.errors import UsageError
+from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 
 BATCH, SIDE, SLOTS, DIM = 4, 16, 6, 8
@@ -20,8 +20,8 @@ WHOLE = [0.0, 0.0, 1.0, 1.0]
 LEFT, RIGHT = [0.0, 0.1, 0.4, 0.9], [0.6, 0.1, 1.0, 0.9]  # nothing in common
 
 
-def view(boxes, flips, name="v1", images=None, role="global"):
-    return View(name, role, images, torch.tensor(boxes), torch.tensor(flips))
+def view(rectangles, flips, name="v1", images=None, role="global"):
+    return View(name, role, images, torch.tensor(rectangles), torch.tensor(flips))
 
 
 def random_views(count, seed=0):
@@ -49,8 +49,8 @@ def softmax(x):
 
 def overlap_coordinates(one, other, height, width):
     """Source coordinates (B, 2, height, width) of the centres of a grid over the overlap."""
-    out = torch.empty(len(one.boxes), 2, height, width)
-    for b, (p, q) in enumerate(zip(one.boxes.tolist(), other.boxes.tolist(), strict=True)):
+    out = torch.empty(len(one.rectangles), 2, height, width)
+    for b, (p, q) in enumerate(zip(one.rectangles.tolist(), other.rectangles.tolist(), strict=True)):
         x0, y0, x1, y1 = max(p[0], q[0]), max(p[1], q[1]), min(p[2], q[2]), min(p[3], q[3])
         for row in range(height):
             for column in range(width):
@@ -71,7 +71,7 @@ def test_maps_of_source_coordinates_are_equal_once_aligned():
     for maps, seen in ((first, one), (second, other)):
         for b in range(16):
             for axis in range(2):
-                start, end = seen.boxes[b, axis], seen.boxes[b, axis + 2]
+                start, end = seen.rectangles[b, axis], seen.rectangles[b, axis + 2]
                 half = (end - start) / size / 2  # between a view's border and the centre of its first position
                 wanted = expected[b, axis].clamp(start + half, end - half)  # beyond it, the border's value
                 assert torch.allclose(maps[b, axis], wanted, atol=1e-5)
@@ -84,9 +84,10 @@ def test_alignment_of_any_maps_equals_roi_align_and_a_flip():
     size = 6
     maps = torch.randn(2, 12, 5, size, size, generator=torch.Generator().manual_seed(0))
     aligned = align(*maps, one, other)[:2]
-    low, high = torch.maximum(one.boxes, other.boxes)[:, :2], torch.minimum(one.boxes, other.boxes)[:, 2:]
+    low = torch.maximum(one.rectangles, other.rectangles)[:, :2]
+    high = torch.minimum(one.rectangles, other.rectangles)[:, 2:]
     for values, result, seen in zip(maps, aligned, (one, other), strict=True):
-        corner, sides = seen.boxes[:, :2], seen.boxes[:, 2:] - seen.boxes[:, :2]
+        corner, sides = seen.rectangles[:, :2], seen.rectangles[:, 2:] - seen.rectangles[:, :2]
         x0, y0 = ((low - corner) / sides * size).unbind(dim=1)
         x1, y1 = ((high - corner) / sides * size).unbind(dim=1)
         x0, x1 = torch.where(seen.flips, size - x1, x0), torch.where(seen.flips, size - x0, x1)
@@ -152,15 +153,15 @@ def test_uniform_groupings_have_the_entropy_of_all_slots():
 
 def test_the_centre_follows_the_raw_teacher_scores_of_both_whole_views_after_the_step():
     method, views = slotcon(), make_views(extras=("local0",))
-    method.distillation.centre.copy_(torch.linspace(-0.1, 0.2, SLOTS))
-    before = numbers(method.distillation.centre)
+    method.grouping_matcher.centre.copy_(torch.linspace(-0.1, 0.2, SLOTS))
+    before = numbers(method.grouping_matcher.centre)
     scores = []
     with torch.no_grad():
         for name in ("v1", "v2"):
             features = method.encode_target(views[name].images)
             scores.append(numbers(method.group(features, method.target_projector, method.target_prototypes).scores))
-    method(views)
-    assert np.array_equal(numbers(method.distillation.centre), before)
+    method(Batch(views))
+    assert np.array_equal(numbers(method.grouping_matcher.centre), before)
     method.after_step(0.0)
     total, count = np.zeros(SLOTS), 0
     for part in scores:
@@ -168,10 +169,10 @@ def test_the_centre_follows_the_raw_teacher_scores_of_both_whole_views_after_the
             for y in range(part.shape[2]):
                 for x in range(part.shape[3]):
                     total, count = total + part[b, :, y, x], count + 1
-    assert np.allclose(numbers(method.distillation.centre), 0.9 * before + 0.1 * total / count, atol=1e-6)
-    moved = method.distillation.centre.clone()
+    assert np.allclose(numbers(method.grouping_matcher.centre), 0.9 * before + 0.1 * total / count, atol=1e-6)
+    moved = method.grouping_matcher.centre.clone()
     method.after_step(0.0)  # no forward pass in between: nothing to move towards
-    assert torch.equal(method.distillation.centre, moved)
+    assert torch.equal(method.grouping_matcher.centre, moved)
 
 
 # -------------------------------------------------------------------- slots
@@ -267,17 +268,17 @@ def slotcon(**options):
 def make_views(extras=(), no_overlap=False):
     draw = torch.Generator().manual_seed(1)
     base = torch.randn(BATCH, 3, 4, 4, generator=draw)
-    boxes = {"v1": [WHOLE, [0.1, 0.0, 0.7, 0.8], LEFT, [0.2, 0.2, 0.9, 1.0]], "v2": [[0.3, 0.2, 1.0, 0.9]] * 2}
-    boxes["v2"] += [RIGHT, [0.0, 0.0, 0.6, 0.7]]
+    rectangles = {"v1": [WHOLE, [0.1, 0.0, 0.7, 0.8], LEFT, [0.2, 0.2, 0.9, 1.0]], "v2": [[0.3, 0.2, 1.0, 0.9]] * 2}
+    rectangles["v2"] += [RIGHT, [0.0, 0.0, 0.6, 0.7]]
     if no_overlap:
-        boxes = {"v1": [LEFT] * BATCH, "v2": [RIGHT] * BATCH}
+        rectangles = {"v1": [LEFT] * BATCH, "v2": [RIGHT] * BATCH}
     flips = {"v1": [False, True, False, True], "v2": [True, True, False, False]}
     views = {}
     for name in ("v1", "v2", *extras):
         side = SIDE // 2 if name in extras else SIDE
         images = nn.functional.interpolate(base, size=side) + 0.5 * torch.randn(BATCH, 3, side, side, generator=draw)
         role = "extra" if name in extras else "global"
-        views[name] = view(boxes.get(name, [WHOLE] * BATCH), flips.get(name, [False] * BATCH), name, images, role)
+        views[name] = view(rectangles.get(name, [WHOLE] * BATCH), flips.get(name, [False] * BATCH), name, images, role)
     return views
 
 
@@ -301,7 +302,7 @@ def test_a_whole_step_is_the_mean_over_directions_of_both_terms(extras):
             p, q = (numbers(part[b].flatten(1)).T for part in (teacher, student))
             terms += [-softmax(a / TEACHER) @ np.log(softmax(c / STUDENT)) for a, c in zip(p, q, strict=True)]
         groupings.append(sum(terms) / len(terms))
-    logs = method(views)
+    logs = method(Batch(views))
     grouping, contrast = np.mean(groupings), np.mean(contrasts)
     assert contrast > 0
     assert logs["grouping_loss"].item() == pytest.approx(grouping, rel=1e-4)
@@ -313,7 +314,7 @@ def test_a_whole_step_is_the_mean_over_directions_of_both_terms(extras):
 
 def test_a_batch_without_any_overlap_learns_from_its_slots_alone():
     method, views = slotcon(), make_views(no_overlap=True)
-    logs = method(views)
+    logs = method(Batch(views))
     logs["loss"].backward()
     assert logs["overlap"] == 0 and logs["grouping_loss"] == 0 and logs["slot_loss"] > 0
     gradients = [p.grad for p in method.parameters() if p.requires_grad]
@@ -322,9 +323,9 @@ def test_a_batch_without_any_overlap_learns_from_its_slots_alone():
 
 def test_a_step_in_bfloat16_stays_close_to_float32():
     views = make_views()
-    expected = slotcon()(views)
+    expected = slotcon()(Batch(views))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logs = slotcon()(views)
+        logs = slotcon()(Batch(views))
     assert logs["loss"].dtype == torch.float32
     assert logs["loss"].item() == pytest.approx(expected["loss"].item(), rel=0.05)
 
@@ -340,11 +341,17 @@ def test_the_prototypes_copy_moves_with_the_same_momentum_as_the_target():
 
 def test_the_state_holds_the_centre_and_both_sets_of_prototypes():
     state = slotcon().state_dict()
-    assert {"distillation.centre", "prototypes.weight", "target_prototypes.weight"} <= set(state)
+    assert {"grouping_matcher.centre", "prototypes.weight", "target_prototypes.weight"} <= set(state)
 
 
 def test_it_makes_no_map():
-    assert slotcon().eval().saliency(make_views()["v1"].images) is None
+    assert slotcon().eval().saliency(make_views()["v1"]) is None
+
+
+def test_what_its_losses_keep_is_not_part_of_the_evaluated_state():
+    state = slotcon().evaluated_state()
+    assert "prototypes.weight" in state and "backbone.trunk.0.weight" in state
+    assert not any(name.startswith(("target_", "matcher", "grouping_matcher")) for name in state)
 
 
 @pytest.mark.parametrize(
