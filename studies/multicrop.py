@@ -1,27 +1,24 @@
 """R5-b: is it the separation of foreground and background, or only additional crops?
 
-Every arm is MoCo v2 and one visible difference. Three controls give MoCo more views and no map; one keeps SCD's heads,
-cost and loss and takes the separation away; all are compared with SCD at equal epochs and at equal training FLOPs, with
-and without a correlation of object and background in the training images.
+Every arm is the host (MoCo v2) with one difference. Three controls give the host more views and no map. One control
+has SCD's heads, cost and loss and no separation. All are compared with SCD at equal epochs and at equal training FLOPs,
+with and without a correlation of object and background in the training images.
 """
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import pandas
-
 from studies.suite.analysis import tables
-from studies.suite.analysis.conditions import BUDGETS, Condition, conditions, everywhere, title, versus, words
-from studies.suite.analysis.results import Evidence, gather, save
-from studies.suite.analysis.verdict import Verdict, family, judge, rule
-from studies.suite.pages import report
-from studies.suite.pages.index import write_index
-from studies.suite.pages.study_figures import Panels
-from studies.suite.planning.study import Arm, Contrast, RunSpec, Settings, Standing, Study, declarer, merge
+from studies.suite.analysis.conditions import BUDGET_WORDS, conditions, cross_conditions, title, words
+from studies.suite.analysis.results import Results
+from studies.suite.pages import sections as standard
+from studies.suite.pages import study_figures
+from studies.suite.pages.publish import Report
+from studies.suite.planning.settings import Settings
+from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory, merge
 
-METRIC, SESOI = "linear_top1", 0.01  # smallest difference of interest: one point of linear top-1
+METRIC, SESOI = "linear_top1", 0.01  # smallest effect of interest: one point of linear top-1
 MAIN = (METRIC, "knn_top1")
 BACKGROUND = ("mixed_same_top1", "mixed_rand_top1", "bg_gap", "background_top1")
 SALIENCY = (
@@ -29,61 +26,51 @@ SALIENCY = (
     "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
 )  # fmt: skip
 COLLAPSE = ("feature_std", "effective_rank", "map_area", "map_std", "map_saturation", "map_entropy")
-SECTIONS = (
-    (
-        "Background reliance", BACKGROUND, (),
-        "Objects of test images on other backgrounds, and the background's own class.",
-    ),
-    (
-        "Saliency maps against true masks", SALIENCY, ("constant_map", "scd", "scd_local"),
-        "Nothing in a triplet loss says which side is the foreground, so both polarities are scored, beside a map that "
-        "is 1 everywhere. No method has seen a mask.",
-    ),
-    (
-        "Collapse", COLLAPSE, (),
-        "Indicators, not qualities: they show a number that comes from a collapsed network.",
-    ),
-)  # fmt: skip
 EXTRA_VIEWS = 2  # as many as SCD has pooled vectors per view: foreground and background
-LOCAL_VIEWS = 4  # of 96/224 of the side: fewer pixels than one more global view
+LOCAL_VIEWS = 4
 
 
 def crops(kind: str, count: int) -> dict[str, Any]:
-    """Extra views without saliency; ``plan`` adds their size and area from the base configuration."""
+    """Extra views without saliency; size and area are those of their kind, see scd/data/recipes.py."""
     return {"views": {"extra": {"kind": kind, "count": count}}}
 
 
-RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the floor")
-MOCO = Arm("moco", "MoCo", {}, "two global views, MoCo v2's asymmetric loss", "nothing: what all arms start from")
+RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the lower reference")
+HOST = Arm("moco", "MoCo", {}, "two global views, MoCo's loss", "nothing: what all arms start from")
+SUPERVISED = Arm(
+    "supervised", "supervised", {"method": "supervised"}, "backbone, images, epochs",
+    "a classifier trained on the labels: the upper reference",
+)  # fmt: skip
 ARMS = (
     RANDOM,
-    MOCO,
+    HOST,
     Arm(
-        "same_rectangle", "MoCo + same rectangle", crops("same_rectangle", EXTRA_VIEWS),
-        "all of MoCo", "2 extra views: the query's own rectangle with fresh flip and photometrics; no map",
+        "same_rectangle", "MoCo + same rectangle", crops("same_rectangle", EXTRA_VIEWS), "all of MoCo",
+        f"{EXTRA_VIEWS} extra views: the query's own rectangle with another flip and other photometrics; no map",
     ),
     Arm(
-        "random_crops", "MoCo + random crops", crops("random", EXTRA_VIEWS),
-        "all of MoCo", "2 extra views: further crops of the global views' size and area; no map",
+        "random_crops", "MoCo + random crops", crops("random", EXTRA_VIEWS), "all of MoCo",
+        f"{EXTRA_VIEWS} extra views: further crops of the global views' size and area; no map",
     ),
     Arm(
-        "local_crops", "MoCo + local crops", crops("local", LOCAL_VIEWS),
-        "all of MoCo", "4 extra views: 96/224 of the side, 5 to 20 % of the image's area; no map",
+        "local_crops", "MoCo + local crops", crops("local", LOCAL_VIEWS), "all of MoCo",
+        f"{LOCAL_VIEWS} extra views: small crops of a small area, as in SwAV and DINO; no map",
     ),
     Arm(
-        "constant_map", "SCD, constant map", {"wrapper": "scd_constant"},
-        "all of MoCo; SCD's projection, triplet loss and cost", "the map is 0.5 everywhere: nothing is separated",
+        "constant_map", "SCD, constant map", {"wrapper": {"preset": "scd", "saliency": "constant"}},
+        "all of MoCo; SCD's projection, triplet loss and cost", "the map is constant: nothing is separated",
     ),
     Arm("scd", "SCD", {"wrapper": "scd"}, "all of MoCo", "learned map, foreground and background, triplet loss"),
     Arm(
-        "scd_local", "SCD + local crops", merge({"wrapper": "scd"}, crops("local", LOCAL_VIEWS)),
-        "all of SCD", "the 4 local views, in MoCo's loss; triplets stay between global views",
+        "scd_local", "SCD + local crops", merge({"wrapper": "scd"}, crops("local", LOCAL_VIEWS)), "all of SCD",
+        f"the {LOCAL_VIEWS} local views in MoCo's loss; triplets are between global views",
     ),
+    SUPERVISED,
 )  # fmt: skip
-LABELS = {arm.name: arm.label for arm in ARMS}
+SHARED = (RANDOM.name, HOST.name, SUPERVISED.name)  # one run in both budgets
 CLAIM = "SCD is better than MoCo, than MoCo with additional crops of any kind, and than SCD with a constant map"
 
-contrast = declarer(METRIC, SESOI, CLAIM)  # the page takes each in every budget and every correlation
+contrast = contrast_factory(METRIC, SESOI, CLAIM)  # the page takes each in every budget and every correlation
 CONTRASTS = (
     contrast("scd", "same_rectangle"),
     contrast("scd", "random_crops"),
@@ -93,6 +80,7 @@ CONTRASTS = (
     contrast("scd_local", "local_crops", "SCD adds to local multi-crop"),
     contrast("constant_map", "moco", "SCD's heads and loss help without a separation"),
 )
+CONTROL = (contrast("moco", "random", "MoCo is better than random weights"),)
 
 
 # -------------------------------------------------------------------- plan
@@ -100,171 +88,111 @@ CONTRASTS = (
 
 def plan(settings: Settings) -> list[RunSpec]:
     """All runs, seed by seed, so that a stopped study has complete seeds."""
-    arms = [with_views(arm, settings) for arm in settings.select(ARMS)]
+    asked = [budget for budget in BUDGET_WORDS if budget in settings.axes.get("budgets", BUDGET_WORDS)]
     return [
         run(settings, arm, seed, budget, correlation)
-        for seed, correlation, budget in product(settings.seeds, correlations(settings), budgets(settings))
-        for arm in arms
+        for seed, correlation, budget in product(settings.seeds, correlations(settings), asked)
+        for arm in settings.select(ARMS)
     ]
 
 
 def run(settings: Settings, arm: Arm, seed: int, budget: str, correlation: dict[str, float]) -> RunSpec:
-    """One run. MoCo and random weights are the same run in both budgets: equal configurations, two labels."""
-    unit = {RANDOM.name: "none", MOCO.name: "epochs"}.get(arm.name, budget)
+    """One run. The references are the same run in both budgets: equal configurations, two labels."""
+    unit = "none" if arm is RANDOM else "epochs" if arm.name in SHARED else budget
     options = {"data": {"options": {"rho_train": correlation["rho"]}}} if correlation else {}
-    spec = settings.spec(arm, seed, unit, reference=MOCO, overrides=options, **correlation)
+    spec = settings.spec(arm, seed, unit, reference=HOST, overrides=options, **correlation)
     return replace(spec, labels={**spec.labels, "budget": budget})
 
 
 def correlations(settings: Settings) -> list[dict[str, float]]:
-    """The levels of the background's correlation with the object; only the embedded images have that knob."""
-    if settings.base["data"]["name"] != "shapes":
+    """The levels of the correlation of background and object, where the images have that option."""
+    if not settings.has_option("rho_train"):
         return [{}]
     return [{"rho": float(rho)} for rho in settings.axes.get("rho", [0.0])]
-
-
-def budgets(settings: Settings) -> list[str]:
-    """The budgets asked for, in the study's order."""
-    return [budget for budget in BUDGETS if budget in settings.axes.get("budgets", BUDGETS)]
-
-
-def with_views(arm: Arm, settings: Settings) -> Arm:
-    """The arm with the size and area of its extra views written out."""
-    from baselines.multicrop import extra_views  # imports torch, which listing the studies should not
-
-    extra = arm.overrides.get("views", {}).get("extra")
-    if extra is None:
-        return arm
-    views = settings.base["views"]
-    whole = {**extra_views(extra["kind"], views["size"], tuple(views["scale"])), "count": extra["count"]}
-    return replace(arm, overrides=merge(arm.overrides, {"views": {"extra": whole}}))
 
 
 # -------------------------------------------------------------------- page
 
 
-def render(settings: Settings, records: pandas.DataFrame, standing: Standing) -> Path:
-    """Write records, figures, page and index; returns the page's path."""
-    return compose(gather(STUDY, settings, records, standing), settings.out)
-
-
-def compose(evidence: Evidence, out: Path) -> Path:
-    """The page from its evidence alone: ``compose(load(out, "multicrop"), out)`` writes the same page again."""
-    found = conditions(evidence, ("rho", "budget"))
-    contrasts = everywhere(CONTRASTS, found)
-    primary = family(contrasts, contrasts[0].name)
-    verdict = judge(evidence.finished, primary)
-    answer = report.answer_of(verdict, LABELS)
-    evidence = evidence.answered(verdict.outcome, answer)
-    labels = {name: LABELS[name] for name in evidence.about["arms"]}
-    panels = Panels(evidence, LABELS, MOCO.name, (RANDOM.name, MOCO.name), METRIC, SESOI, Path(out))
-
-    page = report.Page("Is it the separation, or only additional crops?")
-    report.opening(page, evidence, STUDY, answer)
-    page.table(tables.gain_table(evidence, labels, METRIC, MOCO.name, {words(each): each for each in found}))
-    page.text("Paired differences in linear top-1, in points, with 95 % t intervals over seeds, not corrected.")
-    page.figure(panels.differences(contrasts))
-    page.heading("Arms")
-    report.chosen_arms(page, evidence, STUDY)
-    accuracy(page, evidence, labels, found)
-    page.figure(panels.seeds(["rho"]))
-    page.figure(panels.cost(["rho"]))
-    compared(page, evidence, contrasts, primary, found, verdict)
-    for section in SECTIONS:
-        report.indicators(page, evidence, labels, found, *section)
-    report.how_measured(page, evidence, (*MAIN, *BACKGROUND, *SALIENCY, *COLLAPSE), measured(evidence))
-    report.deviations(page, DEVIATIONS)
-    report.cost(page, evidence, labels, **found[0])
-    report.provenance(page, evidence, ("arm", "budget", "rho"))
-    path = page.write(Path(out) / f"{evidence.page}.md")
-    save(evidence, out)
-    write_index(out)
-    return path
-
-
-def accuracy(page: report.Page, evidence: Evidence, labels: dict[str, str], found: list[Condition]) -> None:
-    """The main table, one per condition."""
-    page.heading("Accuracy and cost")
-    page.text(
-        "Mean ± half width of the 95 % t interval over seeds. What seeds share cancels in the paired differences "
-        "below; it does not in these intervals."
+def sections(report: Report) -> None:
+    """The study's part of the page."""
+    results, labels, out = report.results, report.labels, report.out
+    found = conditions(results, ("rho", "budget"))
+    crossed = cross_conditions(report.study.contrasts, found)
+    report.judge(crossed)
+    report.show(
+        tables.gain_table(results, labels, METRIC, HOST.name, {words(each): each for each in found}),
+        "Paired differences in linear top-1, in points, with 95 % t intervals over seeds, not corrected.",
+        study_figures.differences(results, crossed, report.names, out),
     )
-    relative = {"total_flops": "training FLOPs / MoCo's", "seconds_pretrain": "time / MoCo's"}
+
+    accuracy = report.section("Accuracy and cost")
+    accuracy.text(
+        "Mean ± half width of the 95 % t interval over seeds. What the arms of a seed share cancels in paired "
+        "differences; it does not cancel in these intervals."
+    )
+    host = report.names[HOST.name]
+    relative = {"total_flops": f"training FLOPs / {host}'s", "seconds_pretrain": f"time / {host}'s"}
     for condition in found:
-        page.heading(title(condition), 3)
-        page.table(tables.arm_table(evidence, labels, MAIN, relative, MOCO.name, **condition))
+        accuracy.heading(title(condition))
+        accuracy.table(tables.arm_table(results, labels, MAIN, relative, HOST.name, **condition))
+    accuracy.figure(study_figures.seeds(results, labels, METRIC, out, ["rho"], HOST.name))
+    accuracy.figure(study_figures.cost(results, labels, METRIC, out, ["rho"], SHARED))
+
+    standard.indicators(
+        report.section("Background reliance"), results, labels, BACKGROUND,
+        "Objects of test images on other backgrounds, and the background's own class.", found,
+    )  # fmt: skip
+    standard.indicators(
+        report.section("Saliency maps against true masks"), results,
+        {name: label for name, label in labels.items() if name in ("constant_map", "scd", "scd_local")}, SALIENCY,
+        "The triplet loss does not say which side is the foreground, so both polarities are scored, beside a map that "
+        "is 1 everywhere. These arms see no mask in training.", found,
+    )  # fmt: skip
+    standard.indicators(
+        report.section("Collapse"), results, labels, COLLAPSE,
+        "Indicators, not qualities: they identify numbers that come from a collapsed network.", found,
+    )  # fmt: skip
 
 
-def compared(
-    page: report.Page,
-    evidence: Evidence,
-    contrasts: list[Contrast],
-    primary: tuple[Contrast, ...],
-    found: list[Condition],
-    verdict: Verdict,
-) -> None:
-    """Paired differences, the rule, and what the rule says in each condition alone."""
-    names = {each.name: versus(each, LABELS) for each in contrasts}
-    page.heading("Contrasts, declared before the runs")
-    page.table(tables.contrast_table(evidence, contrasts, names, {c.name: words(c.conditions) for c in contrasts}))
-    page.text(
-        "Treatment minus control, linear top-1 in points, over the seeds that both arms have; two-sided 95 % t "
-        f"intervals; Holm's correction over all {len(contrasts)} rows. d<sub>z</sub> = mean / standard deviation of "
-        "the differences. Last column: paired seeds with which a true difference of 1 point is found with 80 % "
-        "power, if the spread stays."
-    )
-    page.heading("How the verdict is reached", 3)
-    page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point of linear top-1"))
-    if len(found) > 1:
-        page.text("The parts of the claim, by the same bounds (all of them together make the verdict):")
-        page.table(tables.verdict_table({words(each): verdict.within(each) for each in found}, names))
-
-
-def measured(evidence: Evidence) -> dict[str, str]:
-    """What only this study has to say about its measuring."""
+def notes(results: Results) -> dict[str, str]:
+    """What only this study has to say about how it was measured."""
     entries = {
         "Equal training FLOPs": (
-            "every arm takes as many steps as cost the forward and backward FLOPs that MoCo spends in the epochs "
-            "above; its learning-rate schedule ends there; MoCo and random weights are the same runs in both budgets"
+            "every arm takes as many steps as cost the forward and backward FLOPs of the host's training above, and "
+            "its learning-rate schedule ends there; the host, random weights and the supervised reference are the same "
+            "runs in both budgets"
         ),
         "Settings of the arms": (
-            "learning rate, momentum, queue and temperature are the same in every arm; none was tuned for one. The "
-            "cpu tier's were chosen on draw 0 of the embedded images (`data.options.seed=0`), by the test accuracy of, "
-            "in the main, MoCo and random weights, for a clear gain; the distance of SCD's triplets by its own "
-            "training loss, which the squared one left at the margin; pretraining sees no mask and no label"
+            "learning rate, momentum, queue and temperature are the same in every self-supervised arm; none was tuned "
+            "for one arm. Those of the cpu tier were chosen on draw 0 of the embedded images (`data.options.seed=0`) "
+            "by the test accuracy of MoCo and random weights; the distance in SCD's triplets by its own training loss"
         ),
     }
-    entries |= report.preset_lines(evidence)
-    if levels := evidence.levels("rho"):
-        values = " and ".join(f"{level:g}" for level in levels)
+    if levels := results.levels("rho"):
         entries["Background correlation"] = (
-            f"ρ = {values} in the place of the training images' value above; ρ is how often the background's class is "
-            "the object class's partner (else it is drawn at random) in the training images, from which pretraining "
-            "and the probes learn; in the test images ρ is 0"
+            f"ρ = {' and '.join(f'{level:g}' for level in levels)}: how often the class of the background is the "
+            "partner of the object's class in the training images (else it is drawn at random), from which pretraining "
+            "and probes learn; the test images have the value of `rho_test` above"
         )
     return entries
 
 
 DEVIATIONS = (
-    "Scale: the papers train a ResNet-50 at 224 px on 1.28 million images for 100 epochs and more, on several "
-    "GPUs. Size of network, images, batch, queue and schedule of this page stand above; a difference at this scale "
-    "need not be one there.",
-    "SCD is a reconstruction. Abstract and reviews say: an MLP on the feature map gives the map, the background is "
-    "its inverse, a triplet loss parts their vectors, beside the host's own loss. Margin, distance, projection, "
-    "branch of the positive and weight are this suite's (`scd/scd.py`).",
-    "SCD, constant map: foreground and background are the same vector, so what stays of the triplet loss is a pull "
-    "between the two views through the projection.",
-    "MoCo: batch norm over groups within one process, keys shuffled over them, in place of several GPUs; the momentum "
-    "update follows the optimiser step (the same sequence of weights at every key).",
-    "Loss of several views: the mean over all pairs, so its scale is MoCo's. Asym-Siam adds the mean over small "
-    "views to the large pair's loss; SwAV and DINO average over pairs, as here.",
-    "Local crops: 4 of 96/224 of the side, rounded to a multiple of 4 px, and 5 to 20 % of the area (SwAV, DINO: 6 "
-    "to 8 of 96 px beside 224 px, from 5 % to 14 or 40 %). The global views keep their area range, which SwAV and DINO "
-    "raise, so that arms differ in extra views alone; all views share MoCo v2's photometrics, with the blur scaled to "
-    "the view's size.",
+    "Scale: the papers train a ResNet-50 at 224 px on 1.28 million images for 100 epochs or more. A difference at the "
+    "scale of this page need not be one there.",
+    "SCD is a reconstruction from its abstract and reviews: margin, distance, projection, branch of the positive and "
+    "weight are this suite's choices (`scd/scd.py`).",
+    "SCD with a constant map: foreground and background are the same vector, so the triplet loss only pulls the two "
+    "views together through the projection.",
+    "MoCo: batch norm over groups within one process and keys shuffled over the groups, instead of several GPUs.",
+    "Loss of several views: the mean over all pairs, as in SwAV and DINO. Asym-Siam adds the mean over small views to "
+    "the large pair's loss.",
+    "Local crops: the global views keep their range of areas, which SwAV and DINO raise, so that arms differ in the "
+    "extra views alone. All views have MoCo v2's photometrics.",
     "Crops are cut in continuous coordinates with antialiasing; torchvision rounds rectangles to whole pixels.",
-    "Linear probe: solved to its optimum on un-augmented features; MoCo trains it by SGD on augmented crops. "
-    "Accuracies compare between arms of this page, not with published ones.",
+    "Linear probe: solved to its optimum on features without augmentation; MoCo trains it by SGD on augmented crops. "
+    "Accuracies compare between the arms of this page, not with published ones.",
 )
 
 STUDY = Study(
@@ -272,9 +200,13 @@ STUDY = Study(
     question_ids=("R5-b",),
     question="Is it the separation of foreground and background that helps, or only additional crops (of the same "
     "place, under other augmentations)? Is multi-crop more important than the separation?",
+    title="Is it the separation, or only additional crops?",
     arms=ARMS,
     contrasts=CONTRASTS,
+    control=CONTROL,
     primary=CONTRASTS[0].name,
     plan=plan,
-    render=render,
+    sections=sections,
+    deviations=DEVIATIONS,
+    notes=notes,
 )

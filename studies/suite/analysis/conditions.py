@@ -1,52 +1,43 @@
-"""The conditions of a page: the labels beside arm and seed (budget, correlation), as values and as words."""
+"""The conditions of a page: the labels beside arm and seed (budget, correlation), as values and in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from studies.suite.analysis.results import Evidence
+from studies.suite.analysis.results import Results
 from studies.suite.planning.study import Contrast
 
-BUDGETS = {"epochs": "equal epochs", "flops": "equal training FLOPs"}
+BUDGET_WORDS = {"epochs": "equal epochs", "flops": "equal training FLOPs"}
 SYMBOLS = {"rho": "ρ"}
 Condition = dict[str, Any]
 
 
-def conditions(evidence: Evidence, labels: Sequence[str]) -> list[Condition]:
-    """Every combination of the values that these labels take in the plan; labels that no run has are left out."""
-    axes = {label: levels for label in labels if (levels := evidence.levels(label))}
+def conditions(results: Results, labels: Sequence[str]) -> list[Condition]:
+    """Every combination of the values of these labels in the plan; labels that no run has are left out."""
+    axes = {label: levels for label in labels if (levels := results.levels(label))}
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-def everywhere(contrasts: Sequence[Contrast], found: Sequence[Condition]) -> list[Contrast]:
-    """Each contrast in each condition, under a name of its own; its claim says in which budgets it is made."""
-    budgets = " and at ".join(dict.fromkeys(BUDGETS[each["budget"]] for each in found if "budget" in each))
-    at = f", at {budgets}" if budgets else ""
+def cross_conditions(contrasts: Sequence[Contrast], found: Sequence[Condition]) -> list[Contrast]:
+    """Each contrast in each condition, under a name of its own; the claims stay."""
     return [
-        replace(
-            contrast, name=f"{contrast.name}, {words(condition)}", conditions=condition, claim=f"{contrast.claim}{at}"
-        )
+        replace(contrast, name=", ".join(filter(None, [contrast.name, words(condition)])), conditions=condition)
         for condition in found
         for contrast in contrasts
     ]
 
 
-def by_what_there_is(contrasts: Sequence[Contrast], evidence: Evidence, fallback: str) -> list[Contrast]:
-    """The contrasts as they are, or all on ``fallback`` where no finished run has their metric (unlabelled images)."""
-    done = evidence.finished
-
-    def there(metric: str) -> bool:
-        return metric in done and bool(done[metric].notna().any())
-
-    if there(contrasts[0].metric) or not there(fallback):
+def fall_back_to_metric(contrasts: Sequence[Contrast], results: Results, metric: str) -> list[Contrast]:
+    """The contrasts as declared, or all on ``metric`` where no finished run has theirs (images without labels)."""
+    if results.has(contrasts[0].metric) or not results.has(metric):
         return list(contrasts)
-    return [replace(each, metric=fallback) for each in contrasts]
+    return [replace(contrast, metric=metric) for contrast in contrasts]
 
 
 def words(condition: Condition) -> str:
-    """A condition as a reader says it: "equal epochs, ρ = 0.8"."""
-    budget = [BUDGETS[condition["budget"]]] if "budget" in condition else []
+    """A condition in words: "equal epochs, ρ = 0.8"."""
+    budget = [BUDGET_WORDS[condition["budget"]]] if "budget" in condition else []
     return ", ".join([*budget, *filter(None, [axis_words(condition)])])
 
 

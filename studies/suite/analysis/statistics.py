@@ -1,8 +1,8 @@
 """Statistics over seeds: means and paired differences with Student-t intervals, Holm's correction, power.
 
 The unit of repetition is the seed. Arms of one seed share data order, crops and initial weights, so differences are
-taken within seeds. Three to ten seeds are few: percentile bootstrap intervals would cover far less than they say (73 %
-instead of 95 % at n = 3), Student's t covers what it says, so only t is used here. Every spread has ddof = 1.
+taken within seeds. With three to ten seeds a percentile bootstrap covers far less than its nominal level (73 % instead
+of 95 % at n = 3), and Student's t interval covers what it states; only t is used here. Every spread has ddof = 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from math import isfinite, sqrt
 
 import numpy
 import pandas
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 MOST_SEEDS = 100_000
 
@@ -36,8 +36,8 @@ class PairedResult:
         p: two-sided paired t test of "no difference"; dz: mean / sd (Cohen's d_z).
         seeds, differences: the common seeds and their differences, in the same order.
 
-    Whatever cannot be known from n pairs is None: all spreads for n < 2, interval, p and dz also where all differences
-    are equal (a spread of exactly 0 is an accident of few, coarse values and no evidence of certainty).
+    What n pairs do not determine is None: all spreads for n < 2, and interval, p and dz where all differences are
+    equal (a spread of exactly 0 results from few, coarse values and is no evidence of certainty).
     """
 
     n: int
@@ -56,6 +56,10 @@ class PairedResult:
             return None
         half = quantile(alpha, self.n - 1) * self.sd / sqrt(self.n)
         return self.mean - half if side == "lower" else self.mean + half
+
+    def negated(self) -> "PairedResult":
+        """The difference control - treatment."""
+        return difference_of(self.seeds, [-value for value in self.differences])
 
 
 def quantile(alpha: float, df: int) -> float:
@@ -126,7 +130,7 @@ def paired(
 
 
 def difference_of(seeds: Sequence[int], differences: Sequence[float], confidence: float = 0.95) -> PairedResult:
-    """The paired result of differences that are already at hand, one per seed."""
+    """The paired result of given differences, one per seed."""
     seeds, values = tuple(int(seed) for seed in seeds), tuple(float(value) for value in differences)
     summary = estimate(values, confidence)
     if not summary.sd or summary.sd < 1e-12:
@@ -167,13 +171,10 @@ def spread_interval(sd: float, n: int, confidence: float = 0.95) -> tuple[float,
 
 def least_margin(n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True) -> float:
     """The true difference that a two-sided t test with ``n`` seeds (per arm) finds with the given power."""
-    low, high = 0.0, sd / 8
+    high = sd / 8
     while t_power(n, sd, high, alpha, paired) < power:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if t_power(n, sd, middle, alpha, paired) >= power else (middle, high)
-    return high
+        high *= 2
+    return float(optimize.brentq(lambda effect: t_power(n, sd, effect, alpha, paired) - power, 0.0, high))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -198,7 +199,9 @@ def t_power(n: int, sd: float, effect: float, alpha: float = 0.05, paired: bool 
     """
     df, scale = (n - 1, sqrt(n)) if paired else (2 * n - 2, sqrt(n / 2))
     critical, ncp = quantile(alpha / 2, df), abs(effect) / sd * scale
-    return float(stats.nct.sf(critical, df, ncp) + stats.nct.cdf(-critical, df, ncp))
+    # scipy returns NaN where a tail is beyond what it can compute: 1 above, 0 below for an effect that large
+    above = numpy.nan_to_num(stats.nct.sf(critical, df, ncp), nan=1.0)
+    return float(above + numpy.nan_to_num(stats.nct.cdf(-critical, df, ncp), nan=0.0))
 
 
 def seeds_needed(
@@ -213,27 +216,8 @@ def seeds_needed(
     return _fewest(lambda n: t_power(n, sd, effect, alpha, paired) >= power)
 
 
-def seeds_until(
-    enough: Callable[[float, float], bool], mean: float | None, sd: float | None, alphas: tuple[float, float]
-) -> int | None:
-    """The fewest seeds whose one-sided t bounds satisfy ``enough(lower, upper)``, if mean and spread stay as they are.
-
-    Args:
-        enough: stays true once it is, as the bounds close in on the mean.
-        alphas: one-sided errors of the lower and the upper bound.
-    """
-    if not sd or not isfinite(sd):
-        return None
-
-    def reached(n: int) -> bool:
-        lower, upper = (quantile(alpha, n - 1) * sd / sqrt(n) for alpha in alphas)
-        return enough(mean - lower, mean + upper)
-
-    return _fewest(reached)
-
-
 def _fewest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest n >= 2 with ``enough(n)``, for a condition that stays true once it is; by doubling, then halving."""
+    """The smallest n >= 2 with ``enough(n)``, for a condition that is monotone in n; by doubling, then bisection."""
     low, high = 1, 2
     while not enough(high):
         low, high = high, high * 2

@@ -1,8 +1,4 @@
-"""Tables of a page: how a number is written, and why one is missing.
-
-Shares are written in percent and their differences in points; every mean comes with the half width of its t interval.
-A number that does not exist is an en dash with a letter, and the letter's line under the table says why; never 0.
-"""
+"""Tables of a page. A number that does not exist is a dash with a letter; the letter's line says why. It is never 0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,35 +6,23 @@ from typing import Any
 
 import pandas
 
-from scd.evaluation.further import FURTHER
-from scd.evaluation.metrics import METRICS as OF_ALL_RUNS
-from studies.suite.analysis.results import DONE, FAILED, Evidence
-from studies.suite.analysis.statistics import PairedResult, estimate, holm, paired, seeds_needed, select
-from studies.suite.analysis.verdict import Verdict
+from studies.suite.analysis import notation
+from studies.suite.analysis.conditions import words
+from studies.suite.analysis.results import DONE, FAILED, Results
+from studies.suite.analysis.statistics import PairedResult, holm, paired, select
+from studies.suite.analysis.verdict import OUTCOMES, Verdict, find, measure
 from studies.suite.planning.study import Contrast
 
-METRICS = {**OF_ALL_RUNS, **FURTHER}
 NONE = "–"
-MINUS = "−"
-OUTCOMES = {"hold": "holds", "fail": "fails", "open": "open"}
-SHARES = ("share in [0, 1]", "difference of shares")
-ABSENT = {
-    "saliency": "no saliency map in this arm, or no masks in the test images",
-    "map": "no saliency map in this arm",
-    "mixed": "no masks or no labels in the data, so no mixed images",
-    "bg": "no masks or no labels in the data, so no mixed images",
-    "background": "the data name no background classes",
-    "knn": "no labels in the data",
-    "linear": "no labels in the data",
-}
 
 
 @dataclass
 class Table:
-    """A table and the lines under it."""
+    """A table, the lines under it, and the names of the metrics that it shows."""
 
     frame: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
+    metrics: tuple[str, ...] = ()
 
 
 class Notes:
@@ -67,97 +51,8 @@ def _letter(position: int) -> str:
     return chr(ord("a") + position) if position < 26 else str(position + 1)
 
 
-# -------------------------------------------------------------------- single numbers
-
-
-def is_share(metric: str) -> bool:
-    """Whether the metric is written in percent."""
-    return metric in METRICS and METRICS[metric].unit in SHARES
-
-
-def heading(metric: str) -> str:
-    """A metric's column heading with its unit."""
-    if metric not in METRICS:
-        return metric
-    label, unit, *_ = METRICS[metric]
-    if is_share(metric):
-        return f"{label} ({'points' if unit.startswith('difference') else '%'})"
-    return label
-
-
-def label(metric: str) -> str:
-    """A metric's name without its unit."""
-    return METRICS[metric].label if metric in METRICS else metric
-
-
-def unit_of_difference(metric: str) -> str:
-    """The unit in which differences of a metric are written: percentage points for shares."""
-    return "points" if is_share(metric) else ""
-
-
-def scaled(metric: str, value: float) -> float:
-    """A metric's value in the unit in which it is shown."""
-    return 100 * value if is_share(metric) else value
-
-
-def number(metric: str, value: float, signed: bool = False) -> str:
-    """A value as it is printed: shares as percent with one decimal (differences two), others with three digits."""
-    shown = scaled(metric, value)
-    if is_share(metric):
-        text = f"{abs(shown):.2f}" if signed else f"{abs(shown):.1f}"
-    else:
-        text = f"{abs(shown):.2f}" if abs(shown) < 100 else f"{abs(shown):,.0f}"
-    if not float(text.replace(",", "")):
-        return text
-    return (MINUS if shown < 0 else "+" if signed else "") + text
-
-
-def mean_cell(metric: str, values: Sequence[float], expected: int) -> str:
-    """Mean ± half width of the 95 % t interval; fewer values than ``expected`` and a single one are said."""
-    summary = estimate(values)
-    text = number(metric, summary.mean)
-    if summary.half is None:
-        return f"{text} (n=1, no interval)"
-    text += f" ± {number(metric, summary.half)}"
-    return text if summary.n == expected else f"{text} (n={summary.n})"
-
-
-def interval(metric: str, result: PairedResult) -> str:
-    """The interval of a difference, or that there is none."""
-    if result.ci_low is None:
-        return "(no interval)"
-    return f"[{number(metric, result.ci_low, signed=True)}, {number(metric, result.ci_high, signed=True)}]"
-
-
-def amount(metric: str, result: PairedResult) -> str:
-    """A difference in a sentence: "+1.20 points [+0.40, +2.00], n = 5 pairs"."""
-    if result.n == 0:
-        return "not measured yet"
-    unit = unit_of_difference(metric)
-    pairs = "1 pair" if result.n == 1 else f"{result.n} pairs"
-    return (
-        " ".join(filter(None, [number(metric, result.mean, True), unit, interval(metric, result)])) + f", n = {pairs}"
-    )
-
-
-def p_value(p: float) -> str:
-    """A p value with two digits, or "<0.001"."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def quantity(value: float) -> str:
-    """A large number with its SI prefix: 24.3 G."""
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}"
-    return f"{value:.3g}"
-
-
-# -------------------------------------------------------------------- tables
-
-
 def arm_table(
-    evidence: Evidence,
+    results: Results,
     labels: Mapping[str, str],
     metrics: Sequence[str],
     relative: Mapping[str, str] | None = None,
@@ -167,13 +62,14 @@ def arm_table(
     """One row per arm: how many seeds, the metrics as mean ± half width, and costs relative to one arm.
 
     Args:
-        labels: arm -> its label, in the order of the rows; arms that the study did not plan are left out.
+        labels: arm -> its label, in the order of the rows; arms that are not planned are left out.
         metrics: columns of the records.
         relative: column of the records -> heading, for costs shown as a multiple of ``reference``'s.
         conditions: the labels of the rows, for example budget and rho.
     """
     notes, rows = Notes(), []
-    planned = select(evidence.runs, **conditions)
+    planned = select(results.runs, **conditions)
+    others = planned[(planned["arm"] == reference) & (planned["status"] == DONE)]
     for arm, label in labels.items():
         runs = planned[planned["arm"] == arm]
         if runs.empty:
@@ -181,11 +77,33 @@ def arm_table(
         done = runs[runs["status"] == DONE]
         row = {"arm": label, "seeds": _count(runs, done, notes)}
         for metric in metrics:
-            row[heading(metric)] = _cell(metric, done, evidence, notes)
+            row[notation.heading(results.metric(metric))] = mean_or_dash(metric, done, results, notes)
         for column, name in (relative or {}).items():
-            row[name] = _multiple(column, done, planned[planned["arm"] == reference], reference, labels, notes)
+            row[name] = _multiple(column, done, others, labels.get(reference, reference), notes)
         rows.append(row)
-    return Table(pandas.DataFrame(rows), notes.lines)
+    return Table(pandas.DataFrame(rows), notes.lines, tuple(metrics))
+
+
+def label_table(results: Results, names: Mapping[str, str], metrics: Sequence[str]) -> Table:
+    """One row per arm and setting that the plan distinguishes, for numbers that no other table shows.
+
+    Args:
+        names: arm -> its label.
+    """
+    notes, rows = Notes(), []
+    keys = [label for label in results.labels if label not in ("seed", "data") and len(results.levels(label)) > 1]
+    keys = ["arm", *(key for key in keys if key != "arm")]
+    for values, runs in results.finished.groupby(keys, sort=False, dropna=False):
+        place = dict(zip(keys, values, strict=True))
+        row = {"arm": names.get(place.pop("arm"), values[0]), **{key: _plain(value) for key, value in place.items()}}
+        for metric in metrics:
+            row[notation.heading(results.metric(metric))] = mean_or_dash(metric, runs, results, notes)
+        rows.append(row)
+    return Table(pandas.DataFrame(rows), notes.lines, tuple(metrics))
+
+
+def _plain(value: Any) -> str:
+    return NONE if pandas.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _count(runs: pandas.DataFrame, done: pandas.DataFrame, notes: Notes) -> str:
@@ -198,101 +116,81 @@ def _count(runs: pandas.DataFrame, done: pandas.DataFrame, notes: Notes) -> str:
     return f"{text}, {len(failed)} **failed**" + notes.mark(f"failed: {reasons}".rstrip("."))
 
 
-def _cell(metric: str, done: pandas.DataFrame, evidence: Evidence, notes: Notes) -> str:
+def mean_or_dash(metric: str, done: pandas.DataFrame, results: Results, notes: Notes) -> str:
+    """The mean of a metric over some finished runs, or the dash that says why there is none."""
     if done.empty:
         return notes.dash("no finished run")
     values = done[metric].dropna() if metric in done else ()
-    if len(values) == 0:
-        group = metric.split("_")[0]
-        return notes.dash(ABSENT.get(group, "not measured"))
-    return mean_cell(metric, values, len(done))
+    if len(values):
+        return notation.mean_cell(results.metric(metric), values, len(done))
+    reasons = [reason for reason in done["reason"] if reason]
+    if reasons:
+        return notes.dash(f"failed: {reasons[0]}".rstrip("."))
+    return notes.dash("the arm or the images lack what this takes (labels, masks, a map)")
 
 
-def _multiple(
-    column: str,
-    done: pandas.DataFrame,
-    others: pandas.DataFrame,
-    reference: str,
-    labels: Mapping[str, str],
-    notes: Notes,
-) -> str:
+def _multiple(column: str, done: pandas.DataFrame, others: pandas.DataFrame, name: str, notes: Notes) -> str:
     if done.empty:
         return notes.dash("no finished run")
-    base = others[others["status"] == DONE]
-    if column not in done or base.empty or not base[column].mean() > 0:
-        return notes.dash(f"no finished run of {labels.get(reference, reference)} to compare with")
-    return f"{done[column].mean() / base[column].mean():.2f}×"
+    if column not in done or others.empty or not others[column].mean() > 0:
+        return notes.dash(f"no finished run of {name} to compare with")
+    return f"{done[column].mean() / others[column].mean():.2f}×"
 
 
-def contrast_table(
-    evidence: Evidence,
-    contrasts: Sequence[Contrast],
-    name: Mapping[str, str],
-    setting: Mapping[str, str],
-) -> Table:
-    """One row per contrast and setting: the paired difference, its interval, p values, effect size and seeds needed.
+def contrast_table(results: Results, contrasts: Sequence[Contrast], names: Mapping[str, str]) -> Table:
+    """One row per contrast: the paired difference, its interval, p values, the outcome, what was detectable.
 
     Holm's correction runs over all rows of the table.
 
     Args:
         contrasts: with their conditions.
-        name: contrast's name -> what is compared; setting: its name -> the conditions in words.
+        names: contrast's name -> what is compared.
     """
     notes, rows = Notes(), []
-    results = [measure(evidence, contrast) for contrast in contrasts]
-    adjusted = holm([result.p for result in results])
-    for contrast, result, p_holm in zip(contrasts, results, adjusted, strict=True):
-        metric = contrast.metric
-        row: dict[str, str] = {"treatment vs. control": name[contrast.name], "setting": setting[contrast.name]}
+    measured = [measure(results, contrast) for contrast in contrasts]
+    adjusted = holm([result.p for result in measured])
+    for contrast, result, p_holm in zip(contrasts, measured, adjusted, strict=True):
+        metric, finding = results.metric(contrast.metric), find(results, contrast)
+        row = {"treatment vs. control": names[contrast.name]}
+        if any(words(each.conditions) for each in contrasts):
+            row["setting"] = words(contrast.conditions) or NONE
         row["pairs"] = str(result.n)
         if result.n == 0:
             row["difference"] = notes.dash("no seed has finished in both arms")
         else:
-            row["difference"] = number(metric, result.mean, signed=True)
+            row["difference"] = notation.number(metric, result.mean, signed=True)
         why = "one pair: no interval" if result.n == 1 else "no pair of seeds"
         why = "all differences are equal, so no spread and no interval" if result.n > 1 else why
         known = result.ci_low is not None
-        row["95 % interval"] = interval(metric, result) if known else notes.dash(why)
-        row["p"] = p_value(result.p) if known else notes.dash(why)
-        row["p (Holm)"] = p_value(p_holm) if known else notes.dash(why)
-        row["d<sub>z</sub>"] = number("", result.dz, signed=True) if known else notes.dash(why)
-        needed = seeds_needed(result.sd, contrast.sesoi)
-        row["seeds for 80 % power"] = str(needed) if needed else notes.dash(why)
+        row["95 % interval"] = notation.interval(metric, result) if known else notes.dash(why)
+        row["p"] = notation.p_value(result.p) if known else notes.dash(why)
+        row["p (Holm)"] = notation.p_value(p_holm) if known else notes.dash(why)
+        row["treatment is"] = finding.outcome if known else notes.dash(why)
+        row["detectable"] = notation.number(metric, finding.detectable) if known else notes.dash(why)
         rows.append(row)
-    frame = pandas.DataFrame(rows)
-    return Table(frame, notes.lines)
+    return Table(pandas.DataFrame(rows), notes.lines, tuple(dict.fromkeys(each.metric for each in contrasts)))
 
 
-def measure(evidence: Evidence, contrast: Contrast) -> PairedResult:
-    """The paired result of one contrast in its conditions."""
-    return paired(evidence.finished, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
-
-
-def verdict_table(verdicts: Mapping[str, Verdict], name: Mapping[str, str]) -> Table:
-    """One row per part of a claim: what the rule says of it, how many contrasts hold, fail, are open, and the lowest.
+def verdict_table(verdicts: Mapping[str, Verdict]) -> Table:
+    """One row per part of a claim: its outcome, the number of contrasts of each outcome, and the positive control.
 
     Args:
         verdicts: the part in words -> its verdict.
-        name: contrast's name -> what is compared.
     """
-    notes, rows = Notes(), []
-    for where, verdict in verdicts.items():
-        measured = [part for part in verdict.parts if part.result.n]
-        row = {"condition": where, "outcome": verdict.outcome}
-        row |= {outcome: str(len(verdict.having(word))) for outcome, word in OUTCOMES.items()}
-        if measured:
-            lowest = min(measured, key=lambda part: part.result.mean)
-            row["lowest contrast"] = f"{name[lowest.contrast.name]}: {amount(lowest.contrast.metric, lowest.result)}"
-        else:
-            row["lowest contrast"] = notes.dash("no pair of seeds")
-        why = "decided" if verdict.outcome != "undecided" else "a contrast has no two pairs that differ"
-        row["seeds that would decide"] = str(verdict.seeds) if verdict.seeds else notes.dash(why)
-        rows.append(row)
-    return Table(pandas.DataFrame(rows), notes.lines)
+    rows = [
+        {
+            "condition": condition,
+            "answer": verdict.outcome,
+            **{outcome: str(len(verdict.having(outcome))) for outcome in OUTCOMES},
+            "positive control": ", ".join(dict.fromkeys(each.outcome for each in verdict.controls)) or NONE,
+        }
+        for condition, verdict in verdicts.items()
+    ]
+    return Table(pandas.DataFrame(rows))
 
 
 def gain_table(
-    evidence: Evidence,
+    results: Results,
     labels: Mapping[str, str],
     metric: str,
     reference: str,
@@ -308,24 +206,36 @@ def gain_table(
         if arm == reference:
             continue
         row = {f"difference from {labels.get(reference, reference)}": label}
-        for words, condition in conditions.items():
-            result = paired(evidence.finished, arm, reference, metric, **condition)
-            if result.n == 0:
-                row[words] = notes.dash("no seed has finished in both arms")
-                continue
-            text = f"{number(metric, result.mean, signed=True)} {interval(metric, result)}"
-            planned = select(evidence.runs, arm=arm, **condition)["seed"].nunique()
-            row[words] = text if result.n == planned else f"{text} (n={result.n})"
+        for column, condition in conditions.items():
+            result = paired(results.finished, arm, reference, metric, **condition)
+            planned = select(results.runs, arm=arm, **condition)["seed"].nunique()
+            row[column] = difference_cell(metric, result, results, notes, planned)
         rows.append(row)
-    return Table(pandas.DataFrame(rows), notes.lines)
+    return Table(pandas.DataFrame(rows), notes.lines, (metric,))
 
 
-def definitions(metrics: Sequence[str]) -> Table:
-    """What each metric is, from the protocols themselves."""
+def difference_cell(
+    metric: str, result: PairedResult, results: Results, notes: Notes, planned: int | None = None
+) -> str:
+    """A paired difference with its interval; fewer pairs than ``planned`` are stated."""
+    if result.n == 0:
+        return notes.dash("no seed has finished in both arms")
+    shown = results.metric(metric)
+    text = f"{notation.number(shown, result.mean, signed=True)} {notation.interval(shown, result)}"
+    return text if planned in (None, result.n) else f"{text} (n={result.n})"
+
+
+def definitions(results: Results, metrics: Sequence[str]) -> Table:
+    """What each metric is, from the protocols' own definitions."""
+    known = results.metrics
     rows = [
-        {"metric": METRICS[key].label, "key": f"`{key}`", "better": METRICS[key].better or "neither",
-         "definition": METRICS[key].definition}
-        for key in metrics
-        if key in METRICS
-    ]  # fmt: skip
+        {
+            "metric": known[name].label,
+            "key": f"`{name}`",
+            "better": known[name].better or "neither",
+            "definition": known[name].definition,
+        }
+        for name in metrics
+        if name in known
+    ]
     return Table(pandas.DataFrame(rows))

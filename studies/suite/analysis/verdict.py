@@ -1,100 +1,150 @@
-"""The written rule that turns paired differences into supported, contradicted or undecided. Nobody types a verdict.
+"""The written rule that turns paired differences into an outcome per contrast and an answer per claim.
 
-A claim is a family of k declared contrasts (those that share their ``claim``) and says that in *every* one of them the
-treatment is better than the control. For each contrast, d is the paired difference over seeds and SESOI the declared
-smallest difference of interest:
+For a contrast, d is the paired difference over seeds, counted so that d > 0 is an advantage of the treatment, and SESOI
+the smallest effect of interest that the study declares before its runs. With the two-sided 95 % Student-t interval of d
+a contrast is
 
-- a contrast *holds* when the lower end of the two-sided 95 % t interval of d is above 0;
-- a contrast *fails* when the upper one-sided t bound of d at error 0.025 / k is below SESOI: a difference worth having
-  is excluded, be it that there is none, a smaller one or one of the other sign.
+- *better* when the interval lies above 0, *worse* when it lies below 0;
+- *equivalent* when the interval contains 0 and lies within ± SESOI;
+- *not resolved* otherwise. The page then states the smallest true difference that a t test with as many seeds and the
+  same spread finds in 80 % of cases.
 
-The claim is contradicted when at least one contrast fails; supported when every contrast holds and none fails;
-undecided otherwise. "Every contrast holds" is an intersection-union test (Berger 1982, Technometrics 24, 295-300): its
-error stays 0.025 without a correction. "At least one fails" picks the best of k tests and therefore divides by k.
+A claim is a family of k contrasts (those that share their ``claim``) and says that the treatment is better in all of
+them. A contrast *excludes* an effect of interest when it is not better and the upper one-sided t bound of d at error
+0.025 / k lies below SESOI: it is worse, equivalent, or too small to be of interest. The positive control of a contrast
+is a known effect, measured in the same conditions, that must come out *better* for the page to be able to see effects
+at all. The claim is
+
+- *supported* when all k contrasts are better;
+- *contradicted* when at least one contrast whose positive control is better excludes an effect of interest;
+- *uninformative* when it is neither and the positive control of a contrast that is not better is not better itself;
+- *not resolved* otherwise.
+
+"All are better" is an intersection-union test (Berger 1982, Technometrics 24, 295-300): if d <= 0 in any contrast, the
+claim is supported with probability 0.025 at most, without a correction. "At least one excludes" picks the best of k
+tests and divides by k: if d >= SESOI in all contrasts, the claim is contradicted with probability 0.025 at most.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas
-
-from studies.suite.analysis.statistics import PairedResult, paired, seeds_until
+from studies.suite.analysis.results import Results
+from studies.suite.analysis.statistics import PairedResult, least_margin, paired
 from studies.suite.planning.study import Contrast
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+BETTER, WORSE, EQUIVALENT, NOT_RESOLVED = "better", "worse", "equivalent", "not resolved"
+SUPPORTED, CONTRADICTED, UNINFORMATIVE = "supported", "contradicted", "uninformative"
+OUTCOMES = (BETTER, WORSE, EQUIVALENT, NOT_RESOLVED)
 ALPHA = 0.025  # one-sided, each way
 
 
 @dataclass(frozen=True)
-class Part:
-    """One contrast of a claim: its paired result, its upper bound at error 0.025 / k, and what the rule says of it.
+class Finding:
+    """What the runs say of one contrast.
 
-    ``outcome`` is "holds", "fails" or "open". If mean and spread stay as they are, it ``holds_at`` and ``fails_at`` so
-    many seeds; None: never, or there is no spread to tell from.
+    Attributes:
+        contrast: with its conditions.
+        gain: the paired result, positive where the treatment has the advantage.
+        outcome: one of ``OUTCOMES``.
+        detectable: the true difference that a test with these seeds and this spread finds with 80 % power, in the
+            metric's unit; None where the spread is unknown.
     """
 
     contrast: Contrast
-    result: PairedResult
-    upper: float | None
+    gain: PairedResult
     outcome: str
-    holds_at: int | None
-    fails_at: int | None
+    detectable: float | None
+
+    def excludes_interest(self, k: int) -> bool:
+        """Whether, as one of ``k`` contrasts, it excludes an effect of interest."""
+        upper = self.gain.bound("upper", ALPHA / k)
+        return self.outcome != BETTER and upper is not None and upper < self.contrast.sesoi
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rule says of a claim, from its parts."""
+    """A claim with its findings and its positive controls.
+
+    Attributes:
+        claim: in words.
+        findings: of the contrasts, or of some of them, see :meth:`within`.
+        controls: findings of the positive controls, in the same conditions; empty where the study declares none.
+        k: the number of contrasts that the claim is made of.
+    """
 
     claim: str
-    parts: tuple[Part, ...]
+    findings: tuple[Finding, ...]
+    controls: tuple[Finding, ...]
+    k: int
 
     @property
     def outcome(self) -> str:
-        """ "supported", "contradicted" or "undecided"."""
-        outcomes = {part.outcome for part in self.parts}
-        if "fails" in outcomes:
+        """ "supported", "contradicted", "uninformative" or "not resolved"."""
+        open_ones = [finding for finding in self.findings if finding.outcome != BETTER]
+        if not open_ones:
+            return SUPPORTED
+        if any(finding.excludes_interest(self.k) and self.is_informative(finding) for finding in open_ones):
             return CONTRADICTED
-        return SUPPORTED if outcomes == {"holds"} else UNDECIDED
+        measured = any(finding.gain.n for finding in self.findings)
+        blind = any(not self.is_informative(finding) for finding in open_ones)
+        return UNINFORMATIVE if measured and blind else NOT_RESOLVED
 
-    @property
-    def seeds(self) -> int | None:
-        """With how many seeds the claim would be decided, if means and spreads stay as they are.
+    def is_informative(self, finding: Finding) -> bool:
+        """Whether every positive control in the conditions of a finding is better."""
+        return all(
+            control.outcome == BETTER
+            for control in self.controls
+            if control.contrast.conditions == finding.contrast.conditions
+        )
 
-        The number at which the first contrast fails, or at which all hold. None: it is decided, or a contrast has no
-        spread yet.
-        """
-        if self.outcome != UNDECIDED or any(not part.result.sd for part in self.parts):
-            return None
-        failing = [part.fails_at for part in self.parts if part.fails_at is not None]
-        holding = [part.holds_at for part in self.parts]
-        routes = failing + ([max(holding)] if None not in holding else [])
-        return min(routes, default=None)
-
-    def having(self, outcome: str) -> tuple[Part, ...]:
-        """The contrasts that hold, fail or are open."""
-        return tuple(part for part in self.parts if part.outcome == outcome)
+    def having(self, outcome: str) -> tuple[Finding, ...]:
+        """The findings of one outcome."""
+        return tuple(finding for finding in self.findings if finding.outcome == outcome)
 
     def within(self, conditions: Mapping[str, object]) -> "Verdict":
-        """The verdict on the part of the claim in these conditions, by the same bounds, corrected by all k."""
-        return Verdict(self.claim, tuple(part for part in self.parts if part.contrast.conditions == conditions))
+        """The verdict on the part of the claim in these conditions, corrected for all k contrasts."""
+        findings, controls = (
+            tuple(finding for finding in group if finding.contrast.conditions == conditions)
+            for group in (self.findings, self.controls)
+        )
+        return Verdict(self.claim, findings, controls, self.k)
 
 
-def family(contrasts: Sequence[Contrast], primary: str) -> tuple[Contrast, ...]:
-    """The contrasts that share the claim of the one named ``primary``: judged together, every one must hold.
-
-    Raises:
-        KeyError: no contrast of that name.
-    """
-    claims = {contrast.name: contrast.claim for contrast in contrasts}
-    return tuple(contrast for contrast in contrasts if contrast.claim == claims[primary])
+def measure(results: Results, contrast: Contrast) -> PairedResult:
+    """The paired difference of one contrast in its conditions, treatment minus control."""
+    return paired(results.finished, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
 
 
-def judge(records: pandas.DataFrame, contrasts: Sequence[Contrast]) -> Verdict:
+def find(results: Results, contrast: Contrast) -> Finding:
+    """The outcome of one contrast."""
+    result = measure(results, contrast)
+    gain = result.negated() if results.metric(contrast.metric).better == "lower" else result
+    detectable = least_margin(gain.n, gain.sd) if gain.sd else None
+    return Finding(contrast, gain, outcome_of(gain, contrast.sesoi), detectable)
+
+
+def outcome_of(gain: PairedResult, sesoi: float) -> str:
+    """One of ``OUTCOMES``, from the 95 % interval of a difference and the smallest effect of interest."""
+    if gain.ci_low is None:
+        return NOT_RESOLVED
+    if gain.ci_low > 0:
+        return BETTER
+    if gain.ci_high < 0:
+        return WORSE
+    return EQUIVALENT if -sesoi < gain.ci_low and gain.ci_high < sesoi else NOT_RESOLVED
+
+
+def family(contrasts: Sequence[Contrast], claim: str) -> tuple[Contrast, ...]:
+    """The contrasts that share a claim, which are judged together."""
+    return tuple(contrast for contrast in contrasts if contrast.claim == claim)
+
+
+def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Finding]) -> Verdict:
     """Apply the rule to one claim.
 
     Args:
-        records: one row per run with its labels and metrics.
         contrasts: the k contrasts of the claim, with their conditions.
+        controls: findings of its positive controls; conditions as in the contrasts.
 
     Raises:
         ValueError: no contrast, or contrasts of different claims.
@@ -102,80 +152,41 @@ def judge(records: pandas.DataFrame, contrasts: Sequence[Contrast]) -> Verdict:
     claims = {contrast.claim for contrast in contrasts}
     if len(claims) != 1:
         raise ValueError(f"one claim is judged at a time, got {len(claims)}")
-    return Verdict(claims.pop(), tuple(_part(records, contrast, ALPHA / len(contrasts)) for contrast in contrasts))
+    findings = tuple(find(results, contrast) for contrast in contrasts)
+    return Verdict(claims.pop(), findings, tuple(controls), len(findings))
 
 
-def _part(records: pandas.DataFrame, contrast: Contrast, alpha_high: float) -> Part:
-    sesoi = contrast.sesoi
-    result = paired(records, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
-    upper = result.bound("upper", alpha_high)
-    outcome = "open"
-    if upper is not None and upper < sesoi:
-        outcome = "fails"
-    elif result.ci_low is not None and result.ci_low > 0:
-        outcome = "holds"
-    if outcome != "open":
-        reached = {"holds": (result.n, None), "fails": (None, result.n)}[outcome]
-        return Part(contrast, result, upper, outcome, *reached)
-    alphas = (ALPHA, alpha_high)
-    holds_at = seeds_until(lambda low, high: low > 0, result.mean, result.sd, alphas)
-    fails_at = seeds_until(lambda low, high: high < sesoi, result.mean, result.sd, alphas)
-    return Part(contrast, result, upper, outcome, holds_at, fails_at)
-
-
-def rule(k: int, sesoi: str) -> str:
-    """The rule as the page prints it, for k contrasts and a SESOI written with its unit."""
-    guess = "if means and spreads stay as observed; they are an extrapolation from few seeds."
-    if k == 1:
-        return (
-            "The claim is one contrast, a paired difference over seeds (treatment minus control), and says that it is "
-            "above 0. It is **supported** when its two-sided 95 % Student-t interval lies above 0, **contradicted** "
-            f"when its upper one-sided bound at error 0.025 lies below {sesoi}, the smallest difference of interest "
-            "declared before the runs, **undecided** otherwise. The seeds that would decide are the pairs at which it "
-            f"is the one or the other, {guess}"
-        )
-    return (
-        f"The claim is made of {k} contrasts, each a paired difference over seeds (treatment minus control), and says "
-        "that every one of them is above 0. A contrast **holds** when its two-sided 95 % Student-t interval lies above "
-        f"0. It **fails** when its upper one-sided bound at error 0.025 / {k} lies below {sesoi}, the smallest "
-        "difference of interest declared before the runs. The claim is **contradicted** when at least one contrast "
-        "fails, **supported** when all hold and none fails, **undecided** otherwise. That all hold needs no correction "
-        f"for multiple tests (intersection-union); that at least one fails is corrected by the {k}. The seeds that "
-        f"would decide are the pairs at which the first contrast fails, or all hold, {guess}"
-    )
-
-
-def sentence(verdict: Verdict, amount: Callable[[PairedResult], str], name: Callable[[Contrast], str]) -> str:
-    """The answer in one sentence, from the numbers alone.
+def rule(k: int, sesoi: str, has_control: bool = True) -> tuple[str, ...]:
+    """The rule as the page prints it, in paragraphs.
 
     Args:
-        amount: writes a difference with its interval and n ("+1.20 points [+0.40, +2.00], n = 5 pairs").
-        name: writes what a contrast compares and where ("SCD vs. MoCo at equal epochs, ρ = 0.8").
+        k: the number of contrasts in the claim.
+        sesoi: the smallest effect of interest with its unit.
+        has_control: whether the study declares a positive control.
     """
-    parts, k = verdict.parts, len(verdict.parts)
-    if verdict.outcome == CONTRADICTED:
-        worst = min(verdict.having("fails"), key=lambda part: part.upper - part.contrast.sesoi)
-        more = f" ({len(verdict.having('fails'))} of {k} contrasts fail)" if k > 1 else ""
-        return (
-            f"**Contradicted:** it does not hold that {verdict.claim}; {name(worst.contrast)}: "
-            f"{amount(worst.result)}, which excludes the smallest difference of interest{more}."
-        )
-    if verdict.outcome == SUPPORTED:
-        closest = min(parts, key=lambda part: part.result.ci_low)
-        every = f"all {k} contrasts are above 0, the closest being " if k > 1 else ""
-        return f"**Supported:** {verdict.claim}; {every}{name(closest.contrast)}: {amount(closest.result)}."
-    seen = [part for part in verdict.having("open") if part.result.n]
-    if not seen:
-        return f"**Undecided** whether {verdict.claim}: no contrast has a pair of seeds yet."
-    lowest = min(seen, key=lambda part: part.result.mean)
-    decide = "no number of seeds can be given before every contrast has two pairs that differ"
-    if verdict.seeds is not None:
-        decide = f"about {verdict.seeds} paired seeds would decide, if means and spreads stay as they are"
-    counted = ""
+    each = (
+        "A contrast is a paired difference over seeds, treatment minus control. With its two-sided 95 % Student-t "
+        "interval it is **better** (the interval lies above 0), **worse** (below 0), **equivalent** (it contains 0 and "
+        f"lies within ± {sesoi}, the smallest effect of interest that the study declares), or **not resolved**. The "
+        "detectable difference is the true difference that a t test with as many seeds and this spread finds in 80 % "
+        "of cases."
+    )
+    whole = "it is" if k == 1 else f"all of its {k} contrasts are"
+    claim = [
+        f"The claim is **supported** when {whole} better. It is **contradicted** when "
+        f"{'it' if k == 1 else 'one of them'} is not better and has an upper one-sided bound, at error "
+        f"0.025{'' if k == 1 else f' / {k}'}, below the smallest effect of "
+        f"interest{', while its positive control is better' if has_control else ''}."
+    ]
     if k > 1:
-        absent = sum(part.result.n == 0 for part in parts)
-        counted = f"{len(verdict.having('holds'))} of {k} contrasts are above 0, none fails"
-        counted += f", {absent} have no pair of seeds" if absent else ""
-        counted += "; the lowest open one is "
-    found = f"{counted}{name(lowest.contrast)}: {amount(lowest.result)}"
-    return f"**Undecided** whether {verdict.claim}: {found}; {decide}."
+        claim.append(
+            "Support needs no correction, because every contrast must be better (intersection-union test); the error "
+            f"of a contradiction is divided by {k}, because one contrast is enough for it."
+        )
+    if has_control:
+        claim.append(
+            "It is **uninformative** when neither is the case and the positive control of a contrast that is not "
+            "better is not better itself: the page could not have seen the effect."
+        )
+    claim.append("Otherwise it is **not resolved**.")
+    return each, " ".join(claim)

@@ -1,38 +1,62 @@
-"""The section of a page that lists its contrasts, what each would say, and the rule that judges the first claim."""
+"""The section of a page that lists its contrasts, what each claims, and the rule by which a claim is judged."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from studies.suite.analysis import tables
-from studies.suite.analysis.conditions import versus
-from studies.suite.analysis.results import Evidence
+from studies.suite.analysis import notation, tables
+from studies.suite.analysis.answers import conditions_of
+from studies.suite.analysis.conditions import versus, words
+from studies.suite.analysis.results import Results
 from studies.suite.analysis.verdict import Verdict, rule
-from studies.suite.pages import report
+from studies.suite.pages.markdown import Blocks
 from studies.suite.planning.study import Contrast
 
 
-def compared(
-    page: report.Page,
-    evidence: Evidence,
-    contrasts: Sequence[Contrast],
-    verdicts: Sequence[Verdict],
-    labels: Mapping[str, str],
-    unit: str,
-    heading: str = "Contrasts, declared before the runs",
-) -> None:
-    """Paired differences of all contrasts, their claims, and the rule for those that are judged.
+@dataclass(frozen=True)
+class Judgement:
+    """A claim that a page judges, with the contrasts that are listed beside it.
 
-    Args:
-        verdicts: of the claims that the page's first sentences are about.
-        labels: arm -> its label.
-        unit: the smallest difference of interest with its unit.
+    Attributes:
+        verdict: of the claim.
+        results: which it was judged by; names: arm -> its label in them.
+        contrasts: those of the claim, and others of the same kind.
     """
-    page.heading(heading)
-    names = {each.name: versus(each, labels) for each in contrasts}
-    page.table(tables.contrast_table(evidence, contrasts, names, {each.name: "equal epochs" for each in contrasts}))
-    metrics = " and ".join(dict.fromkeys(tables.label(each.metric) for each in contrasts))
-    corrected = f"; Holm's correction over all {len(contrasts)} rows" if len(contrasts) > 1 else ""
-    page.text(f"Differences in {metrics}, in points{corrected}.")
-    report.claims(page, contrasts, labels)
-    page.heading("How the verdict is reached", 3)
-    for verdict in verdicts:
-        page.text(f"Claim: *{verdict.claim}*.", rule(len(verdict.parts), unit))
+
+    verdict: Verdict
+    results: Results
+    names: Mapping[str, str]
+    contrasts: Sequence[Contrast]
+
+
+def contrasts(blocks: Blocks, judgement: Judgement) -> None:
+    """Paired differences of all contrasts, their claims, and the rule for the one that is judged."""
+    results, declared, verdict = judgement.results, judgement.contrasts, judgement.verdict
+    names = {each.name: versus(each, judgement.names) for each in declared}
+    blocks.table(tables.contrast_table(results, declared, names))
+    metrics = list(dict.fromkeys(each.metric for each in declared))
+    corrected = f"; Holm's correction over all {len(declared)} rows" if len(declared) > 1 else ""
+    labels = " and ".join(results.metric(metric).label for metric in metrics)
+    unit = notation.unit_of_difference(results.metric(metrics[0]))
+    blocks.text(
+        f"Treatment minus control, {labels}{f' in {unit}' if unit else ''}, over the seeds that both arms have; "
+        f"two-sided 95 % t intervals{corrected}."
+    )
+    blocks.text("What is claimed:")
+    blocks.items(claims(declared, judgement.names))
+    blocks.heading("How the answer follows")
+    blocks.text(f"Claim: *{verdict.claim}*.")
+    metric = results.metric(verdict.findings[0].contrast.metric)
+    margin = notation.size(metric, verdict.findings[0].contrast.sesoi)
+    blocks.text(*rule(verdict.k, margin, bool(verdict.controls)))
+    found = conditions_of(verdict.findings)
+    if len(found) > 1:
+        blocks.text("The parts of the claim, by the same bounds; all of them together give the answer:")
+        blocks.table(tables.verdict_table({words(each): verdict.within(each) for each in found}))
+
+
+def claims(declared: Sequence[Contrast], names: Mapping[str, str]) -> list[str]:
+    """Each claim once, with the contrasts that it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for contrast in declared:
+        about.setdefault(contrast.claim, {})[versus(contrast, names)] = None
+    return [f"{'; '.join(rows)}: {claim}" for claim, rows in about.items()]

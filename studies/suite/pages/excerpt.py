@@ -1,6 +1,6 @@
-"""Bring the README's excerpt up to date with the page it quotes: ``python -m studies.suite.pages.excerpt``.
+"""Update the excerpts of pages in the README: ``python -m studies.suite.pages.excerpt``.
 
-The excerpt is the page's opening (question, answer, first table, first figure), copied, so that no number is typed.
+An excerpt is a copy of a page's first screen, so that no number of the README is typed.
 """
 
 import re
@@ -12,14 +12,14 @@ from scd.errors import UsageError
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def opening(page: str, folder: str) -> str:
-    """The page's text between its title and its first section, with links that hold from the folder above it.
+def first_screen(page: str, folder: str) -> str:
+    """The page's text between its title and its first details, with links that hold in the folder above it.
 
     Args:
         page: the markdown text.
-        folder: where the page lies, as seen from where the excerpt goes.
+        folder: path of the page's folder, relative to the file that takes the excerpt.
     """
-    body = page.split("\n## ", 1)[0]
+    body = page.split("\n<details>", 1)[0]
     text = "\n".join(line for line in body.splitlines() if not line.startswith(("# ", "<!--"))).strip()
     return re.sub(r"\]\((?!https?:|#)", f"]({folder}/", text)
 
@@ -34,16 +34,16 @@ def refresh(readme: Path) -> None:
     marks = re.compile(r"<!-- excerpt: (\S+) -->\n.*?<!-- end of excerpt -->", re.DOTALL)
     if not marks.search(text):
         mark = "<!-- excerpt: PAGE --> ... <!-- end of excerpt -->"
-        raise UsageError(f"{readme.name} marks no place for an excerpt: {mark}")
+        raise UsageError(f"{readme.name} has no place for an excerpt; mark one: {mark}")
 
-    def quoted(found: re.Match[str]) -> str:
+    def excerpt(found: re.Match[str]) -> str:
         page = readme.parent / found[1]
         if not page.is_file():
             raise UsageError(f"{found[1]} does not exist; run its study first")
-        quote = opening(page.read_text(encoding="utf-8"), Path(found[1]).parent.as_posix())
-        return f"<!-- excerpt: {found[1]} -->\n{quote}\n<!-- end of excerpt -->"
+        copied = first_screen(page.read_text(encoding="utf-8"), Path(found[1]).parent.as_posix())
+        return f"<!-- excerpt: {found[1]} -->\n{copied}\n<!-- end of excerpt -->"
 
-    readme.write_text(marks.sub(quoted, text), encoding="utf-8")
+    readme.write_text(marks.sub(excerpt, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The figures of the pages: every seed a point, means with their intervals, units on the axes, one look for all.
+"""The figures of the pages: every seed as a point, means with their intervals, units on the axes, one style for all.
 
-Each function takes a long table, one row per point, and writes one PNG. Figures sit on a light card of their own, so
-they read on a dark page too; they carry no date and no version, so equal numbers give equal bytes.
+Each function takes a long table, one row per point, and writes one PNG. Figures have a light background of their own,
+so that they can be read on a dark page. They contain no date and no version, so equal numbers give equal bytes.
 
 Columns shared by all tables: ``panel`` (one axes per value, side by side), ``row`` (what is compared: an arm, a
 contrast) and ``style`` (at most three values, shown by marker: a budget). All orders are those of first appearance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -51,7 +51,7 @@ LOOK = {
 
 
 def colours(rows: list[str]) -> dict[str, str]:
-    """A colour for each row, by its position, so that an arm keeps its colour in every figure of a page."""
+    """A colour for each row, by its position, so that an arm has one colour in all figures of a page."""
     return {row: PALETTE[position % len(PALETTE)] for position, row in enumerate(rows)}
 
 
@@ -101,7 +101,7 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
 
     Args:
         points: columns panel, row, style, cost, value; a cost of 0 (random weights) is drawn as a dashed level. The
-            marks of every style but the first, which have nearly equal costs, are spread sideways to be told apart.
+            marks of every style but the first have nearly equal costs and are spread sideways.
     """
     rows, styles = by_first_appearance(points, "row"), by_first_appearance(points, "style")
     spread = 0.012 * (points["cost"].max() - points.loc[points["cost"] > 0, "cost"].min())
@@ -148,7 +148,7 @@ def cost_points(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, 
 def differences(
     path: Path, points: pandas.DataFrame, intervals: pandas.DataFrame, xlabel: str, sesoi: float | None = None
 ) -> Path:
-    """Paired differences: one dot per seed, the mean with its 95 % t interval, 0 as a line, 0 to SESOI as a band.
+    """Paired differences: one dot per seed, the mean with its 95 % t interval, 0 as a line, ± SESOI as a band.
 
     Args:
         points: columns panel, row, style, value (one per pair of seeds).
@@ -160,7 +160,7 @@ def differences(
         for axes, (panel, part) in panels:
             axes.axvline(0, color=INK, lw=0.9, zorder=1)
             if sesoi:
-                axes.axvspan(0, sesoi, color=BAND, lw=0, zorder=0)
+                axes.axvspan(-sesoi, sesoi, color=BAND, lw=0, zorder=0)
             for lane, row, style, offset in _lanes(rows, styles):
                 chosen = part[(part["row"] == row) & (part["style"] == style)].dropna(subset=["mean"])
                 if chosen.empty:
@@ -211,6 +211,28 @@ def curves(path: Path, points: pandas.DataFrame, ylabel: str) -> Path:
         return save(figure, path)
 
 
+def power_curves(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str, margins: Sequence[float]) -> Path:
+    """Which difference is found with how many seeds: one line per row, both axes logarithmic.
+
+    Args:
+        points: columns row, x, value.
+        margins: values that are marked by bands.
+    """
+    rows = by_first_appearance(points, "row")
+    with plt.rc_context(LOOK):
+        figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+        for position, row in enumerate(rows):
+            line = points[points["row"] == row]
+            style = ("-", "--", "-.", ":")[position % 4]
+            axes.plot(line["x"], line["value"], style, color=(INK, SOFT)[position % 2], lw=1.6, label=row)
+        for margin in margins:
+            axes.axhline(margin, color=BAND, lw=6, zorder=0)
+        axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, facecolor=CARD)
+        axes.grid(axis="both", which="both", lw=0.6)
+        axes.legend()
+        return save(figure, path)
+
+
 # -------------------------------------------------------------------- shared parts
 
 
@@ -249,7 +271,7 @@ def _rows(axes, rows: list[str]) -> None:
 
 
 def legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
-    """What colours and marks mean, under the figure."""
+    """The legend of colours and marks, under the figure."""
     marks = [
         Line2D(
             [], [], ls="", marker=MARKERS[position], ms=5.5, color=INK, mfc=INK if position == 0 else CARD, label=style
@@ -263,7 +285,7 @@ def legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
 
 
 def save(figure, path: Path) -> Path:
-    """Write the figure on its card, without date or version."""
+    """Write the figure, without date or version."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.patch.set_edgecolor(GRID)

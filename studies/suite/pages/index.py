@@ -1,7 +1,8 @@
-"""The index of the reports, made of the small JSON file beside each page, with a mark on pages of older code."""
+"""The index of the reports, from the JSON file of each page; pages of older code are marked."""
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas
 
@@ -9,17 +10,23 @@ from scd.errors import DataError, UsageError
 from studies.suite.analysis.results import FOLDER, read_about
 from studies.suite.analysis.tables import Table
 from studies.suite.execution.store import write_text
-from studies.suite.pages.report import Page
+from studies.suite.pages.markdown import Page
 from studies.suite.planning.identity import fresh_fingerprint
+
+STALE = (
+    "**Stale** means that code which can change the page's numbers has changed since (comments and docstrings do not "
+    "count), or that an older version of the suite wrote the page. The same command runs what is missing and writes "
+    "the page again."
+)
 
 
 def write_index(out: Path) -> Path:
-    """Write ``out/README.md``: one row per page with its question, data, verdict, completeness and age."""
+    """Write ``out/README.md``: one row per page with its question, data, answer, completeness and age."""
     out = Path(out)
     page = Page("Reports")
     page.text(
-        "One page per study and data set, written by `python -m studies` and by nobody's hand. Each opens with its "
-        f"answer; the records behind it lie in [{FOLDER}/]({FOLDER}/)."
+        "One page per study and data set, written by `python -m studies`. Each page begins with its answer; the "
+        f"records behind it are in [{FOLDER}/]({FOLDER}/)."
     )
     rows, meaningless, answers = [], [], []
     for path in sorted((out / FOLDER).glob("*.json")):
@@ -28,46 +35,49 @@ def write_index(out: Path) -> Path:
         except DataError as error:
             page.text(f"**{path.name} is left out:** {error}.")
             continue
-        (rows if about["meaningful"] else meaningless).append(_row(about))
-        if about["meaningful"] and about.get("answer"):
-            answers.append(f"[{about['page']}]({about['page']}.md): {about['answer']}")
+        meaningful = about.get("meaningful", True)
+        (rows if meaningful else meaningless).append(_row(path.stem, about))
+        if meaningful and about.get("answer"):
+            answers.append(f"{_link(path.stem)}: {about['answer']}")
     if rows:
         page.table(Table(pandas.DataFrame(rows)))
         page.items(answers)
     if meaningless:
-        page.heading("Wiring only")
+        page.heading("Tests of the wiring", level=2)
         page.text("Pages of the smoke tier; their numbers mean nothing.")
         page.table(Table(pandas.DataFrame(meaningless)))
     if not rows and not meaningless:
         page.text("There is no page yet.")
-    page.text(
-        "**Stale** means that code which can change the page's numbers is not the code beside it any more (a "
-        "comment or a docstring does not count); the same command runs what is missing and writes the page again."
-    )
+    page.text(STALE)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "README.md", page.markdown)
     return out / "README.md"
 
 
-def _row(about: dict[str, Any]) -> dict[str, str]:
-    seeds = len(about["seeds"])
-    done = f"{about['done']} of {about['planned']} {about.get('unit', 'runs')}"
-    done += f", {seeds} seed{'s' if seeds != 1 else ''}" if seeds else ""
-    whole = about["done"] == about["planned"]
+def _row(name: str, about: dict[str, Any]) -> dict[str, str]:
+    seeds, done, planned = len(about.get("seeds", [])), about.get("done", 0), about.get("planned", 0)
+    runs = f"{done} of {planned} {about.get('unit', 'runs')}"
+    runs += f", {seeds} seed{'s' if seeds != 1 else ''}" if seeds else ""
     return {
-        "page": f"[{about['page']}]({about['page']}.md)",
-        "question": ", ".join(about["questions"]),
-        "data": about["data"],
-        "tier": about["tier"],
-        "verdict": about.get("outcome") or "none yet",
-        "runs": done + ("" if whole else " (partial)"),
+        "page": _link(name),
+        "question": ", ".join(about.get("questions", [])),
+        "data": about.get("data", ""),
+        "tier": about.get("tier", ""),
+        "answer": about.get("outcome") or "none yet",
+        "runs": runs + ("" if done == planned else " (partial)"),
         "code": "**stale**" if is_stale(about) else "current",
     }
 
 
+def _link(name: str) -> str:
+    return f"[{name}]({quote(name)}.md)"
+
+
 def is_stale(about: dict[str, Any]) -> bool:
-    """Whether the code that made the page's numbers differs from the code on disk, or is gone."""
+    """Whether a page's numbers come from other code than that on disk, or an older version of the suite wrote it."""
+    if "metrics" not in about:
+        return True
     try:
         return fresh_fingerprint(about["roots"]) != about["fingerprint"]
-    except UsageError:  # a module that the page's runs used is gone
+    except UsageError:  # a module that the page's runs used does not exist any more
         return True

@@ -1,4 +1,4 @@
-"""Figures of maps: how their numbers move over training, the maps themselves beside image and mask, and heat maps."""
+"""Figures of maps: their numbers over training, the maps beside image and mask, and heat maps of differences."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ from textwrap import wrap
 import numpy
 import pandas
 
-from studies.suite.pages.figures import BAND, CARD, GRID, INK, LOOK, SOFT, by_first_appearance, legend, plt, save
+from studies.suite.pages.figures import CARD, GRID, INK, LOOK, by_first_appearance, legend, plt, save
 
 COLUMNS = 3
 LUMINANCE = numpy.array([0.2126, 0.7152, 0.0722])  # of red, green and blue
 
 
-def courses(path: Path, points: pandas.DataFrame, xlabel: str, colour: Mapping[str, str]) -> Path:
+def curves_over_training(path: Path, points: pandas.DataFrame, xlabel: str, colour: Mapping[str, str]) -> Path:
     """One axes per quantity, one line per row: its mean over seeds, every seed as a faint line behind it.
 
     Args:
@@ -66,11 +66,11 @@ def map_grid(path: Path, cells: Sequence[Sequence[numpy.ndarray]], columns: Sequ
 
 
 def heat(path: Path, values: pandas.DataFrame, texts: pandas.DataFrame, label: str) -> Path:
-    """Differences as a heat map that is white at 0, every cell with its text.
+    """Differences as a heat map that is white at 0, with a text in every cell.
 
     Args:
         values: rows and columns as shown; NaN where nothing was measured. Colours are scaled by column.
-        texts: the same shape, what stands in each cell.
+        texts: of the same shape, the text of each cell.
         label: what the colours mean.
     """
     scale = values.abs().max(axis=0).replace(0, 1)
@@ -91,25 +91,4 @@ def heat(path: Path, values: pandas.DataFrame, texts: pandas.DataFrame, label: s
         bar.ax.set_yticklabels(["−", "0", "+"])
         bar.set_label(label, color=INK, fontsize=8.5)
         bar.outline.set_visible(False)
-        return save(figure, path)
-
-
-def power_curves(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str) -> Path:
-    """How much a difference shows against the number of seeds: one line per row, both axes logarithmic.
-
-    Args:
-        points: columns row, x, value.
-    """
-    rows = by_first_appearance(points, "row")
-    with plt.rc_context(LOOK):
-        figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
-        for position, row in enumerate(rows):
-            line = points[points["row"] == row]
-            style = ("-", "--", "-.", ":")[position % 4]
-            axes.plot(line["x"], line["value"], style, color=(INK, SOFT)[position % 2], lw=1.6, label=row)
-        for margin in (0.2, 0.3):
-            axes.axhline(margin, color=BAND, lw=6, zorder=0)
-        axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, facecolor=CARD)
-        axes.grid(axis="both", which="both", lw=0.6)
-        axes.legend()
         return save(figure, path)

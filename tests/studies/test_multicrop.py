@@ -7,11 +7,16 @@ import pandas
 import pytest
 
 from scd.errors import UsageError
-from studies.multicrop import ARMS, CONTRASTS, STUDY, compose, plan
-from studies.suite.analysis.results import assemble
+from scd.evaluation.metric import SHARE, Metric
+from studies.multicrop import ARMS, CONTRASTS, CONTROL, LOCAL_VIEWS, STUDY, plan
+from studies.suite.analysis.results import gather
 from studies.suite.analysis.verdict import family
-from studies.suite.planning.settings import resolve_settings
-from studies.suite.planning.study import Standing
+from studies.suite.pages.publish import publish
+from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.study import Progress
+
+TOP1 = {"linear_top1": Metric("linear top-1", SHARE, "higher", "accuracy")}
+SHARED = ("moco", "random", "supervised")
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +28,27 @@ def by_labels(specs):
     return {(s.labels["arm"], s.labels["budget"], s.labels.get("rho"), s.labels["seed"]): s for s in specs}
 
 
+def without_correlation(settings, **changes):
+    """Settings whose images do not have the option of a background correlation."""
+    options = {key: value for key, value in settings.base["data"]["options"].items() if not key.startswith("rho")}
+    base = {**settings.base, "data": {**settings.base["data"], "options": options}}
+    return replace(settings, base=base, **changes)
+
+
 def test_plan_has_every_arm_budget_correlation_and_seed(settings):
     specs = by_labels(plan(settings))
     names = [arm.name for arm in ARMS]
-    assert set(specs) == set(product(names, ("epochs", "flops"), (0.0, 0.8), (0, 1))) and len(specs) == 64
+    assert set(specs) == set(product(names, ("epochs", "flops"), (0.0, 0.8), (0, 1))) and len(specs) == 72
     for (_, _, rho, seed), spec in specs.items():
         assert spec.config["data"]["options"]["rho_train"] == rho and spec.config["seed"] == seed
         assert spec.config["data"]["options"]["rho_test"] == 0
 
 
-def test_moco_and_random_weights_are_one_run_in_both_budgets(settings):
+def test_references_are_one_run_in_both_budgets(settings):
     specs = by_labels(plan(settings))
     for arm in (arm.name for arm in ARMS):
-        one, other = (specs[arm, budget, 0.8, 1] for budget in ("epochs", "flops"))
-        assert (one.id == other.id) == (arm in ("moco", "random"))
+        one, other = (specs[arm, budget, 0.8, 1].config for budget in ("epochs", "flops"))
+        assert (one == other) == (arm in SHARED)
     assert specs["random", "flops", 0.0, 0].config["training"]["budget"] == {"unit": "steps", "value": 0}
     flops = specs["scd", "flops", 0.0, 0].config["training"]["budget"]
     assert flops["unit"] == "flops" and flops["reference"]["wrapper"] is None
@@ -46,31 +58,32 @@ def test_moco_and_random_weights_are_one_run_in_both_budgets(settings):
 def test_arms_differ_in_what_they_say_and_in_nothing_else(settings):
     specs = by_labels(plan(settings))
     moco = specs["moco", "epochs", 0.0, 0].config
-    size = settings.base["views"]["size"]
-    extra = {"same_rectangle": ("same_rectangle", 2, size), "random_crops": ("random", 2, size)}
-    extra |= {name: ("local", 4, size // 2) for name in ("local_crops", "scd_local")}
+    extra = {"same_rectangle": ("same_rectangle", 2), "random_crops": ("random", 2)}
+    extra |= {name: ("local", LOCAL_VIEWS) for name in ("local_crops", "scd_local")}
     wrapped = {"constant_map": "ConstantMap", "scd": "SaliencyMLP", "scd_local": "SaliencyMLP"}
     for arm in ("same_rectangle", "random_crops", "local_crops", "constant_map", "scd", "scd_local"):
         config = specs[arm, "epochs", 0.0, 0].config
         differing = {key for key in config if config[key] != moco[key]}
         assert differing == {*(["views"] if arm in extra else []), *(["wrapper"] if arm in wrapped else [])}
         if arm in extra:
-            found = config["views"].pop("extra")
-            assert (found["kind"], found["count"], found["size"]) == extra[arm]
-            assert config["views"] == {key: value for key, value in moco["views"].items() if key != "extra"}
+            assert (config["views"]["extra"]["kind"], config["views"]["extra"]["count"]) == extra[arm]
+            others = {key: value for key, value in config["views"].items() if key != "extra"}
+            assert others == {key: value for key, value in moco["views"].items() if key != "extra"}
         if arm in wrapped:
             assert config["wrapper"]["_target_"] == "scd.scd.SCD"
             assert config["wrapper"]["saliency"]["_target_"].endswith(wrapped[arm])
-    local = specs["local_crops", "epochs", 0.0, 0].config
-    assert local["training"] == moco["training"]
+    assert specs["supervised", "epochs", 0.0, 0].config["method"]["_target_"].endswith("Supervised")
+
+
+def test_a_host_brings_its_own_views():
+    specs = plan(resolve_settings("multicrop", ["tier=smoke", "seeds=1", "method=byol", "arms=moco,random_crops"]))
+    for spec in specs:
+        assert spec.config["method"]["_target_"].endswith("BYOL") and spec.config["views"]["recipe"] == "byol"
 
 
 def test_other_data_have_no_correlation_axis(settings):
-    other = replace(
-        settings, base={**settings.base, "data": {**settings.base["data"], "name": "parquet", "options": {}}}
-    )
-    specs = plan(other)
-    assert len(specs) == 32 and all("rho" not in spec.labels for spec in specs)
+    specs = plan(without_correlation(settings))
+    assert len(specs) == 36 and all("rho" not in spec.labels for spec in specs)
     assert all("rho_train" not in spec.config["data"]["options"] for spec in specs)
 
 
@@ -82,13 +95,19 @@ def test_axes_and_arms_are_chosen_by_the_command_line(settings):
 
 
 def test_the_claim_is_declared_with_its_controls():
-    claimed = family(CONTRASTS, STUDY.primary)
+    primary = {each.name: each.claim for each in CONTRASTS}[STUDY.primary]
+    claimed = family(CONTRASTS, primary)
     assert {each.control for each in claimed} == {
         "moco", "same_rectangle", "random_crops", "local_crops", "constant_map",
     }  # fmt: skip
     assert {(each.treatment, each.metric, each.sesoi) for each in claimed} == {("scd", "linear_top1", 0.01)}
     others = {(each.treatment, each.control) for each in CONTRASTS if each not in claimed}
     assert others == {("scd_local", "local_crops"), ("constant_map", "moco")}
+    assert [(each.treatment, each.control) for each in CONTROL] == [("moco", "random")]
+
+
+def gathered(settings, specs, numbers, progress):
+    return gather(STUDY, settings, specs, numbers, TOP1, {"name": "images"}, progress)
 
 
 def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
@@ -99,20 +118,20 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
         for spec in specs
         if spec.labels["seed"] == 0
     }
-    standing = Standing(planned=6, done=len(numbers))
-    evidence = assemble(STUDY, chosen, specs, {"name": "shapes"}, numbers, standing)
-    assert evidence.runs["status"].value_counts().to_dict() == {"done": 4, "missing": 4}
-    text = compose(evidence, tmp_path).read_text(encoding="utf-8")
-    assert "Its numbers mean nothing, and neither does its verdict." in text
-    assert "30.0 (n=1, no interval)" in text and "**Undecided** whether SCD" in text
+    results = gathered(chosen, specs, numbers, Progress(planned=6, done=len(numbers)))
+    assert results.runs["status"].value_counts().to_dict() == {"done": 4, "missing": 4}
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert "Its numbers and its answer mean nothing." in text
+    assert "30.0 (n=1, no interval)" in text and "**Uninformative:** the positive control failed" in text
+    assert "SCD differs from MoCo by 1.0 points (no interval)." in text
+    assert "Positive control: MoCo vs. random weights is not measured." in text
     assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
     assert "Not measured: no finished run has these numbers." in text
-    assert "## Wiring only" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "## Tests of the wiring" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):
-    base = {**settings.base, "data": {**settings.base["data"], "name": "parquet", "options": {}}}
-    chosen = replace(settings, base=base, data="photos", page="multicrop-photos", meaningful=True)
+    chosen = without_correlation(settings, data="photos", page="multicrop-photos", meaningful=True)
     specs = plan(chosen)
     numbers = {
         spec.id: {
@@ -123,9 +142,9 @@ def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):
         }
         for spec in specs
     }
-    evidence = assemble(STUDY, chosen, specs, {"name": "photos"}, numbers, Standing(len(numbers), len(numbers)))
-    text = compose(evidence, tmp_path).read_text(encoding="utf-8")
-    assert "ρ" not in text.split("## Deviations")[0] and "### Equal epochs\n" in text
+    results = gathered(chosen, specs, numbers, Progress(len(numbers), len(numbers)))
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert "ρ" not in text.split("Deviations from")[0] and "### Equal epochs\n" in text
     assert text.count("Not measured: no finished run has these numbers.") == 3
-    assert "Complete: 28 of 28 runs" in text and "mean nothing" not in text
+    assert "Complete: 30 of 30 runs" in text and "mean nothing" not in text
     assert pandas.read_csv(tmp_path / "records" / "multicrop-photos.csv")["data"].eq("photos").all()

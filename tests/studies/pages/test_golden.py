@@ -1,8 +1,8 @@
-"""Stored records -> the exact page, and the numbers that a reader looks at first, worked out again by other means.
+"""Stored records -> the exact page, and the numbers that a reader sees first, computed again by other means.
 
-The records (tests/studies/golden/records) are those of a small study with one failed run and one that is missing. Where
-a page is meant to change, ``SCD_WRITE_GOLDEN=1 pytest tests/studies/test_report_golden.py`` writes the expected page
-anew; read its difference before you keep it.
+The records (golden/records) are those of a small study with one failed run and two that are missing. Where a page is
+meant to change, ``SCD_WRITE_GOLDEN=1 pytest tests/studies/pages/test_golden.py`` writes the expected page again; read
+the difference before you keep it.
 """
 
 import json
@@ -14,18 +14,21 @@ import pandas
 import pytest
 from scipy import stats
 
-from studies.multicrop import compose
+from studies.multicrop import STUDY
 from studies.suite.analysis.results import load
+from studies.suite.pages.markdown import OPEN_LINES, open_lines
+from studies.suite.pages.publish import publish
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = GOLDEN / "golden.md"
+FIGURES = ("golden-seeds.png", "golden-cost.png", "golden-differences.png")
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """A folder with the page that the stored records give."""
     folder = tmp_path_factory.mktemp("reports")
-    compose(load(GOLDEN, "golden"), folder)
+    publish(STUDY, load(GOLDEN, "golden"), folder)
     return folder
 
 
@@ -65,12 +68,23 @@ def test_page_is_the_golden_one(page):
 
 
 def test_records_beside_the_page_write_the_same_page_again(out, page, tmp_path):
-    compose(load(out, "golden"), tmp_path)
+    publish(STUDY, load(out, "golden"), tmp_path)
     assert (tmp_path / "golden.md").read_text(encoding="utf-8") == page
-    for name in ("golden-seeds.png", "golden-cost.png", "golden-differences.png"):
+    for name in FIGURES:
         assert (tmp_path / "figures" / name).read_bytes() == (out / "figures" / name).read_bytes()
+    assert (tmp_path / "records" / "golden.json").read_bytes() == (out / "records" / "golden.json").read_bytes()
     csv = pandas.read_csv(out / "records" / "golden.csv")
     assert len(csv) == 60 and csv["status"].value_counts().to_dict() == {"done": 57, "missing": 2, "failed": 1}
+
+
+def test_first_screen_has_one_table_one_figure_and_what_could_be_seen(page):
+    first = page.split("<details>")[0]
+    assert first.startswith("# Is it the separation, or only additional crops?\n\n> **Question R5-b.**")
+    order = ["**Not resolved** whether SCD", "**Partial page:**", "|:----", "![", "**What this page could have seen.**"]
+    places = [first.index(part) for part in order]
+    assert places == sorted(places) and first.count("|:----") == first.count("![") == 1
+    assert open_lines(page) <= OPEN_LINES and len(first.splitlines()) < 40
+    assert "\n## " not in page  # every section is collapsed
 
 
 def test_means_are_those_of_another_calculation(page, records):
@@ -88,9 +102,10 @@ def test_contrasts_are_those_of_scipy(page, records):
     assert (pairs, mean) == ("3", f"{100 * (scd - moco).mean():+.2f}")
     assert shown == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
     assert float(p) == pytest.approx(test.pvalue, abs=5e-4)
+    assert f"and than MoCo by {100 * (scd - moco).mean():.1f} points [" in page  # the answer says the same
 
 
-def test_a_failed_run_is_said_with_its_reason_and_only_common_seeds_are_paired(page):
+def test_a_failed_run_is_named_with_its_reason_and_only_common_seeds_are_paired(page):
     seeds, top1, *_ = row(page, "SCD", after="### Equal training FLOPs, ρ = 0")
     assert seeds == "2 of 3, 1 **failed**<sup>a</sup>" and "±" in top1
     assert "<sup>a</sup> failed: the loss is not finite at step 31 (lr 0.06) | try a smaller lr." in page
@@ -101,23 +116,28 @@ def test_a_failed_run_is_said_with_its_reason_and_only_common_seeds_are_paired(p
 def test_what_is_missing_is_a_dash_with_its_reason_and_never_a_number(page):
     contrast = row(page, "SCD + local crops vs. MoCo + local crops", "equal epochs, ρ = 0")
     assert contrast[0] == "0" and all(cell.startswith("–<sup>") for cell in contrast[1:])
-    assert "no seed has finished in both arms." in page and "no saliency map in this arm." in page
-    assert row(page, "MoCo", after="## Collapse")[-1].startswith("–<sup>")
+    assert "no seed has finished in both arms." in page
+    assert row(page, "MoCo", after="<b>Collapse</b>")[-1].startswith("–<sup>")
     shown = [cell for line in page.splitlines() if line.startswith("| ") for cell in cells(line)]
     assert not {"nan", "None", "", "inf"} & set(shown)
 
 
 def test_every_section_and_figure_is_there(page, out):
     for heading in (
-        "Arms", "Accuracy and cost", "Contrasts, declared before the runs", "Background reliance",
-        "Saliency maps against true masks", "Collapse", "How it was measured", "Deviations from the papers", "Cost",
-        "Provenance",
+        "Arms", "Accuracy and cost", "Background reliance", "Saliency maps against true masks", "Collapse",
+        "Contrasts", "Further protocols", "How it was measured", "Deviations from the papers", "Cost", "Provenance",
     ):  # fmt: skip
-        assert f"\n## {heading}\n" in page
+        assert f"<summary><b>{heading}</b></summary>" in page
     figures = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("figures/")]
-    assert len(figures) == 3
+    assert len(figures) == len(FIGURES)
     for figure in figures:
         assert 10_000 < (out / figure).stat().st_size < 150_000
+
+
+def test_a_protocol_that_was_asked_for_adds_columns_and_is_described(page):
+    further = page[page.index("<b>Further protocols</b>") :]
+    assert "fine-tuned top-1 (%)" in further.split("</details>")[0]
+    assert "- **Protocol finetune:** `scd.evaluation.finetune.FineTune` (labels 1)" in page
 
 
 def test_index_lists_the_page_as_stale(out):

@@ -1,0 +1,177 @@
+"""From the results of a study to its page: the one pipeline that writes every page.
+
+The first screen has the question, the answer, one table, one figure, and what the page could have seen. Everything
+else is collapsed under details. A study contributes through :class:`Report`: the claims to judge, the first table and
+figure, its own sections. The page depends on the results alone: ``publish(study, load(out, page), out)`` writes it
+again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from studies.suite.analysis.answers import answer, sensitivity
+from studies.suite.analysis.conditions import Condition, cross_conditions
+from studies.suite.analysis.results import Results, save
+from studies.suite.analysis.tables import Table
+from studies.suite.analysis.verdict import Finding, Verdict, family, find, judge
+from studies.suite.pages import sections
+from studies.suite.pages.contrasts import Judgement, contrasts
+from studies.suite.pages.index import write_index
+from studies.suite.pages.markdown import Blocks, Details, Page, Picture
+from studies.suite.planning.study import Contrast, Study
+
+DEFAULT_HOST = "MoCo"
+
+
+class Report:
+    """A page under construction; a study's ``sections`` function fills it.
+
+    Attributes:
+        study, results: what the page is about; out: the folder of the page, for figures. Where the command line chose
+            another host than MoCo, the study's arms and contrasts are named by it.
+        labels: arm -> its label, of the arms that are planned; names: of all arms of the study.
+        outcome: the answer in one or two words, for the index; the first judged claim sets it.
+    """
+
+    def __init__(self, study: Study, results: Results, out: Path):
+        self.study = study = with_host(study, results)
+        self.results = results
+        self.out = Path(out)
+        self.names = {arm.name: arm.label for arm in study.arms}
+        self.labels = {name: label for name, label in self.names.items() if name in results.about["arms"]}
+        self.outcome = ""
+        self._answers: list[str] = []
+        self._summaries: list[str] = []
+        self._first = Blocks()
+        self._own: list[Details] = []
+        self._judgements: list[Judgement] = []
+
+    def judge(
+        self,
+        declared: Sequence[Contrast],
+        results: Results | None = None,
+        names: Mapping[str, str] | None = None,
+        claim: str | None = None,
+        controls: Sequence[Contrast] | Sequence[Finding] | None = None,
+        question: str = "",
+    ) -> Verdict:
+        """Judge a claim, and add its answer to the page.
+
+        Args:
+            declared: contrasts with their conditions, the claim's and others that are listed beside them.
+            results: what they are judged by; the page's own where None.
+            names: arm -> label in these results; the study's where None.
+            claim: the claim to judge; that of the study's primary contrast where None.
+            controls: positive controls, to be measured in the same results and conditions, or measured already; the
+                study's where None.
+            question: the id of the question, where a page answers several.
+        """
+        results, names = results or self.results, names or self.names
+        primary = {contrast.name: contrast.claim for contrast in self.study.contrasts}
+        judged = family(declared, primary[self.study.primary] if claim is None else claim)
+        controls = self.study.control if controls is None else controls
+        verdict = judge(results, judged, _measured(results, judged, controls))
+        first, *others = answer(verdict, results, names)
+        first = f"{question}: {first}" if question else first
+        self.say(first, *others, summary=first)
+        self.outcome = self.outcome or verdict.outcome
+        self._judgements.append(Judgement(verdict, results, names, declared))
+        return verdict
+
+    def say(self, *paragraphs: str, summary: str = "") -> None:
+        """Add to the answer; ``summary`` goes to the index of the reports."""
+        self._answers += paragraphs
+        self._summaries += [summary] if summary else []
+
+    def show(self, table: Table, caption: str, picture: Picture | None) -> None:
+        """The table and the figure of the first screen."""
+        self._first.table(table, caption)
+        self._first.figure(picture)
+
+    def section(self, title: str) -> Blocks:
+        """A section of the study's own, collapsed."""
+        self._own.append(Details(title))
+        return self._own[-1]
+
+    def page(self) -> Page:
+        """The whole page."""
+        study, results, about = self.study, self.results, self.results.about
+        page = Page(study.title)
+        if not about["meaningful"]:
+            page.text(
+                f"> **This page only tests the wiring.** It comes from the `{about['tier']}` tier: a few steps of a "
+                "tiny network on a few images. Its numbers and its answer mean nothing."
+            )
+        page.text(f"> **Question {', '.join(study.question_ids)}.** {study.question}", *self._answers)
+        page.text(sections.completeness(results))
+        page.blocks += self._first.blocks
+        for judgement in self._judgements:
+            page.text(sensitivity(judgement.verdict, judgement.results, judgement.names))
+        sections.arms(page.details("Arms"), study, results)
+        page.blocks += self._own
+        for judgement in self._judgements:
+            metric = judgement.results.metric(judgement.contrasts[0].metric).label
+            several = f": {metric}" if len(self._judgements) > 1 else ""
+            contrasts(page.details(f"Contrasts{several}"), judgement)
+        rest = Details("Further protocols")
+        if sections.further(rest, results, self.names, page.metrics):
+            rest.text("Recorded numbers that no section above shows.")
+            page.blocks.append(rest)
+        shown = [name for name in results.metrics if name in page.metrics]
+        sections.how_measured(page.details("How it was measured"), study, results, shown)
+        if study.deviations:
+            page.details("Deviations from the papers").items(study.deviations)
+        if about["base"]:
+            sections.cost(page.details("Cost"), results, self.labels)
+        sections.provenance(page.details("Provenance"), results)
+        return page
+
+    def answered(self) -> Results:
+        """The results with the outcome and the answer, for the index."""
+        about = {**self.results.about, "outcome": self.outcome, "answer": " ".join(self._summaries)}
+        return replace(self.results, about=about)
+
+
+def publish(study: Study, results: Results, out: Path) -> Path:
+    """Write a study's figures, page, records and the index; returns the path of the page."""
+    out = Path(out)
+    report = Report(study, results, out)
+    study.sections(report)
+    path = report.page().write(out / f"{results.page}.md")
+    save(report.answered(), out)
+    write_index(out)
+    return path
+
+
+def with_host(study: Study, results: Results) -> Study:
+    """The study with the host of the command line in the place of MoCo, in the words of arms and claims."""
+    reference = results.about["reference"]
+    if reference is None or "method" in study.arm(reference).overrides:
+        return study
+    host = results.about["base"]["method"]["_target_"].rpartition(".")[2]
+
+    def named(text: str) -> str:
+        return text if host == DEFAULT_HOST else text.replace(DEFAULT_HOST, host)
+
+    arms = [
+        replace(arm, label=named(arm.label), shares=named(arm.shares), differs=named(arm.differs)) for arm in study.arms
+    ]
+    contrasts, control = (
+        tuple(replace(contrast, claim=named(contrast.claim)) for contrast in group)
+        for group in (study.contrasts, study.control)
+    )
+    return replace(study, arms=tuple(arms), contrasts=contrasts, control=control)
+
+
+def _measured(
+    results: Results, judged: Sequence[Contrast], controls: Sequence[Contrast] | Sequence[Finding]
+) -> list[Finding]:
+    """The findings of the positive controls in every condition of the judged contrasts."""
+    found: list[Condition] = []
+    for contrast in judged:
+        if contrast.conditions not in found:
+            found.append(contrast.conditions)
+    declared = [control for control in controls if isinstance(control, Contrast)]
+    measured = [control for control in controls if isinstance(control, Finding)]
+    return measured + [find(results, control) for control in cross_conditions(declared, found)]

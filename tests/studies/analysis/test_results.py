@@ -1,0 +1,108 @@
+"""Results: what is gathered from a plan, and their way to the disk and back."""
+
+import json
+
+import pandas
+import pytest
+from synthetic_results import results
+
+from scd.errors import DataError
+from scd.evaluation.metric import SHARE, Metric
+from studies.suite.analysis.results import difference, gather, load, save
+from studies.suite.planning.study import MEASUREMENT, Arm, Contrast, Progress, RunSpec, Study
+
+TOP1 = Metric("top-1", SHARE, "higher", "accuracy")
+FOUND = Metric("found", SHARE, "higher", "derived by the study")
+KNN, LINEAR = {"name": "knn", "_target_": "scd.evaluation.knn.KNN"}, {"name": "linear", "_target_": "x.Linear"}
+
+
+class Settings:
+    """What ``gather`` takes from the settings of a command line."""
+
+    page, tier, meaningful, data, seeds, axes, command = "", "cpu", True, "shapes", (0, 1), {"rho": [0.0]}, "a command"
+
+    def configure(self, arm, seed):
+        return {"training": {"budget": {"unit": "epochs", "value": 4}}}
+
+
+class Spec(RunSpec):
+    """A spec whose identity is its labels."""
+
+    @property
+    def id(self):
+        return f"{self.labels['arm']}{self.labels['seed']}"
+
+
+def spec(arm, seed, steps=10, protocols=(KNN,), **config):
+    whole = {
+        "seed": seed, "seed_of": {}, "training": {"budget": {"unit": "steps", "value": steps}, "batch_size": 8},
+        "evaluation": {"protocols": list(protocols)}, "method": {"_target_": "m.M", "dim": 4}, "wrapper": None,
+    }  # fmt: skip
+    return Spec({**whole, **config}, {"arm": arm, "seed": seed})
+
+
+ARMS = tuple(Arm(name, name.upper(), {}, "", "") for name in ("random", "moco", "scd"))
+CONTRAST = Contrast("scd-moco", "scd", "moco", "top1", 0.01, "a claim")
+STUDY = Study(
+    "toy", ("R0-a",), "?", "A toy", ARMS, (CONTRAST,), (), CONTRAST.name, list, list, metrics={"found": FOUND}
+)
+PLAN = [
+    spec("random", 0, 0), spec("moco", 0), spec("scd", 0, protocols=(KNN, LINEAR), wrapper={"_target_": "scd.SCD"}),
+    spec("moco", 1), spec("scd", 1, method={"_target_": "m.M", "dim": 8}),
+]  # fmt: skip
+
+
+def gathered(progress=Progress(5, 2, {"scd0": "out of memory"}), plan=PLAN):  # noqa: B008 - frozen
+    numbers = {"moco0": {"top1": 0.5, "steps": 10}, "moco1": {"top1": 0.6, "arm": "not a label"}}
+    return gather(STUDY, Settings(), plan, numbers, {"top1": TOP1}, {"name": "shapes"}, progress)
+
+
+def test_every_planned_run_has_a_row_with_its_status():
+    found = gathered()
+    assert found.runs["status"].tolist() == ["missing", "done", "failed", "done", "missing"]
+    assert found.runs["arm"].tolist() == ["random", "moco", "scd", "moco", "scd"]
+    assert found.runs["reason"].tolist() == ["", "", "out of memory", "", ""]
+    assert found.finished["top1"].tolist() == [0.5, 0.6] and found.labels == ["arm", "seed"]
+    assert found.levels("seed") == [0, 1] and len(found.where(seed=1).runs) == 2 and len(found.of("moco")) == 2
+    assert found.page == "toy" and found.about["planned"] == 5 and "failed" not in found.about
+
+
+def test_definitions_come_from_the_protocols_and_from_the_study():
+    found = gathered()
+    assert found.metrics == {"top1": TOP1, "found": FOUND} and found.metric("top1") == TOP1
+    assert found.metric("other").label == "other" and found.has("top1") and not found.has("found")
+    more = found.with_runs(found.runs, {"third": TOP1})
+    assert set(more.metrics) == {"top1", "found", "third"}
+
+
+def test_settings_are_those_of_the_first_trained_arm_and_what_others_change():
+    about = gathered().about
+    assert about["base"]["training"] == {"budget": {"unit": "epochs", "value": 4}, "batch_size": 8}
+    assert about["overrides"] == {
+        "random": {"training": {"budget": {"value": 0}}},
+        "scd": {"evaluation": {"protocols": [KNN, LINEAR]}, "wrapper": {"_target_": "scd.SCD"}},
+    }
+    assert about["protocols"] == [KNN, LINEAR]
+    assert difference({"a": {"_target_": "x", "b": 1}}, {"a": {"_target_": "y", "c": 2}}) == {
+        "a": {"_target_": "y", "c": 2}
+    }
+
+
+def test_a_study_of_measurements_has_no_training_settings():
+    measured = Spec({"measurement": "m.m"}, {"arm": "moco", "seed": 0}, kind=MEASUREMENT)
+    about = gathered(Progress(1, 0), [measured]).about
+    assert (about["base"], about["overrides"], about["protocols"]) == ({}, {}, [])
+
+
+def test_results_come_back_from_disk(tmp_path):
+    before = results((0.6, 0.61), "failed", 'why, "quoted" | really')
+    save(before, tmp_path)
+    after = load(tmp_path, "toy")
+    assert after.about == before.about and after.metrics == before.metrics
+    pandas.testing.assert_frame_equal(after.runs, before.runs, check_dtype=False)
+    assert json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8"))["metrics"]["linear_top1"]
+    (tmp_path / "records" / "toy.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="toy.json' cannot be read"):
+        load(tmp_path, "toy")
+    with pytest.raises(DataError, match="other.json' cannot be read"):
+        load(tmp_path, "other")

@@ -1,0 +1,116 @@
+"""The sections that every page has."""
+
+import pandas
+from synthetic_results import LABELS, results
+
+from studies.suite.pages import sections
+from studies.suite.pages.markdown import Page
+from studies.suite.planning.study import Arm, Study
+
+ARMS = (Arm("a", "A", {}, "all of B", "more"), Arm("b", "B", {}, "nothing", "the base"), Arm("c", "C", {}, "", ""))
+STUDY = Study(
+    "toy", ("R0-a",), "?", "A toy", ARMS, (), (), "", list, list, notes=lambda found: {"Note": "of the study"}
+)
+BASE = {
+    "data": {"title": "shapes", "size": 48, "options": {"_target_": "x.Shapes", "classes": 10, "seed": None}},
+    "backbone": {"_target_": "x.resnet", "name": "resnet_tiny", "widths": [16, 32]},
+    "views": {"recipe": "mocov2", "size": 24, "scale": [0.2, 1.0], "extra": {"kind": "none", "count": 0}},
+    "method": {"_target_": "baselines.moco.MoCo", "dim": 64, "symmetric": False},
+    "optimizer": {"name": "sgd", "lr": 0.06, "clip": None},
+    "schedule": {"name": "cosine", "per": "step"},
+    "training": {"batch_size": 32, "budget": {"unit": "epochs", "value": 4}},
+    "evaluation": {"size": 24},
+}
+
+
+def rendered(fill, *arguments):
+    page = Page("Title")
+    fill(page, *arguments)
+    return page.markdown
+
+
+def test_completeness_is_honest():
+    assert sections.completeness(results()) == "Complete: 6 of 6 runs have finished, 3 seeds in every arm and setting."
+    partial = sections.completeness(results((0.6, 0.61), "failed", "x", done=5))
+    assert partial == "**Partial page:** 2 of 3 seeds are complete; 5 of 6 runs have finished (1 failed)."
+    waiting = sections.completeness(results((0.6,), "missing", done=4))
+    assert waiting == "**Partial page:** 1 of 3 seeds are complete; 4 of 6 runs have finished (2 not run yet)."
+    assert sections.completeness(results(seeds=[])) == "Complete: 6 of 6 runs have finished."
+
+
+def test_settings_and_machines_in_words():
+    options = {"queue_size": 64, "scale": [0.2, 1.0], "on": True, "no": None, "map": {"_target_": "a.B", "depth": 2}}
+    assert sections.words(options) == "queue size 64, scale 0.2 / 1, on yes, map `a.B` (depth 2)"
+    line = sections.environment_line({"cpu": "CPU", "cores": 2, "git": {"commit": "0123456789abcdef", "dirty": True}})
+    assert line == "CPU; 2 cores; commit `0123456789ab` with uncommitted changes"
+    assert sections.environment_line({}) == "no git checkout"
+
+
+def test_arms_have_their_supervision_and_what_they_see_beyond_pixels():
+    found = results(overrides={"a": {"annotations": {"masks": {"_target_": "x.Oracle"}}, "backbone": {"width": 8}}})
+    found = found.with_runs(found.runs.assign(supervision=["none"] * 3 + ["oracle"] * 3))
+    text = rendered(sections.arms, STUDY, found)
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    assert rows["A"].split("|")[-2].strip() == "oracle" and rows["B"].split("|")[-2].strip() == "none"
+    assert "- **A, annotations:** masks `x.Oracle`" in text and "- **A, backbone:** width 8" in text
+    assert text.strip().endswith("Left out by the command line: C.")
+
+
+def test_how_measured_prints_every_protocol_and_setting():
+    protocols = [
+        {"name": "knn", "_target_": "x.KNN", "k": 20},
+        {"name": "finetune_10", "_target_": "x.F", "labels": 0.1},
+    ]
+    found = results(
+        base=BASE, protocols=protocols, source={"version": "1", "description": "images.", "fingerprint": "ab"}
+    )
+    found = found.with_runs(found.runs.assign(n_train=100, n_test=50, parameters_backbone=105000))
+    text = rendered(sections.how_measured, STUDY, found, ["linear_top1"])
+    for line in (
+        "- **Backbone:** `resnet_tiny` (widths 16 / 32), 105 k parameters",
+        "- **Data:** `shapes`, version 1: images; kept as squares of 48 px; 100 training and 50 test images; options: "
+        "classes 10; content fingerprint `ab`",
+        "- **Views:** recipe mocov2, size 24, scale 0.2 / 1, extra (kind none, count 0); arms of one seed see",
+        "- **Method:** `baselines.moco.MoCo` (dim 64, symmetric no)",
+        "- **Schedule:** 4 epochs, batch size 32; sgd, lr 0.06; cosine learning rate, per step",
+        "- **Protocol knn:** `x.KNN` (k 20)",
+        "- **Protocol finetune_10:** `x.F` (labels 0.1)",
+        "- **Note:** of the study",
+    ):
+        assert line in text
+    assert "| linear top-1 | `linear_top1` | higher   | accuracy of a linear probe |" in text
+
+
+def test_numbers_that_no_section_shows_are_listed():
+    found = results()
+    found = found.with_runs(found.runs.assign(knn_top1=0.5, **{"saliency_iou": None}))
+    page = Page("Title")
+    assert sections.further(page, found, LABELS, {"linear_top1"})
+    assert "kNN top-1 (%)" in page.markdown and "linear" not in page.markdown and "IoU" not in page.markdown
+    assert not sections.further(Page("Title"), found, LABELS, {"linear_top1", "knn_top1"})
+
+
+def test_indicators_that_nothing_measured_are_named_so():
+    text = rendered(sections.indicators, results(), LABELS, ["saliency_iou"], "What they say.")
+    assert "Not measured: no finished run has these numbers." in text and "What they say." not in text
+
+
+def test_costs_of_an_untrained_arm_are_its_parameters():
+    found = results()
+    steps = [0] * 3 + [10] * 3
+    found = found.with_runs(found.runs.assign(steps=steps, parameters_trained=1000, images_per_second=5.0))
+    rows = [line.split("|") for line in rendered(sections.cost, found, LABELS).splitlines() if line.startswith("| ")]
+    cells = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}
+    assert cells["B"][0] == cells["A"][0] == "1 k"
+    assert cells["B"][3] == "–<sup>b</sup>" and cells["A"][3] == "5"
+
+
+def test_provenance_names_command_code_machines_and_runs():
+    about = {"command": "python -m studies toy", "base": BASE, "overrides": {"a": {"wrapper": None}}}
+    found = results((0.6, 0.61), "failed", "out of memory", environments=[{"cpu": "one"}, {"cpu": "two"}], **about)
+    text = rendered(sections.provenance, found)
+    assert "- **Command:** `python -m studies toy`" in text and "- **Machine 2:** two; no git checkout" in text
+    assert "`a0` `a1` `a2` (failed: out of memory)" in text and "records/toy.csv" in text
+    assert "Arm overrides" in text and "a:\n  wrapper: null" in text
+    empty = found.with_runs(pandas.DataFrame(found.runs.assign(status="missing")))
+    assert "– – –" in rendered(sections.provenance, empty)
