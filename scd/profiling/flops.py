@@ -17,7 +17,10 @@ import torch
 from torch import Size, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scd.data.views import Recipe, View
+from scd.data.views import Recipe
+from scd.method import Batch, Method, View
+
+BOXES = 4  # of each image of a batch without values, for methods that need boxes
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class StepFlops:
     """Operations of one training step on ``batch_size`` images; 2 per multiply-add.
 
     Args:
-        forward: all online and target forward passes and the loss.
-        backward: gradients of the loss with respect to everything that is trained.
+        forward: of the forward passes of all branches and the loss.
+        backward: of the gradients of the loss with respect to everything that is trained.
         batch_size: source images in the step, whatever the number of views.
     """
 
@@ -45,21 +48,21 @@ class StepFlops:
         return self.total / self.batch_size
 
 
-def training_flops(method: nn.Module, recipe: Recipe, batch_size: int) -> StepFlops:
+def training_flops(method: Method, recipe: Recipe, batch_size: int) -> StepFlops:
     """Operations of one step of ``method`` on the views of ``recipe``; the target branch's forward passes count.
 
-    The method itself stays as it is, and so does torch's global random state: a copy is moved to the device "meta".
+    The method itself and torch's global random state stay as they are: a copy is moved to the device "meta".
 
     Args:
-        method: a method with ``forward(views) -> {"loss": ...}``, on any device.
-        recipe: which crops each image yields.
+        method: on any device.
+        recipe: the views of each image.
         batch_size: source images per step.
     """
     fake = copy.deepcopy(method).to("meta").train()
-    views = meta_views(recipe, batch_size, masks=getattr(method, "needs", "none") == "masks")
+    batch = meta_batch(recipe, batch_size, fake.needs)
     with torch.random.fork_rng(devices=[]):
         with counter() as forward:
-            loss = fake(views)["loss"]
+            loss = fake(batch)["loss"]
         with counter() as backward:
             loss.backward()
     return StepFlops(forward.get_total_flops(), backward.get_total_flops(), batch_size)
@@ -73,20 +76,31 @@ def forward_flops(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     return forward.get_total_flops()
 
 
-def meta_views(recipe: Recipe, batch_size: int, masks: bool = False) -> dict[str, View]:
-    """The views that a recipe yields, by name, with shapes and no values."""
+def meta_batch(recipe: Recipe, batch_size: int, needs: frozenset[str] = frozenset()) -> Batch:
+    """The batch of a recipe with shapes and no values, on the device "meta".
+
+    Args:
+        needs: what it carries beside pixels; boxes are ``BOXES`` an image.
+    """
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
     views = {}
     for crop in recipe.crops:
-        side = crop.size
+        square = (batch_size, crop.size, crop.size)
         views[crop.name] = View(
             name=crop.name,
             role=crop.role,
-            images=torch.empty(batch_size, 3, side, side, device="meta"),
-            boxes=torch.empty(batch_size, 4, device="meta"),
-            flips=torch.empty(batch_size, dtype=torch.bool, device="meta"),
-            masks=torch.empty(batch_size, side, side, device="meta") if masks else None,
+            images=empty(batch_size, 3, crop.size, crop.size),
+            rectangles=empty(batch_size, 4),
+            flips=empty(batch_size, dtype=torch.bool),
+            masks=empty(*square) if "masks" in needs else None,
+            segments=empty(*square, dtype=torch.int64) if "segments" in needs else None,
+            boxes=[empty(BOXES, 4) for _ in range(batch_size)] if "boxes" in needs else None,
         )
-    return views
+    labels = empty(batch_size, dtype=torch.int64) if "labels" in needs else None
+    return Batch(views, empty(batch_size, dtype=torch.int64), labels)
 
 
 def counter() -> FlopCounterMode:

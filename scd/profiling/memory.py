@@ -1,25 +1,20 @@
 """Peak memory of a piece of work: the allocator's on CUDA, the resident set of a fresh process on the CPU."""
 
-import ctypes
 import multiprocessing
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scd.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-
-OWN_PAGES = 32 * 2**10  # bytes of an allocation that has its own pages and leaves no trace when it is freed
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a new process that ends afterwards: no memory of earlier work is in it.
+    """The function's result, from a new process that ends afterwards: it contains no memory of earlier work.
 
-    Where the system can, the process is forked from one that has only imported the function's module and done nothing,
-    which saves the seconds that importing torch takes; elsewhere it is a new interpreter.
+    Where the system can, the process is forked from one that has only imported the function's module, which saves the
+    seconds that importing torch takes; elsewhere it is a new interpreter.
 
     Args:
         function: a function of a module, so that the new process can import it.
@@ -35,27 +30,13 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-def return_freed_memory() -> bool:
-    """Have glibc give freed tensors back to the system at once, so that the resident set follows what is alive.
-
-    Otherwise a tensor can lie in pages that something freed before, and a process seems to need nothing for it.
-
-    Returns:
-        Whether the allocator was told so; elsewhere than under glibc nothing is done.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_TRIM_THRESHOLD, 0) and libc.mallopt(M_MMAP_THRESHOLD, OWN_PAGES))
-
-
 def resident() -> int | None:
-    """Bytes of this process that are in memory; None where the system does not tell (it is not Linux)."""
+    """Bytes of this process that are in memory; None on other systems than Linux."""
     return _status("VmRSS")
 
 
 def reset_peak(device: torch.device) -> bool:
-    """Peaks are counted from here on; False where that cannot be done."""
+    """Count peaks from here on; False where that is not possible."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True

@@ -1,27 +1,25 @@
-"""Where a training step's operations, saved activations and time belong: to which part of a method.
+"""Which part of a method the operations, saved activations and time of a training step belong to.
 
-A part is what a reader of the paper calls it, not a layer: the two backbones, the heads, the comparison of embeddings,
-and what a wrapper (SCD, LEWEL) adds. Every module of a method lies in one part; what a module computes outside its
-children belongs to the part of that module. FLOPs are counted as in :mod:`scd.profiling.flops`.
+A method names its parts in :meth:`scd.method.Method.parts`: a backbone, the heads, the loss, what a wrapper adds. A
+module belongs to one part; what it computes outside its children belongs to the part of the module itself. FLOPs are
+counted as in :mod:`scd.profiling.flops`.
 """
 
 import copy
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node, saved_tensors_hooks
 
 from scd.data.views import Recipe
-from scd.profiling.flops import counter, meta_views
-from scd.siamese import Siamese
+from scd.method import Method
+from scd.profiling.flops import counter, meta_batch
 
-ONLINE, TARGET = "backbone, online", "backbone, target"
-HEADS, LOSS, ADDED = "heads", "image loss", "saliency, pooling, triplet"
-PARTS = (ONLINE, TARGET, HEADS, LOSS, ADDED)
+Border = Callable[[str, object], None]
 
 
 @dataclass
@@ -29,20 +27,17 @@ class StepCount:
     """One training step on ``batch_size`` source images.
 
     Args:
+        parts: names of the method's parts, backbones first.
         forward, backward: operations by part, 2 per multiply-add.
         activations: bytes that autograd keeps for the backward pass, by part; each storage once, without parameters,
-            buffers and the views' own pixels.
-        online, target: images that go through either backbone, per source image.
-        full_size: both together, each weighted by its pixels over those of a global view.
+            buffers and the batch itself.
     """
 
     batch_size: int
+    parts: tuple[str, ...]
     forward: Counter = field(default_factory=Counter)
     backward: Counter = field(default_factory=Counter)
     activations: Counter = field(default_factory=Counter)
-    online: float = 0.0
-    target: float = 0.0
-    full_size: float = 0.0
 
     @property
     def total(self) -> int:
@@ -54,43 +49,26 @@ class StepCount:
         return self.forward[name] + self.backward[name]
 
 
-def parts_of(method: nn.Module) -> tuple[str, dict[nn.Module, str]]:
-    """The part of the method itself, and of each module at which another part begins.
-
-    A Siamese alone has four parts; a module around a Siamese (``method.siamese``) adds the fifth, which holds all that
-    is not the Siamese's (whose ``encode`` counts as the image loss's own work). LEWEL's dense use of the Siamese's
-    projector counts as heads: the module decides.
-
-    Raises:
-        TypeError: neither a Siamese nor a module around one.
-    """
-    siamese = method if isinstance(method, Siamese) else getattr(method, "siamese", None)
-    if not isinstance(siamese, Siamese):
-        raise TypeError(f"{type(method).__name__} is neither a Siamese nor a module around one")
-    places = {
-        siamese.backbone: ONLINE,
-        siamese.target_backbone: TARGET,
-        siamese.projector: HEADS,
-        siamese.target_projector: HEADS,
-        siamese.matcher: LOSS,
-        **{child: HEADS for child in siamese.matcher.children() if any(True for _ in child.parameters())},
-    }
-    return (LOSS if method is siamese else ADDED), places
+def part_names(method: Method) -> tuple[str, ...]:
+    """Names of a method's parts: backbones first, the part of all that is in no module last."""
+    parts = method.parts()
+    names = dict.fromkeys([*parts.modules.values(), *parts.functions.values(), parts.root])
+    return tuple(sorted(names, key=lambda name: not name.startswith("backbone")))
 
 
-class PartStack:
-    """Follows which part is at work, by hooks on the modules where parts begin.
+class PartTracker:
+    """Follows the part at work during a forward pass, by hooks on the modules and functions where parts begin.
 
     Args:
-        method: a Siamese, or a module around one.
-        on_change: told (part that ends, part that begins) at every change.
+        method: names the parts.
+        border: called with (part, tensors) wherever a part begins or ends: the work since the last call belongs to this
+            part, and so does the work that led to these tensors as far as no other part claimed it.
     """
 
-    def __init__(self, method: nn.Module, on_change: Callable[[str, str], None]):
-        self.root, self.places = parts_of(method)
-        self.siamese = getattr(method, "siamese", method)
-        self.on_change = on_change
-        self.stack = [self.root]
+    def __init__(self, method: Method, border: Border):
+        self.parts = method.parts()
+        self.border = border
+        self.stack = [self.parts.root]
 
     @property
     def current(self) -> str:
@@ -99,123 +77,94 @@ class PartStack:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """The hooks are there meanwhile."""
+        """The hooks are active inside."""
         handles = []
-        for module, part in self.places.items():
-            handles.append(module.register_forward_pre_hook(lambda *_, part=part: self.enter(part)))
-            handles.append(module.register_forward_hook(lambda *_: self.leave()))
-        if self.root is not LOSS:  # what the host does around its backbones is the host's, not the wrapper's
-            self.siamese.encode = self.within(LOSS, self.siamese.encode)
+        for module, part in self.parts.modules.items():
+            handles.append(module.register_forward_pre_hook(lambda _, inputs, part=part: self.enter(part, inputs)))
+            handles.append(module.register_forward_hook(lambda _, __, output: self.leave(output)))
+        for (owner, name), part in self.parts.functions.items():
+            setattr(owner, name, self.within(part, getattr(owner, name)))
         try:
             yield
         finally:
-            vars(self.siamese).pop("encode", None)
+            for owner, name in self.parts.functions:
+                vars(owner).pop(name)
             for handle in handles:
                 handle.remove()
 
     def within(self, part: str, function: Callable) -> Callable:
-        """The function, during which a part is at work."""
+        """The function, whose work belongs to a part."""
 
-        def watched(*arguments):
-            self.enter(part)
-            try:
-                return function(*arguments)
-            finally:
-                self.leave()
+        def watched(*arguments, **options):
+            self.enter(part, (arguments, options))
+            output = function(*arguments, **options)
+            self.leave(output)
+            return output
 
         return watched
 
-    def enter(self, part: str) -> None:
+    def enter(self, part: str, inputs: object) -> None:
         """A part begins within the current one."""
-        before = self.current
+        self.border(self.current, inputs)
         self.stack.append(part)
-        self.on_change(before, part)
 
-    def leave(self) -> None:
-        """The current part ends, the one around it goes on."""
-        before = self.stack.pop()
-        self.on_change(before, self.current)
+    def leave(self, outputs: object) -> None:
+        """The current part ends, the one around it continues."""
+        self.border(self.stack.pop(), outputs)
 
 
-def count_step(method: nn.Module, recipe: Recipe, batch_size: int) -> StepCount:
+def count_step(method: Method, recipe: Recipe, batch_size: int) -> StepCount:
     """Count a step of a copy of ``method`` on the device "meta": nothing is computed, nothing is allocated.
 
-    The backward pass of an operation belongs to the part that did its forward pass: every node of the autograd graph
-    is marked with its part when the part's forward pass ends.
-
-    Raises:
-        TypeError: see :func:`parts_of`.
+    The backward pass of an operation belongs to the part of its forward pass: every node of the autograd graph is
+    marked with its part when the part's forward pass ends.
     """
     fake = copy.deepcopy(method).to("meta").train()
-    views = meta_views(recipe, batch_size, masks=fake.needs == "masks")
-    count, own = (
-        StepCount(batch_size),
-        _storages([*fake.parameters(), *fake.buffers(), *(v.images for v in views.values())]),
-    )
-    stack = PartStack(fake, lambda before, after: None)
+    batch = meta_batch(recipe, batch_size, fake.needs)
+    count = StepCount(batch_size, part_names(fake))
+    own = {tensor.untyped_storage()._cdata for tensor in (*fake.parameters(), *fake.buffers(), *tensors_in(batch))}
     kept: dict[int, Tensor] = {}
+    marks = _Marks(count.forward)
+    tracker = PartTracker(fake, marks.border)
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own and storage._cdata not in kept:
             kept[storage._cdata] = tensor  # alive until the end, so that no later storage takes its place
-            count.activations[stack.current] += storage.nbytes()
+            count.activations[tracker.current] += storage.nbytes()
         return tensor
 
     with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
         with counter() as operations:
-            marks = _Marks(stack, operations.get_total_flops, count.forward)
-            stack.on_change = marks.change
-            with stack.watching(), _passes(fake, recipe, count), _outputs_marked(stack, marks):
-                loss = fake(views)["loss"]
-            marks.settle(stack.root)
-            marks.mark(loss, stack.root)
+            marks.total = operations.get_total_flops
+            with tracker.watching():
+                loss = fake(batch)["loss"]
+            marks.border(tracker.current, loss)
         with counter() as operations:
-            _count_backward(loss, marks.nodes, operations.get_total_flops, count.backward, stack.root)
+            _count_backward(loss, marks.nodes, operations.get_total_flops, count.backward, tracker.current)
     return count
 
 
 class _Marks:
-    """Counts by part while the forward pass runs, and the part of each node of its graph."""
+    """Operations by part while the forward pass runs, and the part of each node of its graph."""
 
-    def __init__(self, stack: PartStack, total: Callable[[], int], counts: Counter):
-        self.stack, self.total, self.counts = stack, total, counts
+    def __init__(self, counts: Counter):
+        self.counts = counts
+        self.total: Callable[[], int] = lambda: 0
         self.seen = 0
         self.nodes: dict[Node, str] = {}
 
-    def change(self, before: str, after: str) -> None:
-        self.settle(before)
-
-    def settle(self, part: str) -> None:
-        """What was counted since the last time belongs to this part."""
+    def border(self, part: str, value: object) -> None:
+        """The operations since the last border, and all unmarked nodes that lead to ``value``, belong to a part."""
         total = self.total()
         self.counts[part] += total - self.seen
         self.seen = total
-
-    def mark(self, value: object, part: str) -> None:
-        """All unmarked nodes that lead to the tensors in ``value``."""
-        waiting = [tensor.grad_fn for tensor in _tensors(value) if tensor.grad_fn is not None]
+        waiting = [tensor.grad_fn for tensor in tensors_in(value) if tensor.grad_fn is not None]
         while waiting:
             node = waiting.pop()
             if node not in self.nodes:
                 self.nodes[node] = part
                 waiting.extend(following for following, _ in node.next_functions if following is not None)
-
-
-@contextmanager
-def _outputs_marked(stack: PartStack, marks: _Marks) -> Iterator[None]:
-    """What enters a part is marked as the work of the part around it, what leaves it as its own."""
-    handles = []
-    for module, part in stack.places.items():
-        handles.append(module.register_forward_pre_hook(
-            lambda _, inputs: marks.mark(inputs, stack.current), prepend=True))  # fmt: skip
-        handles.append(module.register_forward_hook(
-            lambda _, __, output, part=part: marks.mark(output, part), prepend=True))  # fmt: skip
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _count_backward(loss: Tensor, nodes: dict[Node, str], total: Callable[[], int], counts: Counter, root: str) -> None:
@@ -234,47 +183,16 @@ def _count_backward(loss: Tensor, nodes: dict[Node, str], total: Callable[[], in
         handle.remove()
 
 
-@contextmanager
-def _passes(method: nn.Module, recipe: Recipe, count: StepCount) -> Iterator[None]:
-    """Counts the images that go through the backbones."""
-    siamese = method if isinstance(method, Siamese) else method.siamese
-    whole = next(crop.size for crop in recipe.crops if crop.role == "global") ** 2
-
-    def seen(branch: str, images: Tensor) -> None:
-        share = len(images) / count.batch_size
-        setattr(count, branch, getattr(count, branch) + share)
-        count.full_size += share * images.shape[2] * images.shape[3] / whole
-
-    backbones = {"online": siamese.backbone, "target": siamese.target_backbone}
-    handles = [
-        backbone.register_forward_pre_hook(lambda _, inputs, branch=branch: seen(branch, inputs[0]))
-        for branch, backbone in backbones.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _storages(tensors: list[Tensor]) -> set[int]:
-    return {tensor.untyped_storage()._cdata for tensor in tensors}
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """All tensors in nested dictionaries, lists, tuples and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
-
-
-def by_part(counts: StepCount) -> dict[str, int]:
-    """Forward plus backward operations of every part that has any, in the order of ``PARTS``."""
-    totals = defaultdict(int)
-    for name in PARTS:
-        totals[name] = counts.part(name)
-    return {name: total for name, total in totals.items() if total}
+            yield from tensors_in(item)
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from tensors_in(getattr(value, each.name))

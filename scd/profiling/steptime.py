@@ -1,117 +1,72 @@
-"""Seconds of real training steps, as a whole and by phase; the same calls in the same order as the training loop's.
+"""Seconds of real training steps, as a whole and by phase; the steps are those of the training loop.
 
-A whole step is timed without any hook. The phases are timed in steps of their own, with hooks at the parts' borders,
-and the price of that is measured, too: :attr:`Stepper.block` is called with and without a clock in turn.
+A whole step is timed without any hook. The phases are timed in steps of their own, with hooks where parts begin.
+:meth:`Stepper.block` with and without a timer in turn shows what the hooks cost.
 """
 
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
 
 from scd.data.views import ViewMaker
-from scd.profiling.parts import PARTS, PartStack
-from scd.training.optimizers import build_optimizer, clip_each
+from scd.profiling.parts import PartTracker, part_names
+from scd.profiling.workload import Workload
+from scd.training.loop import stream
+from scd.training.optimizers import build_optimizer
+from scd.training.phase_timer import PhaseTimer
+from scd.training.step import take_step
 
-VIEWS, BACKWARD, OPTIMISER, STATE = "views", "backward", "optimiser", "EMA and queue"
-PHASES = (VIEWS, *PARTS, BACKWARD, OPTIMISER, STATE)
-
-
-class PhaseTimes:
-    """Seconds by phase; on CUDA every border waits for the device."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds = dict.fromkeys(PHASES, 0.0)
-        self.mark = 0.0
-
-    def start(self) -> None:
-        """What passes from here on belongs to the phase that ends next."""
-        synchronise(self.device)
-        self.mark = perf_counter()
-
-    def end(self, phase: str) -> None:
-        """A phase ends here, and the next one begins."""
-        synchronise(self.device)
-        now = perf_counter()
-        self.seconds[phase] += now - self.mark
-        self.mark = now
+AFTER_FORWARD = ("backward", "optimizer", "after_step")
 
 
 class Stepper:
-    """Trains a method in blocks of a few steps, without log, checkpoint and progress bar.
+    """Trains a method in blocks of a few steps, without log, checkpoint and progress report.
 
     Args:
-        method: on its device, in training mode.
-        view_maker: on the same device; a block has as many steps as it makes views for at once.
-        images: (N, 3, S, S) uint8 on that device; each step takes the next ``batch_size`` of them.
-        batch_size: source images per step.
-        optimizer: options of :func:`scd.training.optimizers.build_optimizer`, and ``clip`` as the training loop knows it.
-        steps: steps of a block; the view maker's ``steps_at_once`` when None.
+        workload: the method and how it is trained.
+        steps: steps of a block.
+        steps_at_once: steps whose views are made together; those of a block when None.
     """
 
-    def __init__(
-        self,
-        method: nn.Module,
-        view_maker: ViewMaker,
-        images: Tensor,
-        batch_size: int,
-        optimizer: dict,
-        steps: int | None = None,
-    ):
-        self.method = method.train()
-        self.view_maker = view_maker
-        self.images = images
-        self.batch_size = batch_size
-        self.clip = optimizer.get("clip")
-        self.optimizer = build_optimizer(method, **{key: value for key, value in optimizer.items() if key != "clip"})
-        self.steps = view_maker.steps_at_once if steps is None else steps
-        self.done = 0
+    def __init__(self, workload: Workload, steps: int, steps_at_once: int | None = None):
+        self.method = workload.method.to(workload.device).train()
+        self.device = workload.device
+        self.clip = workload.optimizer.get("clip")
+        options = {key: value for key, value in workload.optimizer.items() if key != "clip"}
+        self.optimizer = build_optimizer(self.method, **options)
+        self.steps = steps
+        at_once = steps if steps_at_once is None else steps_at_once
+        maker = ViewMaker(workload.recipe, 0, self.device, needs=self.method.needs, steps_at_once=at_once)
+        self.batches = stream(maker, workload.batches())
+        self.images_per_block = steps * workload.batch_size
 
     @property
-    def images_per_block(self) -> int:
-        """Source images of one block."""
-        return self.steps * self.batch_size
+    def phases(self) -> tuple[str, ...]:
+        """Names of the phases of a step, in their order; the forward pass is split into the method's parts."""
+        return ("views", *part_names(self.method), *AFTER_FORWARD)
 
-    def block(self, times: PhaseTimes | None = None) -> float:
-        """Seconds of one block; with ``times``, its phases are added to them and hooks are at work."""
-        synchronise(self.images.device)
+    def block(self, timer: PhaseTimer | None = None) -> float:
+        """Seconds of one block; with ``timer``, which receives the phases, hooks are active."""
+        synchronise(self.device)
         began = perf_counter()
-        if times is None:
-            self._train(lambda: None, lambda phase: None)
+        if timer is None:
+            self._train(None)
         else:
-            stack = PartStack(self.method, lambda before, after: times.end(before))
-            times.start()
-            with stack.watching():
-                self._train(times.start, times.end, stack.root)
-        synchronise(self.images.device)
+            tracker = PartTracker(self.method, lambda part, _: timer.lap(part))
+            timer.start()
+            with tracker.watching():
+                self._train(timer)
+            timer.settle()
+            timer.seconds[tracker.current] += timer.seconds.pop("forward", 0.0)  # after the last module's end
+        synchronise(self.device)
         return perf_counter() - began
 
-    def _train(self, start, end, root: str = "") -> None:
-        at_once = self.view_maker.steps_at_once
-        for first in range(0, self.steps, at_once):
-            numbers = range(self.done, self.done + min(at_once, self.steps - first))
-            made = self.view_maker.several([self._batch(step) for step in numbers], numbers, [None] * len(numbers))
-            end(VIEWS)
-            for views in made:
-                loss = self.method(views)["loss"]
-                end(root)
-                loss.backward()
-                end(BACKWARD)
-                if self.clip is not None:
-                    clip_each(self.method, self.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
-                end(OPTIMISER)
-                with torch.no_grad():
-                    self.method.after_step(0.5)
-                end(STATE)
-            self.done += len(numbers)
-            start()
-
-    def _batch(self, step: int) -> Tensor:
-        first = step * self.batch_size % (len(self.images) - self.batch_size + 1)
-        return self.images[first : first + self.batch_size]
+    def _train(self, timer: PhaseTimer | None) -> None:
+        for _ in range(self.steps):
+            _, batch = next(self.batches)
+            if timer is not None:
+                timer.lap("views")
+            take_step(self.method, self.method, batch, self.optimizer, 0.5, clip=self.clip, timer=timer)
 
 
 def synchronise(device: torch.device) -> None:

@@ -162,7 +162,8 @@ def train(model: nn.Module, recorder: Recorder, batches, view_maker, seed: int, 
     fabric, timer = state.fabric, state.timer
     share = horizon.progress(state.step)
     recorder.start(share)
-    with closing(stream(view_maker, batches, state.step, horizon.steps or ENDLESS, fabric)) as made:
+    place = (fabric.global_rank, fabric.world_size)
+    with closing(stream(view_maker, batches, state.step, horizon.steps or ENDLESS, *place)) as made:
         timer.start()
         while share < 1:
             images, batch = next(made, (0, None))
@@ -181,15 +182,17 @@ def train(model: nn.Module, recorder: Recorder, batches, view_maker, seed: int, 
             timer.start()
 
 
-def stream(view_maker, batches, step: int, stop: int, fabric: Fabric) -> Iterator[tuple[int, Batch]]:
-    """(images of the whole batch, this process's part of it) of every step from ``step`` to ``stop - 1``.
+def stream(
+    view_maker, batches, step: int = 0, stop: int = ENDLESS, rank: int = 0, world: int = 1
+) -> Iterator[tuple[int, Batch]]:
+    """(images of the whole batch, the part of process ``rank`` of it) of every step from ``step`` to ``stop - 1``.
 
     The view maker makes the views of ``steps_at_once`` steps together. Such a block begins at a multiple of it, also in
     a run that resumes within one, so that no pixel depends on where a run was interrupted.
     """
     window = view_maker.steps_at_once
     first = step - step % window
-    with closing(batches.iterate(first, stop, rank=fabric.global_rank, world=fabric.world_size)) as loaded:
+    with closing(batches.iterate(first, stop, rank=rank, world=world)) as loaded:
         while block := list(islice(loaded, window)):
             made = view_maker.several(block, range(first, first + len(block)))
             for place in range(max(0, step - first), len(block)):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scd.data.views import CropSpec, Recipe
-from scd.profiling.flops import StepFlops, counter, forward_flops, meta_views, training_flops
-from scd.profiling.parameters import count_parameters
+from scd.method import Method
+from scd.profiling.flops import BOXES, StepFlops, counter, forward_flops, meta_batch, training_flops
 
 
 def counted(module, shape, input_gradient=True):
@@ -101,7 +101,7 @@ def test_known_networks_in_gflop_and_not_in_macs():
     assert forward_flops(vit, (4, 3, 224, 224)) == 4 * forward_flops(vit, (1, 3, 224, 224))
 
 
-class PlainPair(nn.Module):
+class PlainPair(Method):
     """A method whose step can be counted by hand: conv -> mean -> linear, a frozen target, a dot product of both."""
 
     def __init__(self):
@@ -111,7 +111,8 @@ class PlainPair(nn.Module):
         self.target = copy.deepcopy(self.backbone).requires_grad_(False)
         self.register_buffer("bank", torch.randn(8, 16))
 
-    def forward(self, views):
+    def forward(self, batch):
+        views = batch.views
         with torch.no_grad():
             key = self.target(views["v2"].images).mean(dim=(2, 3)) @ self.bank  # (B, 16)
         queries = [view.images for name, view in views.items() if name != "v2"]
@@ -164,14 +165,33 @@ def test_counting_leaves_the_method_and_the_random_state_alone():
     assert all(after[name].device.type == "cpu" and torch.equal(after[name], before[name]) for name in before)
 
 
-def test_masks_are_given_only_to_a_method_that_declares_them():
-    assert meta_views(recipe_of(8), 2)["v1"].masks is None
-    assert meta_views(recipe_of(8, 4), 2, masks=True)["x0"].masks.shape == (2, 4, 4)
-    assert meta_views(recipe_of(8, 4), 2)["x0"].role == "extra"
+def test_a_batch_without_values_carries_what_a_method_needs_and_no_more():
+    plain = meta_batch(recipe_of(8, 4), 2)
+    view = plain.views["x0"]
+    assert (view.role, view.images.shape, view.rectangles.shape) == ("extra", (2, 3, 4, 4), (2, 4))
+    assert view.masks is view.segments is view.boxes is plain.labels is None
+    full = meta_batch(recipe_of(8, 4), 2, frozenset({"masks", "segments", "boxes", "labels"}))
+    view = full.views["x0"]
+    assert view.masks.shape == view.segments.shape == (2, 4, 4) and view.segments.dtype == torch.int64
+    assert [boxes.shape for boxes in view.boxes] == [(BOXES, 4)] * 2
+    assert full.labels.shape == (2,) and full.labels.dtype == torch.int64
+    assert {tensor.device.type for tensor in (view.masks, view.boxes[0], full.labels, full.indices)} == {"meta"}
 
 
-def test_parameters_are_counted_by_what_happens_to_them():
-    count = count_parameters(PlainPair())
-    assert count.trained == 3 * 8 * 9 + 8 * 4
-    assert count.momentum == count.inference == 3 * 8 * 9
-    assert count.buffers == 8 * 16
+class Classifier(Method):
+    """A method that needs labels."""
+
+    needs = frozenset({"labels"})
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Linear(3 * 8 * 8, 5), nn.Linear(5, 4)
+
+    def forward(self, batch):
+        scores = self.head(self.backbone(batch.views["v1"].images.flatten(1)))
+        return {"loss": nn.functional.cross_entropy(scores, batch.labels)}
+
+
+def test_a_method_that_needs_labels_is_counted():
+    counted_step = training_flops(Classifier(), Recipe("one", (CropSpec("v1", 8),)), batch_size=6)
+    assert counted_step.forward == 2 * 6 * (3 * 64 * 5 + 5 * 4)

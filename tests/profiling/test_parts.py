@@ -1,28 +1,26 @@
-"""Operations, activations and time by part: closed forms by hand, sums against the whole, hooks that go again."""
-
-from platform import libc_ver
+"""Operations and activations by part: closed forms by hand, sums against the whole, hooks that are removed."""
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines.byol import BYOL
 from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from scd.data.recipes import build_recipe
-from scd.data.views import CropSpec, Recipe, ViewMaker
+from scd.data.views import CropSpec, Recipe
+from scd.method import Batch, Method, Parts, whole_view
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
-from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident, return_freed_memory
-from scd.profiling.parts import ADDED, HEADS, LOSS, ONLINE, PARTS, TARGET, by_part, count_step, parts_of
-from scd.profiling.steptime import BACKWARD, PHASES, VIEWS, PhaseTimes, Stepper
+from scd.profiling.parts import PartTracker, count_step, part_names, tensors_in
 from scd.scd import SCD
 
-CPU = torch.device("cpu")
+ONLINE, TARGET, HEADS, LOSS, ADDED = "backbone, online", "backbone, target", "heads", "loss", SCD.addition
 
 
 class Pixels(nn.Module):
-    """A backbone whose cost is known by heart: one 1 x 1 convolution to 8 channels."""
+    """A backbone whose cost is easy to count: one 1 x 1 convolution to 8 channels."""
 
     dim = 8
 
@@ -64,8 +62,8 @@ def test_mocos_parts_by_hand():
     assert count.forward[HEADS] == 2 * head and count.backward[HEADS] == 2 * head
     assert count.forward[LOSS] in (negatives, negatives + positives)  # an einsum may be a product and a sum
     assert count.backward[LOSS] in (negatives, negatives + positives)  # the queue and the key need none
-    assert (count.online, count.target, count.full_size) == (1, 1, 2)
-    assert count.part(ADDED) == 0 and ADDED not in by_part(count)
+    assert count.parts == (ONLINE, TARGET, HEADS, LOSS)
+    assert set(count.forward) <= set(count.parts)
 
 
 def test_what_scd_adds_by_hand():
@@ -76,7 +74,7 @@ def test_what_scd_adds_by_hand():
     assert count.backward[ADDED] == 2 * (mlp + pooling + projection)
     for part in (ONLINE, TARGET, HEADS, LOSS):
         assert (count.forward[part], count.backward[part]) == (host.forward[part], host.backward[part])
-    assert count.full_size == host.full_size
+    assert count.parts == (*host.parts, ADDED)
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -86,14 +84,14 @@ def test_parts_add_up_to_the_whole_step(name):
     count, whole = count_step(method, recipe, 8), training_flops(method, recipe, 8)
     assert sum(count.forward.values()) == whole.forward
     assert sum(count.backward.values()) == whole.backward
-    assert set(count.forward) <= set(PARTS) and set(count.activations) <= set(PARTS)
+    assert set(count.forward) | set(count.backward) | set(count.activations) <= set(count.parts)
 
 
 def test_extra_views_are_passes_of_their_own_size():
     recipe = build_recipe("mocov2", 24, extra={"kind": "local", "count": 4})
-    count = count_step(moco(), recipe, 8)
-    assert (count.online, count.target) == (5, 1)
-    assert count.full_size == pytest.approx(2 + 4 * (12 / 24) ** 2)
+    count, full = count_step(moco(), recipe, 8), 2 * 8 * 24 * 24 * 3 * 8
+    assert count.forward[TARGET] == full
+    assert count.forward[ONLINE] == full + 4 * full * (12 / 24) ** 2
 
 
 def test_activations_are_what_autograd_keeps():
@@ -112,77 +110,66 @@ def test_activations_are_what_autograd_keeps():
 def test_the_method_and_the_random_state_stay_as_they_are():
     method = SCD(moco())
     before, state = {k: v.clone() for k, v in method.state_dict().items()}, torch.get_rng_state()
+    attributes = set(vars(method.siamese))
     count_step(method, TWO, 8)
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in method.modules())
-    assert "encode" not in vars(method.siamese)
+    assert set(vars(method.siamese)) == attributes
 
 
-def test_what_is_no_siamese_is_refused():
-    with pytest.raises(TypeError, match="Linear is neither a Siamese nor a module around one"):
-        parts_of(nn.Linear(2, 2))
+class Plain(Method):
+    """A method without branches: a backbone and a decoder, which runs in a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.decoder = nn.Linear(3 * 36, 8), nn.Linear(8, 5)
+
+    def forward(self, batch):
+        features = self.backbone(batch.views["v1"].images.flatten(1))
+        return {"loss": self.decode(features).square().mean()}
+
+    def decode(self, features):
+        return features @ self.decoder.weight.T
+
+    def parts(self):
+        return Parts("loss", {self.backbone: "backbone, online"}, {(self, "decode"): "decoder"})
 
 
-# ---------------------------------------------------------------- time and memory
+def test_a_method_without_branches_has_its_own_parts():
+    count = count_step(Plain(), TWO, 8)
+    assert count.parts == part_names(Plain()) == (ONLINE, "decoder", LOSS)
+    assert count.forward == {ONLINE: 2 * 8 * 108 * 8, "decoder": 2 * 8 * 8 * 5, LOSS: 0}
+    assert (count.backward[ONLINE], count.backward["decoder"]) == (2 * 8 * 108 * 8, 2 * 2 * 8 * 8 * 5)
 
 
-def trained(method=None):
-    method = byol() if method is None else method
-    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    maker = ViewMaker(build_recipe("mocov2", 16), 0, steps_at_once=2)
-    return Stepper(method, maker, images, 16, {"name": "sgd", "lr": 0.01, "weight_decay": 1e-4}, steps=4)
+def test_borders_follow_the_forward_pass():
+    method, borders = Plain(), []
+    tracker = PartTracker(method, lambda part, value: borders.append((part, len(list(tensors_in(value))))))
+    batch = Batch({"v1": whole_view(torch.zeros(2, 3, 6, 6))})
+    with tracker.watching():
+        method(batch)
+    assert borders == [(LOSS, 1), (ONLINE, 1), (LOSS, 1), ("decoder", 1)]
+    assert tracker.current == LOSS and "decode" not in vars(method)
 
 
-def test_phases_cover_the_block_and_hooks_go_again():
-    stepper, times = trained(SCD(byol())), PhaseTimes(CPU)
-    stepper.block()
-    seconds = stepper.block(times)
-    assert sum(times.seconds.values()) <= seconds
-    assert sum(times.seconds.values()) > 0.9 * seconds
-    assert all(times.seconds[phase] > 0 for phase in PHASES if phase != LOSS)
-    assert max(times.seconds, key=times.seconds.get) in (BACKWARD, ONLINE, VIEWS)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in stepper.method.modules())
+class OnlyMeta(TorchDispatchMode):
+    """Counts the elements of results that are not on the device "meta"."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        real = [tensor for tensor in tensors_in(result) if tensor.device.type != "meta"]
+        self.elements += sum(tensor.numel() for tensor in real)
+        return result
 
 
-def test_blocks_train():
-    stepper = trained()
-    before = [parameter.clone() for parameter in stepper.method.backbone.parameters()]
-    target = [parameter.clone() for parameter in stepper.method.target_backbone.parameters()]
-    stepper.block()
-    assert stepper.done == 4 and stepper.images_per_block == 64
-    assert any((a != b).any() for a, b in zip(before, stepper.method.backbone.parameters(), strict=True))
-    assert any((a != b).any() for a, b in zip(target, stepper.method.target_backbone.parameters(), strict=True))
-
-
-def occupy(megabytes: int) -> tuple[int, int]:
-    """Peak over the start, in bytes, while and after so much memory was held; runs in a fresh process."""
-    before = resident()
-    assert reset_peak(CPU)
-    block = torch.ones(megabytes * 2**18)
-    held = peak(CPU) - before
-    del block
-    return held, peak(CPU) - before
-
-
-def freed(megabytes: int) -> tuple[int, int]:
-    """Resident bytes over the start, while small tensors are held and after; runs in a fresh process."""
-    assert return_freed_memory()
-    before = resident()
-    blocks = [torch.ones(2**14) for _ in range(16 * megabytes)]  # 64 kB each
-    held = resident() - before
-    del blocks
-    return held, resident() - before
-
-
-@pytest.mark.skipif(resident() is None or libc_ver()[0] != "glibc", reason="memory is told and steered on Linux alone")
-def test_the_resident_set_follows_the_tensors_that_are_alive():
-    held, after = in_fresh_process(freed, 64)
-    assert 64 * 2**20 <= held <= 80 * 2**20 and after < 12 * 2**20
-
-
-@pytest.mark.skipif(resident() is None, reason="this system does not tell a process's memory")
-def test_peak_memory_of_a_fresh_process():
-    held, after = in_fresh_process(occupy, 64)
-    assert 64 * 2**20 <= held <= 80 * 2**20
-    assert abs(after - held) < 2**20  # the peak stays; the kernel counts pages in batches
+def test_counting_a_method_without_values_allocates_nothing():
+    with torch.device("meta"):
+        method = SCD(moco(), projection_dim=4)
+    with OnlyMeta() as seen:
+        count_step(method, TWO, 8)
+    assert seen.elements <= 32  # MoCo draws the order of its keys on the CPU
