@@ -2,7 +2,7 @@
 
 resnet_tiny             three stages of one BasicBlock; 8 x 8 map at 32 px; for CPUs
 resnet18, resnet50, …   torchvision's ResNets without their classifier
-timm/<name>             any timm model: a CNN's last map, a ViT's patch tokens laid out as a map
+timm/<name>             any timm model: a CNN's last map, or a ViT's patch tokens arranged as a map
 """
 
 import inspect
@@ -24,7 +24,7 @@ class FeatureMaps(nn.Module):
     """A trunk that ends in a feature map.
 
     Args:
-        name: the name it was asked for by.
+        name: for reports.
         trunk: maps images (B, 3, s, s) to (B, C, h, w).
         dim: C.
         channels_last: keep weights and activations in the NHWC memory format (faster convolutions, same numbers).
@@ -43,10 +43,10 @@ class FeatureMaps(nn.Module):
 
 
 class TimmMaps(nn.Module):
-    """A timm model up to its last features, laid out as a map.
+    """A timm model up to its last features, arranged as a map.
 
-    A CNN's last map is taken as it is and NHWC maps (Swin) are turned. Of a ViT's tokens (B, P + h·w, C) the prefix
-    (CLS, registers) is left out; the patch tokens come after the model's final norm.
+    A CNN's last map is returned as it is; NHWC maps (Swin) are transposed. Of a ViT's tokens (B, P + h·w, C), after the
+    model's final norm, the prefix (CLS, registers) is left out.
     """
 
     def __init__(self, model: nn.Module):
@@ -152,7 +152,7 @@ def _shortcut(width_in: int, width_out: int, stride: int) -> nn.Module | None:
 
 
 def _initialised(net: nn.Module) -> nn.Module:
-    """He-normal convolutions as in torchvision's ResNet; BN starts at weight 1 and bias 0 by itself."""
+    """He-normal convolutions as in torchvision's ResNet; BN keeps its default of weight 1 and bias 0."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

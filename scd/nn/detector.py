@@ -1,8 +1,8 @@
-"""Faster and Mask R-CNN over any backbone, sized to the images: torchvision's parts, a feature pyramid, own anchors.
+"""Faster and Mask R-CNN over any backbone, from torchvision's parts, with sizes that depend on the images.
 
-Faster R-CNN (arXiv 1506.01497), feature pyramids (1612.03144), Mask R-CNN (1703.06870). What follows the images' size:
+Faster R-CNN (arXiv 1506.01497), feature pyramids (1612.03144), Mask R-CNN (1703.06870). What depends on the images:
 
-levels   the last map of every resolution behind the stem, each turned into ``channels``, and one more, pooled from the
+levels   the last map of every resolution after the stem, each turned into ``channels``, and one more, pooled from the
          coarsest, for proposals only. resnet_tiny has strides 2, 4 and 8; a torchvision ResNet 4, 8, 16, 32 and 64.
 anchors  level l has anchors of side ``anchor`` 2^l, with ``octaves`` = 2 also of sqrt(2) times that, each in three
          shapes. From 8 px on three levels: 8, 11 | 16, 23 | 32, 45 px.
@@ -33,15 +33,15 @@ from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
 SHAPES = (0.5, 1.0, 2.0)  # height over width of an anchor
 CANONICAL = 7 / 4  # anchors of 32 px: objects of 56 to 112 px belong to the finest level
 HEAD_NORMS = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 8), "none": None}
-FINEST = 2  # smallest stride of a level: finer maps cost the most and tell the least
+FINEST = 2  # smallest stride of a level; finer maps are the most expensive ones and not needed
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid over a copy of a backbone, batch norm behind each of its own convolutions.
+    """A feature pyramid over a copy of a backbone, with batch norm after each of the pyramid's convolutions.
 
     Args:
         backbone: maps images (B, 3, s, s) to (B, C, h, w), see :class:`scd.nn.backbone.FeatureMaps`; it is copied.
-        size: side s in pixels of the images to come.
+        size: side s in pixels of the images.
         channels: of every level.
 
     Raises:
@@ -71,7 +71,7 @@ class Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(level), maps[i]) for level, i in enumerate(self.kept)))
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """The maps behind every stage of the backbone, or its last map alone."""
+        """The map after every stage of the backbone, or only its last map."""
         trunk = getattr(self.backbone, "trunk", None)
         if not isinstance(trunk, nn.Sequential):
             return [maps_and_vector(self.backbone(images))[0]]
@@ -115,7 +115,7 @@ def build_detector(
     detections: int = 30,
     sides: Sequence[int] = (),
 ) -> FasterRCNN:
-    """A detector over a copy of the backbone; everything behind it is new, from torch's global generator.
+    """A detector over a copy of the backbone; everything after it is drawn from torch's global generator.
 
     Args:
         backbone: see :class:`Pyramid`.
@@ -125,7 +125,7 @@ def build_detector(
         channels: of the pyramid and of the convolutions of both heads.
         hidden: width of the fully connected layer of the box head.
         box_convs, mask_convs: 3x3 convolutions in either head.
-        head_norm: behind each of these: "group" (8 groups, so ``channels`` is a multiple of 8), "batch" (the papers) or
+        head_norm: after each of these: "group" (8 groups, so ``channels`` is a multiple of 8), "batch" (the papers) or
             "none".
         anchor: side in pixels of the smallest anchors; None: a 25th of ``size``, at least 8 (32 px of 800).
         octaves: anchor sides per level, 1 or more.
@@ -139,9 +139,9 @@ def build_detector(
     Raises:
         UsageError: an unknown norm, or a backbone that has no pyramid.
 
-    NOTE: with batch norm in the heads a few small batches can end in a detector that finds nothing: it learns from
-    regions that are drawn with the help of the truth, a quarter of them objects, and is tested on proposals.
-    NOTE: of torchvision's other constants none is changed: overlap 0.7/0.3 for the RPN's positives and negatives, 0.5
+    NOTE: with batch norm in the heads, training on a few small batches can give a detector that finds nothing: of its
+    training regions a quarter are objects, sampled with the ground truth, while it is tested on proposals.
+    NOTE: torchvision's other constants are unchanged: overlap 0.7/0.3 for the RPN's positives and negatives, 0.5
     for the heads', non-maximum suppression at 0.7 and 0.5, scores above 0.05.
     """
     if head_norm not in HEAD_NORMS:

@@ -1,4 +1,4 @@
-"""What a backbone returns, as feature maps and one vector per image."""
+"""The output of a backbone as feature maps and one vector per image."""
 
 from torch import Tensor
 

@@ -18,7 +18,7 @@ DISTANCES = ("squared_euclidean", "euclidean", "cosine")
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """Mean over the batch of -log( e^{q·k/tau} / (e^{q·k/tau} + sum_n e^{q·n/tau}) ) (MoCo, eq. 1).
 
-    The chance level is ln(1 + K). With a fresh queue the loss first rises: random keys are easy negatives.
+    The chance level is ln(1 + K). With a fresh queue the loss rises at first, since random keys are easy negatives.
 
     Args:
         q: queries (B, D), unit length.
@@ -63,7 +63,7 @@ def triplet(
         negatives: one (B, D) tensor, or several.
         margin: by how much the negative has to be farther away than the positive, in units of the distance.
         distance: "squared_euclidean" (in [0, 4] on unit vectors), "euclidean" or "cosine" (1 - cos).
-        terms: "both"; "consistency": d(a, p) alone; "discrimination": max(0, margin - d(a, n)) alone.
+        terms: "both"; "consistency": d(a, p) only; "discrimination": max(0, margin - d(a, n)) only.
 
     Raises:
         UsageError: an unknown distance or choice of terms.

@@ -1,7 +1,7 @@
-"""Batch norm over groups of the batch: what several GPUs with plain BN do, in one process.
+"""Batch norm over groups of the batch: the same as plain BN on several GPUs, in one process.
 
-MoCo's key shuffling only hides the positive when a query and its key are normalised by different images. In one
-process that takes BN statistics over parts of the batch (official CIFAR-10 demo: 8 parts).
+MoCo's key shuffling works only if a query and its key are normalised by different images. In one process this needs BN
+statistics over parts of the batch (official CIFAR-10 demo: 8 parts).
 """
 
 import torch
@@ -12,7 +12,7 @@ from scd.errors import UsageError
 
 
 class _GroupedBatchNorm(nn.Module):
-    """Mixed into torch's BatchNorm classes: training statistics per group of consecutive rows of the batch.
+    """Mixin for torch's BatchNorm classes: training statistics per group of consecutive rows of the batch.
 
     The running statistics are shared: they move towards the mean of the groups' means and unbiased variances with
     the usual momentum. In eval mode, and with one group, it is plain BN.

@@ -11,8 +11,8 @@ from scd.errors import UsageError
 class Queue(nn.Module):
     """The last ``size`` keys of ``dim`` numbers, unit length; random unit vectors until they are replaced.
 
-    The random start comes from torch's global generator, so the run's initialisation seed decides it. The place of
-    the next key is a tensor and is never read on the host: no synchronisation, and it works on the meta device.
+    The random start comes from torch's global generator, and so from the run's initialisation seed. The position of
+    the next key is a tensor that is never read on the host: no synchronisation, and it works on the meta device.
     """
 
     keys: Tensor

@@ -1,8 +1,8 @@
-"""Vision transformers as feature maps with a class token, and what their last attention saw.
+"""Vision transformers as feature maps with a class token, and the queries and keys of their last attention.
 
-A ViT's patch tokens, after the final norm, are laid out as a map (B, C, h, w); its class token is the vector of the
-image (DINO, arXiv 2104.14294). The last block's queries and keys of the same forward pass go along with the map, for
-those who ask where the class token looks (:func:`tokens_of`); nobody pays for them otherwise.
+A ViT's patch tokens, after the final norm, are arranged as a map (B, C, h, w); its class token is the vector of the
+image (DINO, arXiv 2104.14294). The queries and keys of the last block are attached to the map, from the same forward
+pass and at no cost, for methods and protocols that read the attention (:func:`tokens_of`).
 
 Models are timm's: any name of its plain ViTs, with any options of their constructor, so that one name covers a small
 network (``vit_tiny_patch16_224`` with ``patch_size=4, embed_dim=96, depth=4``) and the papers' own.
@@ -45,7 +45,7 @@ class Tokens:
 
     @property
     def attention(self) -> Tensor:
-        """What the class token pays to each patch, (B, H, h, w): after the softmax over all tokens, prefix left out."""
+        """Attention of the class token to each patch, (B, H, h, w), after the softmax over all tokens."""
         logits = (self.query[:, :, None].float() @ self.key.float().transpose(2, 3)).squeeze(2) * self.scale
         return logits.softmax(dim=2)[:, :, -math.prod(self.grid) :].unflatten(2, self.grid)
 
@@ -57,14 +57,14 @@ class Tokens:
 
 
 def tokens_of(maps: Tensor) -> Tokens:
-    """What the last attention saw when these very feature maps were made.
+    """Queries and keys of the last block from the forward pass that made these feature maps.
 
     Raises:
-        UsageError: the maps do not come from a :class:`ViT`, or were changed on the way (indexed, detached, split).
+        UsageError: the maps do not come from a :class:`ViT`, or were indexed, detached or split afterwards.
     """
     tokens = getattr(maps, "tokens", None)
     if tokens is None:
-        raise UsageError("these feature maps carry no attention: it takes a ViT backbone and its own, unchanged maps")
+        raise UsageError("these feature maps carry no attention: use a ViT (backbone=vit) and its maps as they are")
     return tokens
 
 
@@ -72,7 +72,7 @@ class ViT(nn.Module):
     """A timm ViT that returns its patch tokens as a map and one vector per image.
 
     Args:
-        name: for the report.
+        name: for reports.
         model: timm's, built without classifier and with ``dynamic_img_size=True``.
         vector: "cls": the class token; "mean": the mean of the patch tokens (for models without class token).
 
@@ -125,9 +125,9 @@ class ViT(nn.Module):
 
 @contextmanager
 def inputs_of_attention(layers: list[nn.Module]) -> Iterator[list[list[Tensor]]]:
-    """Query and key (B, H, T, d) of each layer, in its place of the list, once a forward pass has run inside.
+    """Within the context, a forward pass fills the list: query and key (B, H, T, d) of each layer, in their order.
 
-    NOTE: taken before the product, so fused attention, which never shows its weights, can stay on.
+    NOTE: they are taken before their product, so that fused attention, which does not return its weights, can be used.
     """
     seen: list[list[Tensor]] = [[] for _ in layers]
 
@@ -158,7 +158,8 @@ def vit(name: str, *, vector: str = "cls", weights: str | None = None, fixed_pat
         options: of the model's constructor: img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate, …
 
     Raises:
-        UsageError: no such model or option, weights of another form than ``timm/TAG``, or none to be had here.
+        UsageError: no such model or option, weights of another form than ``timm/TAG``, or weights that are neither
+            cached nor can be downloaded.
     """
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models("vit_*"), n=5, cutoff=0.4)

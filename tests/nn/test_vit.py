@@ -93,7 +93,7 @@ def test_a_copy_sees_its_own_attention():
 def test_what_has_no_attention_says_so():
     maps, _ = small()(images())
     for changed in (maps.detach(), maps[:1], torch.zeros(2, 24, 4, 4)):
-        with pytest.raises(UsageError, match="carry no attention: it takes a ViT backbone and its own, unchanged maps"):
+        with pytest.raises(UsageError, match="carry no attention: use a ViT"):
             tokens_of(changed)
 
 
