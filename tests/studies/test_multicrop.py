@@ -9,7 +9,7 @@ import pytest
 from scd.errors import UsageError
 from scd.evaluation.metric import SHARE, Metric
 from studies.multicrop import ARMS, CONTRASTS, CONTROL, LOCAL_VIEWS, STUDY, plan
-from studies.suite.analysis.results import gather
+from studies.suite.analysis.results import assemble
 from studies.suite.analysis.verdict import family
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
@@ -106,8 +106,8 @@ def test_the_claim_is_declared_with_its_controls():
     assert [(each.treatment, each.control) for each in CONTROL] == [("moco", "random")]
 
 
-def gathered(settings, specs, numbers, progress):
-    return gather(STUDY, settings, specs, numbers, TOP1, {"name": "images"}, progress)
+def assembled(settings, specs, numbers, progress):
+    return assemble(STUDY, settings, specs, numbers, TOP1, {"name": "images"}, progress)
 
 
 def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
@@ -118,7 +118,7 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
         for spec in specs
         if spec.labels["seed"] == 0
     }
-    results = gathered(chosen, specs, numbers, Progress(planned=6, done=len(numbers)))
+    results = assembled(chosen, specs, numbers, Progress(planned=6, done=len(numbers)))
     assert results.runs["status"].value_counts().to_dict() == {"done": 4, "missing": 4}
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "Its numbers and its answer mean nothing." in text
@@ -142,7 +142,7 @@ def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):
         }
         for spec in specs
     }
-    results = gathered(chosen, specs, numbers, Progress(len(numbers), len(numbers)))
+    results = assembled(chosen, specs, numbers, Progress(len(numbers), len(numbers)))
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "ρ" not in text.split("Deviations from")[0] and "### Equal epochs\n" in text
     assert text.count("Not measured: no finished run has these numbers.") == 3

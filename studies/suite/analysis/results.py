@@ -8,7 +8,7 @@ The page can be written again from these two files.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,14 @@ from studies.suite.execution.store import write_text
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:
+    from studies.suite.execution.store import Store
+    from studies.suite.planning.resolve import Planned
     from studies.suite.planning.settings import Settings
 
 FOLDER = "records"
 DONE, FAILED, MISSING = "done", "failed", "missing"
+_METRICS: dict[str, dict[str, Metric]] = {}
+_SOURCES: dict[str, dict[str, str]] = {}
 TEXT_COLUMNS = {"run": str, "reason": str, "supervision": str}
 
 
@@ -33,13 +37,16 @@ class Results:
     """The runs of a study and what is known about them.
 
     Attributes:
-        about: plain values, see :func:`gather`; after the analysis also ``outcome`` and ``answer``.
+        about: plain values, see :func:`assemble`; after the analysis also ``outcome`` and ``answer``.
         runs: one row per planned run: its labels (arm, budget, seed, data, ...), ``run`` (its id), ``status`` ("done",
-            "failed" or "missing"), ``reason`` (of a failure) and, where done, its numbers.
+            "failed" or "missing"), ``reason`` (of a failure, also of an evaluation of a finished run) and, where done,
+            its numbers.
+        folders: run id -> the folders of its evaluations in the store; empty for results that were loaded.
     """
 
     about: dict[str, Any]
     runs: pandas.DataFrame
+    folders: Mapping[str, Sequence[Path]] = field(default_factory=dict, compare=False)
 
     @property
     def finished(self) -> pandas.DataFrame:
@@ -85,13 +92,86 @@ class Results:
     def with_runs(self, runs: pandas.DataFrame, metrics: Mapping[str, Metric] | None = None) -> "Results":
         """Other rows, for numbers that a study derives from its runs, with definitions of further numbers."""
         about = {**self.about, "metrics": {**self.about["metrics"], **plain_metrics(metrics or {})}}
-        return Results(about, runs)
+        return replace(self, about=about, runs=runs)
 
 
 # -------------------------------------------------------------------- from the plan and the store
 
 
-def gather(
+def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], store: "Store") -> Results:
+    """The results of a study as far as it is: its whole plan, and what the store has of it.
+
+    A run has the numbers of the protocols that were asked for, and of the study's usual ones where they are evaluated
+    already.
+
+    Args:
+        planned: the runs in the study's order; one that is shown under two sets of labels is in it twice.
+    """
+    from studies.suite.planning.identity import EVALUATION, PRETRAINING, code_fingerprint, target_modules
+    from studies.suite.planning.resolve import unique
+
+    usual = [settings.protocol(item) for item in settings.usual_protocols]
+    plan = [item.spec for item in planned]
+    evaluations = {spec.id: list(spec.with_protocols(usual).evaluations) for spec in plan if spec.kind == TRAINING}
+    records = {spec.id: store.record(spec, evaluations.get(spec.id, ())) for spec in plan}
+    runs = [item.spec for item in unique(planned).values()]
+    failed = {spec.id: reason for spec in runs if (reason := store.failure(spec))}
+    done = [spec for spec in runs if store.status(spec) == DONE]
+    finished = {spec.id for spec in done} | set(failed)
+    seen = [environment for spec in runs if (environment := store.environment(spec))]
+    roots = (*PRETRAINING, *EVALUATION, *sorted({module for spec in plan for module in target_modules(spec.config)}))
+    roots = tuple(dict.fromkeys(roots))
+    protocols = [protocol for spec in plan for protocol in spec.evaluations.values()] + usual
+    results = assemble(
+        study,
+        settings,
+        plan,
+        {run: numbers for run, numbers in records.items() if numbers is not None and run in finished},
+        metrics_of(protocols) if evaluations else {},
+        describe_source(settings) if evaluations else {},
+        Progress(
+            planned=len(runs),
+            done=len(done),
+            failed=failed,
+            fingerprint=code_fingerprint(roots),
+            roots=roots,
+            environments=tuple(_distinct(seen)),
+            seconds=round(sum(store.seconds(spec) for spec in runs), 1),
+        ),
+    )
+    folders: dict[str, list[Path]] = {}
+    for spec in plan:
+        names = dict.fromkeys([*evaluations.get(spec.id, ()), *spec.evaluations])
+        folders[spec.id] = [store.evaluations.folder(name) for name in names]
+    return replace(results, folders=folders)
+
+
+def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """The definitions of the numbers of some protocols; kept for the life of the process, as pages are rewritten."""
+    from studies.suite.planning.protocols import build_protocol  # imports torch, which listing the studies must not
+
+    found: dict[str, Metric] = {}
+    for protocol in _distinct(protocols):
+        key = json.dumps(protocol, sort_keys=True)
+        if key not in _METRICS:
+            _METRICS[key] = build_protocol(protocol).metrics
+        found |= _METRICS[key]
+    return found
+
+
+def describe_source(settings: "Settings") -> dict[str, str]:
+    """What the images are, in the source's own words; kept for the life of the process."""
+    from studies.suite.planning.assembly import open_data
+
+    data, locations = settings.base["data"], settings.locations
+    key = json.dumps([data, locations], sort_keys=True, default=str)
+    if key not in _SOURCES:
+        source = open_data(data, locations)
+        _SOURCES[key] = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+    return _SOURCES[key]
+
+
+def assemble(
     study: Study,
     settings: "Settings",
     plan: Sequence[RunSpec],
@@ -100,7 +180,7 @@ def gather(
     source: Mapping[str, str],
     progress: Progress,
 ) -> Results:
-    """The results of a study as far as it is: its whole plan, and the numbers of what has finished.
+    """Results from their parts.
 
     Args:
         plan: the complete specs of all runs in the study's order, finished or not; a run that is shown under two sets

@@ -12,6 +12,7 @@ import numpy
 import pandas
 from safetensors.numpy import load_file, save_file
 
+from scd.evaluation.metric import SHARE, Metric
 from studies.suite.analysis import notation
 from studies.suite.analysis.results import FOLDER, Results
 from studies.suite.pages import map_figures
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 KEPT = 6  # images in a figure, the first of the test images
 NO_PICTURES = "There are no pictures of maps: these images are not the suite's own and are not republished."
 Labels = Mapping[str, str]
-Folders = Mapping[str, Sequence[Path]]
+PLACE_SHARE = Metric(
+    "explained by position",
+    SHARE,
+    None,
+    "share of the variance of the kept maps of test images that their mean over images explains, adjusted for its "
+    "degrees of freedom; 1: one map for all images",
+)
 
 
 # -------------------------------------------------------------------- numbers over training
@@ -68,11 +75,10 @@ def curve_figure(
 # -------------------------------------------------------------------- maps
 
 
-def keep_maps(results: Results, settings: "Settings", folders: Folders, shown: Sequence[tuple[str, float]]) -> None:
+def keep_maps(results: Results, settings: "Settings", shown: Sequence[tuple[str, float]]) -> None:
     """Copy maps of the first seed's runs beside the records; nothing for images that are not embedded ones.
 
     Args:
-        folders: run id -> the folders of its evaluations.
         shown: (arm, share of the training) of each map; an arm "dino:attention" is the map of that kind, where a run
             keeps several.
     """
@@ -82,7 +88,7 @@ def keep_maps(results: Results, settings: "Settings", folders: Folders, shown: S
     for name, share in shown:
         arm, _, kind = name.partition(":")
         chosen = runs[(runs["arm"] == arm) & (runs["seed"] == min(results.about["seeds"]))]
-        maps = None if chosen.empty else _maps_at(folders.get(chosen.iloc[0]["run"], ()), kind or "learned", share)
+        maps = None if chosen.empty else _maps_at(results, chosen.iloc[0]["run"], kind or "learned", share)
         found |= {} if maps is None else {f"{name}@{share:.2f}": maps}
     if found:
         images, masks = _first_images(settings)
@@ -91,13 +97,48 @@ def keep_maps(results: Results, settings: "Settings", folders: Folders, shown: S
         save_file({"images": images, "masks": masks, **found}, path)
 
 
-def _maps_at(folders: Sequence[Path], kind: str, share: float) -> numpy.ndarray | None:
-    """The kept maps of the point of the training that is nearest to a share."""
-    files = sorted(file for folder in folders for file in Path(folder).glob("*.safetensors"))
+def _maps_at(results: Results, run: str, kind: str, share: float) -> numpy.ndarray | None:
+    """The maps that a run kept at the point of its training that is nearest to a share."""
+    files = map_files(results, run)
     if not files:
         return None
     kept = load_file(min(files, key=lambda file: abs(float(file.stem) - share)))
     return kept[kind][:KEPT] if kind in kept else None
+
+
+def map_files(results: Results, run: str) -> list[Path]:
+    """The files of maps that a run kept, in the order of its training; their names are shares of it."""
+    return sorted(
+        (file for folder in results.folders.get(run, ()) for file in Path(folder).glob("*.safetensors")),
+        key=lambda file: float(file.stem),
+    )
+
+
+def with_place_share(results: Results) -> Results:
+    """The results with the number ``place_share`` of each run's last kept maps, see :func:`place_share`."""
+    shares = []
+    for run in results.runs["run"]:
+        files = map_files(results, run)
+        maps = load_file(files[-1]).get("learned") if files else None
+        shares.append(None if maps is None else place_share(maps))
+    column = pandas.Series(shares, results.runs.index, float)
+    return results.with_runs(results.runs.assign(place_share=column), {"place_share": PLACE_SHARE})
+
+
+def place_share(maps: numpy.ndarray) -> float | None:
+    """The share of the maps' variance that the position alone explains: 1 where all images have one map.
+
+    1 - (mean variance over images at a position) / (variance over images and positions), both with their degrees of
+    freedom (adjusted R^2 of a one-way analysis of variance); about 0, or a little below, where the position has no
+    effect. None for a single image or maps without variance.
+
+    Args:
+        maps: (n, h, w).
+    """
+    if len(maps) < 2 or maps.var() < 1e-12:
+        return None
+    x = maps.astype(float)
+    return float(1 - x.var(axis=0, ddof=1).mean() / x.var(ddof=1))
 
 
 def _first_images(settings: "Settings") -> tuple[numpy.ndarray, numpy.ndarray]:

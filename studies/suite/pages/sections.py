@@ -30,7 +30,7 @@ def completeness(results: Results) -> str:
     """How complete the page is, in one line."""
     about, runs = results.about, results.runs
     seeds = about["seeds"]
-    waiting = runs[runs["status"] != DONE]
+    waiting = runs[(runs["status"] != DONE) | (runs["reason"] != "")]
     line = f"{about['done']} of {about['planned']} runs have finished"
     if waiting.empty:
         if not seeds:
@@ -38,7 +38,7 @@ def completeness(results: Results) -> str:
         at_least = "at least " if set(runs["seed"]) - set(seeds) else ""
         count = f"{at_least}{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
         return f"Complete: {line}, {count} in every arm and setting."
-    counts = {"failed": waiting[waiting["status"] == FAILED], "not run yet": waiting[waiting["status"] == MISSING]}
+    counts = {"failed": waiting[waiting["reason"] != ""], "not run yet": waiting[waiting["status"] == MISSING]}
     parts = [f"{part['run'].nunique()} {words}" for words, part in counts.items() if not part.empty]
     whole = "" if not seeds else (
         f"{len([seed for seed in seeds if seed not in set(waiting['seed'])])} of {len(seeds)} seeds are complete; "

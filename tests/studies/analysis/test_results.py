@@ -8,7 +8,7 @@ from synthetic_results import results
 
 from scd.errors import DataError
 from scd.evaluation.metric import SHARE, Metric
-from studies.suite.analysis.results import difference, gather, load, save
+from studies.suite.analysis.results import assemble, difference, load, save
 from studies.suite.planning.study import MEASUREMENT, Arm, Contrast, Progress, RunSpec, Study
 
 TOP1 = Metric("top-1", SHARE, "higher", "accuracy")
@@ -17,7 +17,7 @@ KNN, LINEAR = {"name": "knn", "_target_": "scd.evaluation.knn.KNN"}, {"name": "l
 
 
 class Settings:
-    """What ``gather`` takes from the settings of a command line."""
+    """What ``assemble`` takes from the settings of a command line."""
 
     page, tier, meaningful, data, seeds, axes, command = "", "cpu", True, "shapes", (0, 1), {"rho": [0.0]}, "a command"
 
@@ -52,13 +52,13 @@ PLAN = [
 ]  # fmt: skip
 
 
-def gathered(progress=Progress(5, 2, {"scd0": "out of memory"}), plan=PLAN):  # noqa: B008 - frozen
+def assembled(progress=Progress(5, 2, {"scd0": "out of memory"}), plan=PLAN):  # noqa: B008 - frozen
     numbers = {"moco0": {"top1": 0.5, "steps": 10}, "moco1": {"top1": 0.6, "arm": "not a label"}}
-    return gather(STUDY, Settings(), plan, numbers, {"top1": TOP1}, {"name": "shapes"}, progress)
+    return assemble(STUDY, Settings(), plan, numbers, {"top1": TOP1}, {"name": "shapes"}, progress)
 
 
 def test_every_planned_run_has_a_row_with_its_status():
-    found = gathered()
+    found = assembled()
     assert found.runs["status"].tolist() == ["missing", "done", "failed", "done", "missing"]
     assert found.runs["arm"].tolist() == ["random", "moco", "scd", "moco", "scd"]
     assert found.runs["reason"].tolist() == ["", "", "out of memory", "", ""]
@@ -68,7 +68,7 @@ def test_every_planned_run_has_a_row_with_its_status():
 
 
 def test_definitions_come_from_the_protocols_and_from_the_study():
-    found = gathered()
+    found = assembled()
     assert found.metrics == {"top1": TOP1, "found": FOUND} and found.metric("top1") == TOP1
     assert found.metric("other").label == "other" and found.has("top1") and not found.has("found")
     more = found.with_runs(found.runs, {"third": TOP1})
@@ -76,7 +76,7 @@ def test_definitions_come_from_the_protocols_and_from_the_study():
 
 
 def test_settings_are_those_of_the_first_trained_arm_and_what_others_change():
-    about = gathered().about
+    about = assembled().about
     assert about["base"]["training"] == {"budget": {"unit": "epochs", "value": 4}, "batch_size": 8}
     assert about["overrides"] == {
         "random": {"training": {"budget": {"value": 0}}},
@@ -90,7 +90,7 @@ def test_settings_are_those_of_the_first_trained_arm_and_what_others_change():
 
 def test_a_study_of_measurements_has_no_training_settings():
     measured = Spec({"measurement": "m.m"}, {"arm": "moco", "seed": 0}, kind=MEASUREMENT)
-    about = gathered(Progress(1, 0), [measured]).about
+    about = assembled(Progress(1, 0), [measured]).about
     assert (about["base"], about["overrides"], about["protocols"]) == ({}, {}, [])
 
 
