@@ -69,6 +69,8 @@ class JointEmbedding(Method):
 
     NOTE: the loss is the mean over pairs. Papers with symmetric losses often sum over the two directions; the mean
     keeps the gradient's scale independent of the number of views, so that arms with more views differ in views only.
+    NOTE: all pairs have equal weights, as in SwAV and DINO. With 2 extra views the pair of global views has weight 1/3
+    in the asymmetric form; Asym-Siam gives it the same weight as all small views together.
     """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, matcher: Matcher, symmetric: bool = True):
