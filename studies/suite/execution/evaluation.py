@@ -5,6 +5,7 @@ from ``scd`` are part of the identity of an evaluation (``planning/identity.py``
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,10 @@ class Evaluation:
         Raises:
             UsageError: features that are not finite, or data that the protocol cannot work with.
         """
-        protocol = build_protocol(config)
-        if not protocol.applies(self.context.for_protocol(protocol).data):
-            return {}
-        return protocol(self.context.for_protocol(protocol, folder))
+        return build_protocol(config)(replace(self.context, folder=folder))
 
 
-def load_method(
-    config: Mapping[str, Any], folder: Path, inputs: Mapping[str, nn.Module] | None = None
-) -> Method:
+def load_method(config: Mapping[str, Any], folder: Path, inputs: Mapping[str, nn.Module] | None = None) -> Method:
     """The trained method of a finished pretraining, in evaluation mode."""
     method = build_method(config, inputs)
     method.load_evaluated_state(load_file(folder / "method.safetensors"))

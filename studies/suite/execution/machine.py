@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "datasets")
 
@@ -24,7 +26,7 @@ def _machine() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": cores(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
@@ -36,12 +38,8 @@ def cores() -> int:
 
 
 def free_memory_gb() -> float:
-    """Memory that is free or can be freed at once, in GiB; where the system does not tell, half of all."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
-    except (OSError, StopIteration):
-        return _machine()["memory_gb"] / 2
+    """Memory that is free or can be freed at once, in GiB."""
+    return psutil.virtual_memory().available / 2**30
 
 
 def cpu_name() -> str:

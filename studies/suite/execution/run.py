@@ -97,6 +97,8 @@ class Execution:
             for evaluation, protocol in self.spec.evaluations.items()
             if records.status(evaluation) is not Status.DONE
         }
+        if not missing and pretrained is None:
+            return BUSY  # another process has done everything
         shared: list[Evaluation] = []
         for evaluation, protocol in missing.items():
             config = {"pretraining": self.spec.id, **evaluation_part(self.spec.config, protocol)}

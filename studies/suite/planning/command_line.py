@@ -5,17 +5,20 @@ import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
 from studies.suite.planning.settings import PRESETS, Settings
-from studies.suite.planning.study import Study
+from studies.suite.planning.study import Study, merge
 
 STUDIES = Path(__file__).resolve().parents[2]
 CONF = STUDIES / "conf"
@@ -74,21 +77,21 @@ def resolve_settings(
         if name not in choices(group):
             raise unknown(group, name, choices(group))
     selection = [f"{group}={name}" for group, name in chosen.items()]
-    selection += [f"+{group}@presets.{group}.{name}={name}" for group in PRESETS for name in choices(group)]
     if study in choices("study"):
         selection.append(f"+study={study}")
     config = _compose(selection)
     given = _places_as_locations(given, config)
     _check_keys(given, config)
     usual_protocols = OmegaConf.to_container(config.evaluation.protocols, resolve=True)
-    if given:
-        config = _compose([*selection, *(f"{key}={_value(key, value)}" for key, value in given.items())])
+    words = [f"{key}={_value(key, value)}" for key, value in given.items() if not key.startswith("presets.")]
+    config = deepcopy(_compose([*selection, *words]))
+    OmegaConf.set_struct(config, False)
     if path is not None:
         config.data.locations.path = str(path)
         config.data.title = config.data.title or path.name
     without_data = [word for word in selection if not word.startswith("data=")]
     usual = _compose(without_data).data.title if "data" in chosen else config.data.title
-    plain = _plain(config)
+    plain = _plain(config, {key: _parsed(key, value) for key, value in given.items() if key.startswith("presets.")})
     data = plain["data"]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
     shared_protocols = plain["run"].get("evaluation", {}).get("protocols")
@@ -138,6 +141,12 @@ def _data_path(chosen: dict[str, str]) -> Path | None:
 
 
 def _compose(overrides: Iterable[str]) -> DictConfig:
+    """The configuration of these overrides; not to be changed."""
+    return _composed(tuple(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", overrides=list(overrides))
@@ -147,18 +156,58 @@ def _compose(overrides: Iterable[str]) -> DictConfig:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as dicts and lists, references followed."""
-    presets = {group: {} for group in PRESETS}
+@cache
+def presets() -> dict[str, dict[str, Any]]:
+    """The configurations that may be named, by group and name; references are not followed yet.
+
+    A file may start from others of its group (``defaults: [NAME, _self_]``); a wrapper's map source may be a name of
+    ``map/``.
+    """
+    read = {
+        group: {
+            name: OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=False)
+            for name in choices(group)
+        }
+        for group in PRESETS
+    }
+    found = {group: {name: _extended(name, files) for name in files} for group, files in read.items()}
+    for wrapper in found["wrapper"].values():
+        if isinstance(wrapper.get("saliency"), str):
+            wrapper["saliency"] = deepcopy(found["map"][wrapper["saliency"]])
+    return found
+
+
+def _extended(name: str, files: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    own = {key: value for key, value in files[name].items() if key != "defaults"}
+    parents = [parent for parent in files[name].get("defaults", []) if parent != "_self_"]
+    return merge({}, *(_extended(parent, files) for parent in parents), own)
+
+
+def _parsed(key: str, value: str) -> Any:
+    """A word's value by hydra's grammar."""
+    try:
+        return OverridesParser.create().parse_override(f"{key}={_value(key, value)}").value()
+    except OverrideParseException as error:
+        raise UsageError(f"cannot read '{error.override}': {_first_line(error)}; quote special characters") from error
+
+
+def _plain(config: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as dicts and lists, with all named configurations under ``presets``; references are followed.
+
+    Args:
+        changes: key -> value of words that change a preset.
+    """
     try:
         for key in sorted(OmegaConf.missing_keys(config)):
             if key != "seeds":
                 raise UsageError(f"option '{key}' needs a value: {key}=...")
         config.seeds = None if OmegaConf.is_missing(config, "seeds") else config.seeds
-        plain = OmegaConf.to_container(config, resolve=True)
+        config.presets = presets()
+        for key, value in changes.items():
+            OmegaConf.update(config, key, value)
+        return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
-    return {**plain, "presets": {**presets, **plain.get("presets", {})}}
 
 
 def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +232,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_keys(given: dict[str, str], config: DictConfig) -> None:
     """Every key of the words must be an option of the configuration, whatever its value."""
-    plain = OmegaConf.to_container(config, resolve=False)
+    plain = {**OmegaConf.to_container(config, resolve=False), "presets": presets()}
     for key in given:
         if key.startswith(("+", "~")):  # hydra's signs for adding and removing an option
             continue
@@ -201,7 +250,7 @@ def _check_keys(given: dict[str, str], config: DictConfig) -> None:
 
 
 def _places_as_locations(given: Mapping[str, str], config: DictConfig) -> dict[str, str]:
-    """Words like ``data.options.root=...``, as places were given in earlier versions, as ``data.locations.root=...``."""
+    """Words like ``data.options.root=PATH``, as in earlier versions, become ``data.locations.root=PATH``."""
     moved = {}
     for key, value in given.items():
         name = key.removeprefix("data.options.")
@@ -247,8 +296,8 @@ def _page(
     parts = [study.replace("_", "-")]
     parts += [data] if data != usual else []
     parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
-    changed = {key: value for key, value in sorted(given.items()) if _changes_runs(key)}
-    changed |= {"backbone": chosen["backbone"]} if "backbone" in chosen else {}
+    changed = {"backbone": chosen["backbone"]} if "backbone" in chosen else {}
+    changed |= {key: value for key, value in sorted(given.items()) if _changes_runs(key)}
     if changed:
         readable = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in changed.items())
         plain = re.fullmatch(r"[\w.-]+", readable, re.ASCII) and len(readable) <= LONGEST_PART

@@ -34,9 +34,7 @@ def pretraining_id(config: Mapping[str, Any], inputs: Mapping[str, str] | None =
     return _hash([canonical(part), dict(inputs or {}), code_of(part, PRETRAINING, fresh)])
 
 
-def evaluation_id(
-    pretraining: str, config: Mapping[str, Any], protocol: Mapping[str, Any], fresh: bool = False
-) -> str:
+def evaluation_id(pretraining: str, config: Mapping[str, Any], protocol: Mapping[str, Any], fresh: bool = False) -> str:
     """16 hexadecimal digits of one protocol's evaluation of a pretraining; the protocol's own name does not count."""
     part = evaluation_part(config, protocol)
     return _hash([pretraining, canonical(part), code_of(part, EVALUATION, fresh)])

@@ -192,7 +192,9 @@ class Settings:
         tiers = recipe.pop("tiers", {})
         for part in (recipe, *tiers.values()):
             if {"method", "wrapper"} & set(part):
-                raise UsageError(f"the recipe of {config['_target_']} sets another method; its arguments stand beside it")
+                raise UsageError(
+                    f"the recipe of {config['_target_']} sets another method; its arguments stand beside it"
+                )
         return {key: value for key, value in config.items() if key != "recipe"}, merge(recipe, tiers.get(self.tier, {}))
 
     def _named(self, layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ TRAINING, MEASUREMENT = "training", "measurement"
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The nested ``base`` with every entry of ``overrides`` in its place; neither is changed.
 
-    Mappings are merged key by key; anything else (lists too) is replaced. A mapping that names another ``_target_`` or
-    another ``name`` than the one it meets replaces it whole: arguments of one class mean nothing to the next.
+    Mappings are merged key by key; anything else (lists too) is replaced. A mapping that names another ``_target_``,
+    ``name`` or ``preset`` than the one in its place replaces it completely: arguments of one class mean nothing to
+    another.
     """
     result = deepcopy(dict(base))
     for override in overrides:
@@ -36,7 +37,7 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _is_another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return any(key in new and old.get(key) != new[key] for key in ("_target_", "name"))
+    return any(key in new and old.get(key) != new[key] for key in ("_target_", "name", "preset"))
 
 
 @dataclass(frozen=True)

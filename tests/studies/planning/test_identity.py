@@ -212,4 +212,4 @@ def test_a_module_that_does_not_exist_is_an_error(house):
 def test_targets_of_our_packages_are_part_of_the_identity():
     config = {"a": [{"_target_": "scd.scd.SCD", "b": {"_target_": "scd.maps.source.SaliencyMLP"}}],
               "c": {"_target_": "elsewhere.Thing"}}  # fmt: skip
-    assert sorted(target_modules(config)) == ["scd.scd", "scd.maps.source"]
+    assert sorted(target_modules(config)) == ["scd.maps.source", "scd.scd"]
