@@ -256,7 +256,7 @@ class ViewMaker:
 def _view_boxes(boxes: Sequence[Tensor], rectangles: Tensor, flips: Tensor) -> list[Tensor]:
     """Boxes of each image in the coordinates of its view."""
     counts = [len(one) for one in boxes]
-    image = torch.repeat_interleave(torch.tensor(counts, device=rectangles.device))  # (M,) image of each box
+    image = torch.repeat_interleave(torch.tensor(counts)).to(rectangles.device)  # (M,) image of each box
     seen, _ = boxes_in_view(torch.cat(list(boxes)), rectangles[image], flips[image])
     return list(seen.split(counts))
 

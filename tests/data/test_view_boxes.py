@@ -2,9 +2,11 @@
 
 import torch
 
-from scd.data.boxes import boxes_in_view
+from scd.data.loader import ImageBatch
 from scd.data.recipes import build_recipe
-from scd.data.views import View, ViewMaker
+from scd.data.view_boxes import boxes_in_view
+from scd.data.views import ViewMaker
+from scd.method import View
 
 SIDE = 64
 
@@ -52,9 +54,10 @@ def test_boxes_frame_the_masks_that_a_view_maker_cuts():
     images = torch.zeros(64, 3, SIDE, SIDE, dtype=torch.uint8)
     recipe = build_recipe("mocov2", 32, extra={"kind": "local", "count": 1, "size": 16})
     compared = unseen = 0
-    for view in ViewMaker(recipe, 0, masks=True)(images, 0, masks=pixels).values():
+    batch = ImageBatch(images, torch.arange(64), slice(0, 64), 64, annotations={"masks": pixels})
+    for view in ViewMaker(recipe, 0, needs=frozenset({"masks"}))(batch, 0).views.values():
         size = view.masks.shape[-1]
-        seen, share = boxes_in_view(boxes, view.boxes, view.flips)
+        seen, share = boxes_in_view(boxes, view.rectangles, view.flips)
         for mask, box, part in zip(view.masks, seen * size, share, strict=True):
             if part == 0:
                 assert (mask.any(dim=0).sum() <= 1) or (mask.any(dim=1).sum() <= 1)  # what the filter sees beyond

@@ -1,14 +1,12 @@
-"""PASCAL VOC's folders as scenes: boxes from 0, filled maps, segments with an ignored border, and what is missing."""
+"""PASCAL VOC's folders: boxes from 0, filled maps, segments with an ignored border; missing files are named."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from scd.data.scene_set import load_scenes
-from scd.data.sources.voc import CLASSES, voc_source
+from scd.data.sources.voc import CLASSES, Voc
 from scd.errors import DataError, UsageError
-from studies.suite.planning.resolve import resolve
-from studies.suite.planning.settings import load_study, resolve_settings
 
 DOG, CAR = CLASSES.index("dog"), CLASSES.index("car")
 
@@ -51,7 +49,7 @@ def devkit(tmp_path):
 
 
 def opened(root, **options):
-    return voc_source(root, **{"train": ["2007/trainval"], "test": ["2007/test"], **options})
+    return Voc(root, **{"train": ["2007/trainval"], "test": ["2007/test"], **options})
 
 
 def test_boxes_count_from_0_and_the_map_shows_them_filled(devkit):
@@ -80,17 +78,21 @@ def test_segments_are_class_ids_with_an_ignored_border(devkit):
 
 
 def test_another_annotation_is_another_source(devkit):
-    before = opened(devkit).fingerprint
-    assert opened(devkit).fingerprint == before
+    before = opened(devkit).fingerprints
+    assert opened(devkit).fingerprints == before
     (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(("dog", 3, 5, 9, 9, 0)))
-    assert opened(devkit).fingerprint != before
+    after = opened(devkit).fingerprints
+    assert after["test"] != before["test"] and after["train"] == before["train"]
+    moved = devkit.rename(devkit.parent / "a place, with (signs)")
+    assert opened(moved).fingerprints == after  # the content, not the place
+    assert load_scenes(opened(moved), "test", 20).boxes[0].tolist() == [[2, 4, 9, 9]]
 
 
 @pytest.mark.parametrize(
     ("file", "text", "error"),
     [
         ("ImageSets/Main/test.txt", None, r"cannot read the set '.*test.txt': No such file"),
-        ("JPEGImages/000003.jpg", None, r"the image '.*000003.jpg' is listed and not there"),
+        ("JPEGImages/000003.jpg", None, r"the image '.*000003.jpg' is listed but does not exist"),
         ("Annotations/000003.xml", None, r"cannot read the annotations '.*000003.xml': No such file"),
         ("Annotations/000003.xml", "<annotation>", r"'.*000003.xml' is not XML"),
         ("Annotations/000003.xml", xml(("wolf", 1, 1, 2, 2, 0)), "object 0: 'wolf' is none of VOC's 20 classes"),
@@ -116,14 +118,3 @@ def test_wrong_options_say_what_is_right(devkit):
     (devkit / "VOC2007" / "SegmentationClass" / "000001.png").unlink()
     with pytest.raises(DataError, match=r"'.*000001.png' is missing, the segments of 000001"):
         opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
-
-
-def test_a_study_takes_voc_by_name_and_knows_its_content(devkit):
-    devkit = devkit.rename(devkit.parent / "a place, with (signs)")
-    words = ["tier=smoke", "seeds=1", "arms=moco", "training.batch_size=2", "data=voc", f"data.options.root={devkit}"]
-    words += ["data.options.train=[2007/trainval]"]
-    settings = resolve_settings("scene_coco", words)
-    planned = resolve(load_study("scene_coco").plan(settings))
-    assert [run.spec.config["data"]["fingerprint"] for run in planned] == [opened(devkit).fingerprint]
-    with pytest.raises(UsageError, match="option 'data.options.root' needs a value"):
-        resolve_settings("scene_coco", ["data=voc"])

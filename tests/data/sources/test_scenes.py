@@ -1,13 +1,13 @@
-"""The scene generator: maps, boxes and classes tell one story, and images are fixed by version and seed."""
+"""The scene generator: maps, boxes and classes agree, and images are fixed by version and seed."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from scd.data.images import load_images
-from scd.data.sources.scenes import VERSION, ScenesOptions, boxes_of, render, scenes
+from scd.data.sources.scenes import VERSION, Scenes, ScenesOptions, boxes_of, render
 from scd.errors import UsageError
 
 SMALL = {"size": 32, "train": 40, "test": 12}
@@ -20,7 +20,7 @@ def rendered():
 
 @pytest.fixture(scope="module")
 def source():
-    return scenes(**SMALL)
+    return Scenes(**SMALL)
 
 
 def test_images_are_fixed_by_version_and_seed(rendered):
@@ -60,7 +60,7 @@ def test_numbers_of_objects_and_regions_follow_their_ranges(rendered):
     assert np.bincount(rendered.classes[rendered.classes >= 0]).min() > 60  # all ten classes
 
 
-def test_every_region_is_seen_and_borders_part_the_image():
+def test_every_region_is_visible_and_borders_divide_the_image():
     """Without objects: as many background classes as regions, the smallest at least 0.3^2 of the image."""
     options = ScenesOptions(objects=(1, 1), scale=(0.1, 0.1), regions=(3, 3), clutter=0)
     made = render(options, "test", 100)
@@ -70,7 +70,7 @@ def test_every_region_is_seen_and_borders_part_the_image():
 
 
 def test_at_least_a_quarter_of_every_object_stays_visible():
-    """An object's whole area is known where the later ones are taken away: ranges that differ in their end only."""
+    """An object's whole area is known from the same images with one object only."""
     crowded = ScenesOptions(objects=(7, 7), scale=(0.4, 0.5), size=24)
     made = render(crowded, "train", 250)
     number = (made.classes >= 0).sum(axis=1)
@@ -83,10 +83,10 @@ def test_at_least_a_quarter_of_every_object_stays_visible():
 
 def test_object_centric_form_is_one_object_of_known_class_on_one_ground(source):
     crowded = source
-    source = scenes(objects=[1, 1], scale=[0.3, 0.6], regions=[1, 1], **SMALL)
+    source = Scenes(objects=[1, 1], scale=[0.3, 0.6], regions=[1, 1], **SMALL)
     images = load_images(source, "train", 32)
     assert images.class_names == source.class_names and len(images.class_names) == 10
-    assert source.fingerprint != crowded.fingerprint == scenes(**SMALL).fingerprint
+    assert source.fingerprint != crowded.fingerprint == Scenes(**SMALL).fingerprint
     for row, record in enumerate(source.split("train")):
         assert record["objects"]["category"] == [record["label"]] == [int(images.labels[row])]
         semantic, things = np.asarray(record["semantic"]), np.asarray(record["mask"]) > 0
@@ -110,6 +110,35 @@ def test_columns_of_the_source(source):
             assert (x, y, x + w, y + h) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
+def test_options_of_the_test_split_leave_the_training_split_alone(source):
+    other = Scenes(**{**SMALL, "test": 5})
+    assert set(Scenes.test_options) == {"test"} and other.fingerprints["train"] == source.fingerprints["train"]
+    assert other.fingerprints["test"] != source.fingerprints["test"]
+
+
+def test_each_split_depends_on_its_own_options_and_the_shared_ones():
+    plain = ScenesOptions()
+    changes = {
+        "train": {"train": 7},
+        "test": {"test": 7},
+        "both": {
+            "classes": 5,
+            "size": 32,
+            "objects": (1, 2),
+            "scale": (0.2, 0.3),
+            "clutter": 0,
+            "regions": (1, 1),
+            "seed": 7,
+        },
+    }
+    assert {name for part in changes.values() for name in part} == {field.name for field in fields(ScenesOptions)}
+    for whose, options in changes.items():
+        for name, value in options.items():
+            changed = replace(plain, **{name: value})
+            for split in ("train", "test"):
+                assert (changed.of_split(split) != plain.of_split(split)) == (whose in (split, "both")), (name, split)
+
+
 def test_boxes_of_absent_objects_are_empty():
     instances = np.zeros((1, 5, 6), np.uint8)
     instances[0, 2:4, 5] = 2
@@ -119,7 +148,6 @@ def test_boxes_of_absent_objects_are_empty():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"clases": 10}, "unknown option of scenes 'clases'; did you mean 'classes'"),
         ({"classes": 26}, "classes is 26, it must lie in 2 to 25"),
         ({"size": 8}, "size is 8, it must be at least 16 pixels"),
         ({"test": 0}, "train=3000 and test=0 must be at least 1"),
@@ -134,4 +162,4 @@ def test_boxes_of_absent_objects_are_empty():
 )
 def test_bad_options_say_so(options, text):
     with pytest.raises(UsageError, match=text):
-        scenes(**options)
+        Scenes(**options)

@@ -1,27 +1,19 @@
-"""The embedded generator: exact masks, balanced classes, known correlation, fixed by version and seed."""
+"""The generator of single objects: exact masks, balanced classes, known correlation, fixed by version and seed."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from scd.data.crops import RECTANGLE_DRAWS, sample_rectangles
-from scd.data.sources.shapes import (
-    CHUNK,
-    EDGES,
-    REACH,
-    VERSION,
-    ShapesOptions,
-    background_names,
-    class_names,
-    factors,
-    ground_factors,
-    render,
-    shapes_options,
-)
+from scd.data.images import load_images
+from scd.data.sources.drawing import CHUNK
+from scd.data.sources.shapes import VERSION, Shapes, ShapesOptions, render
 from scd.errors import UsageError
+
+SMALL = {"classes": 4, "size": 24, "train": 40, "test": 20, "scale": [0.4, 0.6]}
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +62,9 @@ def test_object_extent_follows_scale():
 def test_objects_survive_crops():
     """Nine of ten crops of area 0.2 to 1 show the object, on at least 5 % of their pixels."""
     masks = render(ShapesOptions(), "train", 500).masks > 0
-    boxes = (
-        (sample_rectangles(torch.rand(500, RECTANGLE_DRAWS), (0.2, 1.0), (3 / 4, 4 / 3)).numpy() * 48).round().astype(int)
-    )
-    share = [mask[y0:y1, x0:x1].mean() for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True)]
+    draws = torch.rand(500, RECTANGLE_DRAWS, generator=torch.Generator().manual_seed(0))
+    rectangles = (sample_rectangles(draws, (0.2, 1.0), (3 / 4, 4 / 3)).numpy() * 48).round().astype(int)
+    share = [mask[y0:y1, x0:x1].mean() for mask, (x0, y0, x1, y1) in zip(masks, rectangles, strict=True)]
     assert (np.array(share) > 0.05).mean() > 0.9
 
 
@@ -114,25 +105,6 @@ def test_several_objects_leave_the_first_and_the_background_as_they_are():
     assert 1.7 < three.masks.mean() / one.masks.mean() < 3
 
 
-def test_classes_are_distinct_combinations_of_shared_factors():
-    for classes in (2, 10, 25):
-        table = factors(classes)
-        assert len(np.unique(table[:, :2], axis=0)) == classes  # palette and texture together say the class
-        assert len(np.unique(ground_factors(classes), axis=0)) == classes
-        assert len(set(class_names(classes))) == len(set(background_names(classes))) == classes
-    table = factors(10)
-    assert all((np.bincount(table[:, factor]) == 2).all() for factor in range(3))  # no factor alone does
-    assert (factors(25)[:, 0] != ground_factors(25)[:, 0]).all()
-
-
-def test_outlines_have_equal_area():
-    angles = np.linspace(0, 2 * np.pi, 7200, endpoint=False)
-    for edge, reach in zip(EDGES, REACH, strict=True):
-        radius = edge(angles) * reach
-        assert np.pi * np.mean(radius**2) == pytest.approx(np.pi, rel=1e-3)
-        assert edge(angles).max() == pytest.approx(1.0, abs=0.02)
-
-
 def test_colour_statistics_are_ambiguous():
     """The mean colour of an image says little about its class: nearest class mean stays below three times chance."""
     train, test = (render(ShapesOptions(), split, 1000) for split in ("train", "test"))
@@ -142,10 +114,58 @@ def test_colour_statistics_are_ambiguous():
     assert 0.1 < (nearest == test.labels).mean() < 0.3
 
 
+# ---------------------------------------------------------------- as a source
+
+
+def test_the_source_shows_what_is_drawn():
+    source = Shapes(**SMALL)
+    assert {split: len(dataset) for split, dataset in source.splits.items()} == {"train": 40, "test": 20}
+    assert source.splits["train"].column_names == ["image", "label", "mask", "background"]
+    assert source.mask_kind == "binary" and len(source.class_names) == len(source.background_names) == 4
+    assert source.splits["train"].features["label"].names == list(source.class_names)
+    for split, count in (("train", 40), ("test", 20)):
+        images, drawn = load_images(source, split, 24), render(ShapesOptions(**SMALL), split, count)
+        np.testing.assert_array_equal(images.images.permute(0, 2, 3, 1).numpy(), drawn.images)
+        np.testing.assert_array_equal(images.masks.numpy() * 255, drawn.masks)
+        np.testing.assert_array_equal(images.labels.numpy(), drawn.labels)
+        np.testing.assert_array_equal(images.backgrounds.numpy(), drawn.backgrounds)
+
+
+def test_it_is_drawn_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCD_CACHE", str(tmp_path))
+    source = Shapes(**SMALL)
+    folders = sorted(entry for entry in (tmp_path / "shapes").iterdir() if entry.is_dir())
+    assert [folder.name for folder in folders] == sorted(source.fingerprints.values())
+    changed = [folder.stat().st_mtime_ns for folder in folders]
+    assert Shapes(**SMALL).fingerprint == source.fingerprint
+    assert [folder.stat().st_mtime_ns for folder in folders] == changed
+
+
+def test_options_of_the_test_split_leave_the_training_split_alone():
+    before, after = Shapes(**SMALL), Shapes(**{**SMALL, "test": 10, "rho_test": 1.0})
+    assert set(Shapes.test_options) == {"test", "rho_test"}
+    assert after.fingerprints["train"] == before.fingerprints["train"]
+    assert after.fingerprints["test"] != before.fingerprints["test"]
+
+
+def test_each_split_depends_on_its_own_options_and_the_shared_ones():
+    plain = ShapesOptions()
+    changes = {
+        "train": {"train": 7, "rho_train": 0.5},
+        "test": {"test": 7, "rho_test": 0.5},
+        "both": {"classes": 5, "size": 32, "scale": (0.2, 0.3), "clutter": 0, "objects": 2, "seed": 7},
+    }
+    assert {name for part in changes.values() for name in part} == {field.name for field in fields(ShapesOptions)}
+    for whose, options in changes.items():
+        for name, value in options.items():
+            changed = replace(plain, **{name: value})
+            for split in ("train", "test"):
+                assert (changed.of_split(split) != plain.of_split(split)) == (whose in (split, "both")), (name, split)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"clases": 10}, "unknown option of shapes 'clases'; did you mean 'classes'"),
         ({"classes": 1}, "classes is 1, it must lie in 2 to 25"),
         ({"classes": 26}, "classes is 26"),
         ({"size": 8}, "size is 8, it must be at least 16 pixels"),
@@ -153,8 +173,9 @@ def test_colour_statistics_are_ambiguous():
         ({"rho_test": 1.2}, r"rho_test is 1.2, a probability lies in \[0, 1\]"),
         ({"scale": [0.7, 0.3]}, r"scale is \(0.7, 0.3\), it needs 0.1 <= low <= high <= 1"),
         ({"clutter": -1}, "clutter is -1, it must be 0 or more"),
+        ({"objects": 0}, "objects is 0, it must be at least 1"),
     ],
 )
 def test_bad_options_say_so(options, text):
     with pytest.raises(UsageError, match=text):
-        shapes_options(options)
+        Shapes(**options)

@@ -1,0 +1,113 @@
+"""Columns under the user's names, labels as numbers in one order, and what masks hold."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from scd.data.images import load_images
+from scd.data.sources.columns import class_order, read_columns, rename_columns
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source
+from scd.errors import DataError, UsageError
+
+PIXELS = encode_png(np.full((20, 20, 3), 9, np.uint8))
+
+
+def dataset(**columns) -> Dataset:
+    """Columns of lists: bytes are images, text and numbers as they are."""
+    features = {}
+    for name, values in columns.items():
+        types = {dict: Image(), str: Value("string"), int: Value("int64")}
+        features[name] = types[type(values[0])]
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def source(splits: dict, **options) -> Source:
+    return Source(**read_columns("mine", splits, dict.fromkeys(splits, "content"), **options))
+
+
+def half_mask(value: int) -> dict:
+    return encode_png(np.repeat(np.array([[value, 0]], np.uint8), 10, axis=1).repeat(20, axis=0))
+
+
+def test_columns_are_renamed_and_others_left_out():
+    rows = dataset(photo=[PIXELS] * 3, species=["b", "a", "b"], seg=[half_mask(255)] * 3, other=[1, 2, 3])
+    found = source({"train": rows}, columns={"image": "photo", "label": "species", "mask": "seg", "background": None})
+    assert found.splits["train"].column_names == ["image", "label", "mask"]
+    assert found.class_names == ("a", "b") and found.splits["train"]["label"][:] == [1, 0, 1]
+    images = load_images(found, "train", 20)
+    assert images.labels.tolist() == [1, 0, 1] and images.masks.float().mean() == 0.5
+
+
+def test_a_column_with_another_meaning_loses_its_own():
+    rows = dataset(image=[PIXELS], label=[3], fine=[7])
+    renamed = rename_columns("mine", rows, {"background": "label", "label": "fine"})
+    assert renamed["label"][:] == [7] and renamed["background"][:] == [3]
+
+
+def test_bytes_and_paths_become_images():
+    rows = Dataset.from_dict({"image": [PIXELS["bytes"]]}, features=Features({"image": Value("binary")}))
+    assert isinstance(rename_columns("mine", rows, {}).features["image"], Image)
+
+
+def test_text_labels_have_one_numbering_in_all_splits():
+    train = dataset(image=[PIXELS] * 3, label=["a", "b", "c"])
+    found = source({"train": train, "test": dataset(image=[PIXELS] * 2, label=["c", "b"])})
+    assert found.class_names == ("a", "b", "c") and found.splits["test"]["label"][:] == [2, 1]
+
+
+def test_the_numbers_of_training_labels_depend_on_no_other_split():
+    assert class_order({"test": ["a", "m", "z"], "train": ["z", "b"]}) == ("b", "z", "a", "m")
+    assert class_order({"test": ["b", "a"]}) == ("a", "b")
+    train = dataset(image=[PIXELS] * 2, label=["m", "z"])
+    for other in (["a"], ["z"]):
+        found = source({"train": train, "test": dataset(image=[PIXELS], label=other)})
+        assert found.splits["train"]["label"][:] == [0, 1]
+        assert found.fingerprints["train"] == source({"train": train}).fingerprints["train"]
+        assert found.class_names[found.splits["test"]["label"][0]] == other[0]
+
+
+def test_a_split_without_labels_stays_without():
+    train = dataset(image=[PIXELS] * 2, label=["m", "z"])
+    found = source({"train": train, "test": dataset(image=[PIXELS])})
+    assert found.splits["test"].column_names == ["image"] and found.class_names == ("m", "z")
+
+
+@pytest.mark.parametrize(("value", "kind"), [(255, "binary"), (3, "classes"), (1, "classes")])
+def test_kinds_of_masks(value, kind):
+    found = source({"train": dataset(image=[PIXELS], mask=[half_mask(value)])})
+    assert found.mask_kind == kind and load_images(found, "train", 20).masks.float().mean() == 0.5
+
+
+def test_objects_make_masks_instances():
+    rows = dataset(image=[PIXELS], mask=[half_mask(255)], objects=[1])
+    assert source({"train": rows}).mask_kind == "instances"
+    assert source({"train": rows}, mask_kind="binary").mask_kind == "binary"
+
+
+def test_names_of_labels_are_kept():
+    features = Features(image=Image(), label=ClassLabel(names=["x", "y"]), background=ClassLabel(names=["sea"]))
+    rows = Dataset.from_dict({"image": [PIXELS], "label": [1], "background": [0]}, features=features)
+    found = source({"train": rows})
+    assert found.class_names == ("x", "y") and found.background_names == ("sea",)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"columns": {"pixels": "image"}}, "unknown column 'pixels'"),
+        ({"columns": {"image": "photo"}}, "'mine' has no column 'photo'; its columns: image, label; name yours with"),
+        ({"columns": {"image": "image", "mask": "image"}}, "uses one column twice"),
+        ({"columns": {"image": "label"}}, "column 'label' of 'mine' holds Value.*, not images"),
+        ({"mask_kind": "soft"}, "unknown mask_kind 'soft'; valid: binary, classes, instances"),
+    ],
+)
+def test_wrong_options_say_so(options, text):
+    with pytest.raises(UsageError, match=text):
+        source({"train": dataset(image=[PIXELS], label=[0])}, **options)
+
+
+def test_an_empty_split_says_so():
+    empty = dataset(image=[PIXELS]).select([])
+    with pytest.raises(DataError, match="split 'test' of 'mine' has no rows"):
+        source({"train": dataset(image=[PIXELS]), "test": empty})

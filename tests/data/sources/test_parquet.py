@@ -1,0 +1,92 @@
+"""Parquet files by path, glob and list; a file that cannot be used is named."""
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image, Value
+
+from scd.data.images import load_images
+from scd.data.sources.parquet import Parquet
+from scd.data.sources.png import encode_png
+from scd.errors import DataError, UsageError
+
+
+def write(path, labels=None, images=None, masks=None) -> str:
+    """A parquet file of grey images, with labels that are numbers or text, and masks."""
+    count = len(labels or images or masks)
+    features, data = {"image": Image()}, {"image": images or [encode_png(np.full((20, 20, 3), 9, np.uint8))] * count}
+    if labels is not None:
+        data["label"], features["label"] = labels, Value("string" if isinstance(labels[0], str) else "int64")
+    if masks is not None:
+        data["mask"], features["mask"] = masks, Image()
+    Dataset.from_dict(data, features=Features(features)).to_parquet(str(path))
+    return str(path)
+
+
+def half_mask(value: int) -> dict:
+    """A PNG of 20 x 20 whose left half has this value."""
+    return encode_png(np.repeat(np.array([[value, 0]], np.uint8), 10, axis=1).repeat(20, axis=0))
+
+
+def test_files_by_path_glob_and_list(tmp_path):
+    train = write(tmp_path / "train.parquet", [0, 1, 2])
+    test = write(tmp_path / "test.parquet", [0, 1])
+    by_path = Parquet(train=train, test=test)
+    by_glob = Parquet(train=tmp_path / "tr*.parquet", test=[test])
+    assert by_path.name == "parquet" and by_path.fingerprints == by_glob.fingerprints  # the content, not the way to it
+    assert by_path.version == by_path.fingerprint[:8]
+    assert {split: len(d) for split, d in by_path.splits.items()} == {"train": 3, "test": 2}
+    both = Parquet(train=[train, test])
+    assert both.split("train")["label"][:] == [0, 1, 2, 0, 1]
+
+
+def test_a_changed_file_changes_the_fingerprint_of_its_split_alone(tmp_path):
+    train, test = write(tmp_path / "train.parquet", ["a", "b"]), write(tmp_path / "test.parquet", ["b"])
+    before = Parquet(train=train, test=test)
+    write(tmp_path / "test.parquet", ["a", "c"])
+    after = Parquet(train=train, test=test)
+    assert after.fingerprints["train"] == before.fingerprints["train"]
+    assert after.fingerprints["test"] != before.fingerprints["test"] and after.fingerprint != before.fingerprint
+    assert after.split("test")["label"][:] == [0, 2] and after.split("train")["label"][:] == [0, 1]
+    assert Parquet(train=train).fingerprints["train"] == before.fingerprints["train"]
+
+
+def test_the_name_is_for_reports_and_no_part_of_the_identity(tmp_path):
+    file = write(tmp_path / "x.parquet", [0])
+    named = Parquet(train=file, name="birds")
+    assert named.name == "birds" and named.fingerprint == Parquet(train=file).fingerprint
+
+
+def test_options_of_reading_change_every_fingerprint(tmp_path):
+    train, test = (write(tmp_path / f"{split}.parquet", masks=[half_mask(3)] * 2) for split in ("train", "test"))
+    plain, given = Parquet(train=train, test=test), Parquet(train=train, test=test, foreground=[0])
+    for split in ("train", "test"):
+        assert plain.fingerprints[split] != given.fingerprints[split]
+    assert load_images(given, "train", 20).masks[0, 0].tolist() == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "name at least one of train=, validation=, test="),
+        ({"train": "/nowhere/x.parquet"}, "train=/nowhere/x.parquet: no such file"),
+        ({"train": "/nowhere/*.parquet"}, r"train=/nowhere/\*.parquet: no such file"),
+    ],
+)
+def test_missing_files_say_so(options, text):
+    with pytest.raises(UsageError, match=text):
+        Parquet(**options)
+
+
+def test_bad_files_say_so(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"not a parquet file")
+    with pytest.raises(DataError, match=r"cannot read parquet \(.*train.parquet\)"):
+        Parquet(train=tmp_path / "train.parquet")
+    file = write(tmp_path / "ok.parquet", [0])
+    with pytest.raises(DataError, match="'parquet' has no column 'photo'; its columns: image, label; name yours with"):
+        Parquet(train=file, columns={"image": "photo"})
+    with pytest.raises(UsageError, match="unknown split of 'parquet' 'test'; valid: train"):
+        Parquet(train=file).split("test")
+    no_image = tmp_path / "n.parquet"
+    Dataset.from_dict({"picture": [1], "label": [0]}).to_parquet(str(no_image))
+    with pytest.raises(DataError, match="has no column 'image'; its columns: picture, label"):
+        Parquet(train=no_image)

@@ -1,0 +1,66 @@
+"""A folder of the user's is opened as what it holds."""
+
+import pytest
+
+from scd.data.sources.image_folder import ImageFolder
+from scd.data.sources.parquet import Parquet
+from scd.data.sources.path import PathSource
+from scd.errors import DataError, UsageError
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    return folder, Parquet.example(folder)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    return folder, ImageFolder.example(folder)
+
+
+def test_parquet_files_come_first(parquet):
+    folder, expected = parquet
+    found = PathSource(folder)
+    assert found.name == "birds" and found.fingerprints == expected.fingerprints  # the content, not the way to it
+    assert (found.class_names, found.mask_kind) == (("dark", "light"), "binary")
+    assert found.description == "parquet files of birds"
+    assert PathSource(folder, foreground=[3], mask_kind="classes").foreground == (3,)
+    with pytest.raises(DataError, match="'birds' has no column 'photo'"):
+        PathSource(folder, columns={"image": "photo", "label": None})
+
+
+def test_else_it_is_a_folder_of_images(images):
+    folder, expected = images
+    found = PathSource(str(folder), columns={"image": None, "label": None})
+    assert found.name == "pets" and found.fingerprints == expected.fingerprints
+    assert found.class_names == ("dark", "light") and found.mask_kind is None
+    assert set(PathSource(folder / "train", test_fraction=0.5).splits) == {"train", "test"}
+
+
+def test_a_relative_path_starts_at_the_working_directory(parquet, monkeypatch):
+    folder, expected = parquet
+    monkeypatch.chdir(folder.parent)
+    assert PathSource("birds").fingerprints == expected.fingerprints
+
+
+def test_changed_content_is_refused(parquet):
+    folder, _ = parquet
+    PathSource(folder, fingerprint=PathSource(folder).fingerprint)
+    with pytest.raises(DataError, match="birds' has changed since the run was planned; give the command again"):
+        PathSource(folder, fingerprint="another")
+
+
+def test_what_is_wrong_is_said(parquet, images):
+    (folder, _), (pets, _) = parquet, images
+    with pytest.raises(DataError, match="no such folder: '/nowhere/images'"):
+        PathSource("/nowhere/images")
+    with pytest.raises(UsageError, match="is one parquet file; give data=parquet data.locations.train="):
+        PathSource(folder / "train.parquet")
+    with pytest.raises(UsageError, match="test_fraction splits a folder of images, but '.*birds' holds parquet files"):
+        PathSource(folder, test_fraction=0.3)
+    with pytest.raises(UsageError, match="mask_kind is an option of parquet files, but '.*pets' holds none"):
+        PathSource(pets, mask_kind="binary")
