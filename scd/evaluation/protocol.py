@@ -1,5 +1,6 @@
 """The contract of an evaluation protocol, and what a protocol works on: a pretrained method and a set of images."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(kw_only=True)
-class Protocol:
+class Protocol(ABC):
     """A way to evaluate a pretrained method. Subclasses are built from a configuration.
 
     A subclass implements :meth:`definitions` and :meth:`measure`. One that needs labels, masks or objects also
@@ -86,16 +87,16 @@ class Protocol:
         self.check(context.data)
         return {self.prefix + name: value for name, value in self.measure(context).items()}
 
+    @abstractmethod
     def definitions(self) -> dict[str, Metric]:
         """The definition of every number, without the prefix."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self, context: "Context") -> dict[str, float]:
         """The numbers without the prefix, for images to which the protocol applies and that pass its check.
 
         The method is left as it was found, and so is the state of torch's random number generators.
         """
-        raise NotImplementedError
 
 
 class EvaluationData:

@@ -1,7 +1,6 @@
 import copy
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,25 +8,24 @@ import torch
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tiny_evaluation import With, context_of, object_source
 
-from scd.data.scene_loader import HeldScenes, StreamedScenes
+from scd.data.scene_loader import HeldScenes
 from scd.data.scene_set import SceneSet, load_scenes
-from scd.data.sources.scenes import scenes
-from scd.data.sources.source import open_source
+from scd.data.sources.scenes import Scenes
 from scd.errors import DataError, UsageError
-from scd.evaluation.detection import RECIPES, Detection, average_precision, detect, mirrored, targets_of
+from scd.evaluation.detection import Detection, average_precision, detect, mirrored, targets_of
 from scd.nn.backbone import build_backbone
-from scd.nn.detector import Pyramid, build_detector
-from scd.nn.features import maps_and_vector
+from scd.nn.detector import build_detector
+from studies.suite.planning.command_line import resolve_settings
 
 SIZE = 32
-CONFIG = {"seed": 3, "seed_of": {"probe": None}, "data": {"size": SIZE, "train_limit": None, "test_limit": None}}
 SMALL = {"channels": 8, "hidden": 16, "regions": 16, "proposals": 16, "detections": 10}
 
 
 @pytest.fixture(scope="module")
 def source():
-    return scenes(classes=3, size=SIZE, train=24, test=12, objects=(1, 3))
+    return Scenes(classes=3, size=SIZE, train=24, test=12, objects=(1, 3))
 
 
 def backbone(name="resnet_tiny", **options):
@@ -165,75 +163,6 @@ def test_a_mirrored_image_has_its_boxes_and_masks_mirrored():
     assert [target["labels"].tolist() for target in targets] == [[1, 3], [2]]
 
 
-def test_streamed_scenes_are_those_in_memory(source):
-    held, streamed = HeldScenes(load_scenes(source, "train", SIZE, 9)), StreamedScenes(source, "train", SIZE, 9)
-    assert len(held) == len(streamed) == 9 and held.class_names == streamed.class_names
-    batches = [torch.tensor([8, 2]), torch.tensor([0, 0, 5])] * 6  # more than are decoded ahead
-    one_by_one = list(streamed.parts(batches))
-    assert len(one_by_one) == len(batches)
-    for a, b in zip(held.parts(batches), one_by_one, strict=True):
-        assert torch.equal(a.images, b.images) and torch.equal(a.semantic, b.semantic)
-        for name in ("instances", "boxes", "classes"):
-            assert all(torch.equal(x, y) for x, y in zip(getattr(a, name), getattr(b, name), strict=True))
-
-
-# ---------------------------------------------------------------- network
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "size", "strides", "widths"),
-    [
-        ("resnet_tiny", {"widths": (8, 8, 16), "channels_last": True}, 48, [2, 4], [8, 16]),
-        ("resnet18", {}, 64, [4, 8, 16, 32], [64, 128, 256, 512]),
-        ("resnet18", {"small_stem": True}, 32, [2, 4, 8], [128, 256, 512]),
-        ("timm/vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "depth": 1}, 32, [4], [192]),
-    ],
-)
-def test_levels_are_the_last_maps_of_each_resolution(name, options, size, strides, widths):
-    own = backbone(name, **{"channels_last": False, **options})
-    pyramid = Pyramid(own, size, 8).eval()
-    assert pyramid.strides == strides
-    images = torch.randn(2, 3, size, size)
-    with torch.no_grad():
-        maps = pyramid.stages(images)
-        assert [maps[i].shape[1] for i in pyramid.kept] == widths
-        assert torch.equal(maps[-1], maps_and_vector(own.eval()(images))[0])
-        levels = pyramid(images)
-    assert [level.shape[2] for level in levels.values()] == [size // s for s in (*strides, 2 * strides[-1])]
-
-
-def test_every_weight_of_a_detector_learns_even_over_a_frozen_backbone():
-    detector = build_detector(backbone().requires_grad_(False), 3, SIZE, masks=True, **SMALL)
-    assert all(parameter.requires_grad for parameter in detector.parameters())
-    with pytest.raises(UsageError, match="unknown norm of the heads"):
-        build_detector(backbone(), 3, SIZE, head_norm="layer")
-
-
-def test_a_stride_that_is_no_power_of_two_is_refused():
-    own = backbone("timm/vit_tiny_patch16_224", img_size=30, patch_size=6, depth=1)
-    with pytest.raises(UsageError, match="powers of two; the backbone has maps of 5 x 5 at 30 px"):
-        Pyramid(own, 30, 8)
-
-
-def test_images_keep_their_size_and_get_the_suites_normalisation():
-    detector = build_detector(backbone(), 3, 36, **SMALL).eval()
-    image = torch.rand(3, 36, 36)
-    given, _ = detector.transform([image])
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(given.tensors[0], (image - mean[:, None, None]) / std[:, None, None])
-
-
-def test_an_object_is_read_from_the_level_of_the_papers_rule():
-    detector = build_detector(backbone("resnet18"), 3, 800, anchor=32, **SMALL)
-    pooler = detector.roi_heads.box_roi_pool
-    levels = {str(i): torch.zeros(1, 1, 800 // s, 800 // s) for i, s in enumerate((4, 8, 16, 32))}
-    pooler(levels, [torch.tensor([[0.0, 0.0, 9.0, 9.0]])], [(800, 800)])
-    sides = [20.0, 111.0, 113.0, 223.0, 225.0, 447.0, 449.0, 790.0]
-    boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides])
-    assert (pooler.map_levels([boxes]) + 2).tolist() == [2, 2, 3, 3, 4, 4, 5, 5]  # floor(4 + log2(s / 224)) in [2, 5]
-    assert [size[0] for size in detector.rpn.anchor_generator.sizes] == [32, 64, 128, 256, 512]
-
-
 # ---------------------------------------------------------------- protocol
 
 
@@ -255,18 +184,34 @@ def test_training_lowers_the_loss_and_finds_the_objects():
 
 
 def test_the_method_is_left_as_found_and_the_numbers_repeat(source):
-    method = SimpleNamespace(backbone=backbone().requires_grad_(False).eval())
+    method = With(backbone().requires_grad_(False).eval())
     before, state = copy.deepcopy(method.backbone.state_dict()), torch.get_rng_state()
     protocol = Detection(masks=True, steps=2, batch=3, train_limit=6, test_limit=5, detector=SMALL)
-    numbers = protocol(method, source, CONFIG, "cpu")
+    numbers = protocol(context_of(method, source, SIZE, seed=3))
     names = {f"{kind}_{key}" for kind in ("det", "seg") for key in ("ap", "ap50", "ap75")}
-    assert set(numbers) == names | {"det_steps", "n_det_train", "n_det_test"}
+    assert set(numbers) == names | {"det_steps", "n_det_train", "n_det_test"} == set(protocol.metrics)
     assert (numbers["det_steps"], numbers["n_det_train"], numbers["n_det_test"]) == (2, 6, 5)
     assert all(torch.equal(before[name], value) for name, value in method.backbone.state_dict().items())
     assert not method.backbone.training and not any(p.requires_grad for p in method.backbone.parameters())
     assert torch.equal(state, torch.get_rng_state())
     torch.manual_seed(99)  # the global generator has no part in it
-    assert protocol(method, source, CONFIG, "cpu") == numbers
+    assert protocol(context_of(method, source, SIZE, seed=3)) == numbers
+    streamed = replace(protocol, stream=True)
+    assert streamed(context_of(method, source, SIZE, seed=3)) == numbers
+
+
+def test_the_canvas_is_an_option(source):
+    protocol = Detection(canvas=24, steps=1, batch=2, train_limit=4, test_limit=4, detector=SMALL)
+    context = context_of(With(backbone()), source, SIZE)
+    assert protocol.own_data(context.data).test_scenes.images.shape[-1] == 24
+    assert protocol(context)["n_det_test"] == 4
+
+
+def test_definitions_have_the_settings():
+    metrics = Detection(detector={"detections": 7}).metrics
+    assert "the 7 best detections" in metrics["det_ap"].definition and "seg_ap" not in metrics
+    assert "Faster R-CNN" in metrics["det_ap50"].definition
+    assert "the 30 best detections" in Detection(masks=True).metrics["seg_ap75"].definition
 
 
 def losses_of(source, seed):
@@ -288,12 +233,13 @@ def test_learning_rate_warms_up_and_falls_after_each_milestone():
     )
 
 
-def test_images_without_objects_give_no_numbers_and_segments_alone_are_an_error():
-    own = open_source("shapes", classes=2, size=32, train=10, test=10)
-    assert Detection()(SimpleNamespace(backbone=backbone()), own, CONFIG, "cpu") == {}
-    bare = HeldScenes(replace(squares([[(0, 1, 1, 9, 9)]]), class_names=()))
-    with pytest.raises(DataError, match="needs scenes with objects"):
-        Detection().measure(backbone(), bare, bare, 0, "cpu")
+def test_images_without_objects_give_no_numbers_as_the_runs_own_and_an_error_when_asked_for():
+    plain = object_source(train=20, test=10)
+    context = context_of(With(backbone()), plain, 16)
+    assert Detection()(context) == {}
+    asked = Detection(data=plain)
+    with pytest.raises(DataError, match="detection needs scenes with objects, 'tiny' train has none"):
+        asked.check(asked.own_data(context.data))
 
 
 def test_a_loss_that_is_not_finite_is_named(source):
@@ -305,17 +251,23 @@ def test_a_loss_that_is_not_finite_is_named(source):
         Detection(steps=2, detector=SMALL).fine_tune(detector, held, 0)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_recipe_is_a_set_of_arguments(name):
-    recipe = Detection(**RECIPES[name])
-    steps = {"coco_1x": (60_000, 80_000), "voc07_12": (18_000, 22_000)}[name]
+@pytest.mark.parametrize(
+    ("name", "steps", "masks"), [("coco_1x", (60_000, 80_000), True), ("voc07_12", (18_000, 22_000), False)]
+)
+def test_the_papers_settings(name, steps, masks):
+    presets = resolve_settings("multicrop", []).presets["protocol"]
+    options = {key: value for key, value in presets[f"detection_{name}"].items() if key != "_target_"}
+    protocol = Detection(**options)
     for step, factor in zip(steps, (0.1, 0.01), strict=True):
-        assert recipe.factor(step - 1) == pytest.approx(10 * factor) and recipe.factor(step) == pytest.approx(factor)
-    detector = build_detector(backbone(), 3, recipe.size, masks=recipe.masks, **recipe.detector)
-    assert detector.transform.min_size[-1] == recipe.size == max(detector.transform.min_size)
-    assert detector.roi_heads.has_mask() == (name == "coco_1x")
+        assert protocol.factor(step - 1) == pytest.approx(10 * factor)
+        assert protocol.factor(step) == pytest.approx(factor)
+    detector = build_detector(backbone(), 3, protocol.canvas, masks=protocol.masks, **protocol.detector)
+    assert detector.transform.min_size[-1] == protocol.canvas == 800 == max(detector.transform.min_size)
+    assert detector.roi_heads.has_mask() == masks == protocol.masks
 
 
-def test_a_length_of_zero_is_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(UsageError, match="steps is 0, it must be above 0"):
         Detection(steps=0)
+    with pytest.raises(UsageError, match="unknown option of the detector 'anchors'; did you mean 'anchor'"):
+        Detection(detector={"anchors": 8})

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from scd.data.scene_set import SceneSet
 from scd.errors import DataError
-from scd.evaluation.discovery import box_of_map, corloc, discovery, discovery_scores, share_of_objects
+from scd.evaluation.discovery import box_of_map, corloc, discovery_scores, share_of_objects
 
 SIZE = 12
 
@@ -179,30 +178,3 @@ def test_coarse_maps_are_resized_to_the_masks():
     coarse[0, 0, 0] = 1.0
     found = discovery_scores(coarse, [scene((0, 0, 4, 4))[0]], [scene((0, 0, 4, 4))[1]])
     assert found["objects_covered"] == 1.0 and 0.05 < found["map_area_on_scenes"] < 0.2
-
-
-# ---------------------------------------------------------------- a method
-
-
-class Method(torch.nn.Module):
-    def __init__(self, maps=True):
-        super().__init__()
-        self.maps = maps
-
-    def saliency(self, images):
-        return (images[:, 0] > 0).float() if self.maps else None
-
-
-def scene_set():
-    images = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
-    for i, (masks, _) in enumerate((TWO, THREE)):
-        images[i, 0] = 255 * masks.any(dim=0)
-    classes = [torch.zeros(len(s[0]), dtype=torch.int64) for s in (TWO, THREE)]
-    semantic = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
-    return SceneSet(images, semantic, [TWO[0], THREE[0]], [TWO[1], THREE[1]], classes, ("a",), ("a", "b"), {})
-
-
-def test_a_methods_own_map_is_scored_and_a_method_without_one_has_no_numbers():
-    found = discovery(Method(), scene_set(), SIZE)
-    assert (found["discovery_corloc"], found["objects_covered"], found["foreground_precision"]) == (1.0, 1.0, 1.0)
-    assert discovery(Method(maps=False), scene_set(), SIZE) == {}

@@ -9,9 +9,9 @@ from torch import nn
 
 from scd.data.scene_set import SceneSet
 from scd.errors import DataError, UsageError
+from scd.evaluation.features import extract_maps
 from scd.evaluation.segmentation import (
     class_shares,
-    dense_features,
     knn_miou,
     labelled_positions,
     linear_miou,
@@ -193,7 +193,7 @@ def blocky(n, seed):
 
 def of_colours(score, train, test, learned=None):
     """A score of the scenes of two sets of masks, learned from the masks of training or from others."""
-    maps = [dense_features(Blocks(), scene_set(semantic).images, 12) for semantic in (train, test)]
+    maps = [extract_maps(Blocks(), scene_set(semantic).images, 12) for semantic in (train, test)]
     return score(maps[0], train if learned is None else learned, maps[1], test, CLASSES, seed=0)
 
 
@@ -229,18 +229,6 @@ def test_a_class_that_training_does_not_show_is_never_predicted():
     train[train == 2] = 255
     found = linear_miou(train_maps, train, test_maps, test, CLASSES, seed=0)
     assert 0.2 < found < 2 / 3
-
-
-def test_dense_features_are_those_of_the_test_time_view_for_any_backbone_output():
-    class Both(nn.Module):
-        def forward(self, images):
-            maps = F.avg_pool2d(images, 3)
-            return maps, maps.mean(dim=(2, 3))
-
-    images = scene_set(masks(5)).images
-    maps = dense_features(Blocks(), images, 12)
-    assert maps.shape == (5, 3, 4, 4)
-    assert torch.equal(maps, dense_features(Both(), images, 12))
 
 
 @pytest.mark.parametrize("score", [linear_miou, knn_miou])

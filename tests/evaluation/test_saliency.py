@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_evaluation import ChannelMethod, With, context_of, object_source
 
-from scd.evaluation.saliency import f_curve, iou, max_f, saliency_scores, threshold_counts
+from scd.evaluation.saliency import METRICS, Saliency, f_curve, iou, max_f, saliency_scores, threshold_counts
+from scd.maps.controls import CentrePrior, OracleMask
 
 
 def slow_iou(m, truth):
@@ -118,3 +120,27 @@ def test_chunks_do_not_change_the_scores(monkeypatch):
     expected = saliency_scores(maps, masks)
     monkeypatch.setattr("scd.evaluation.saliency.CHUNK_PIXELS", 200)
     assert saliency_scores(maps, masks) == pytest.approx(expected, abs=1e-12)
+
+
+# ---------------------------------------------------------------- protocol
+
+
+def test_a_map_that_is_the_mask_is_perfect():
+    numbers = Saliency()(context_of(ChannelMethod(0), object_source(), 16))
+    assert set(numbers) == {*METRICS, "n_test"} and numbers["n_test"] == 80
+    assert numbers["saliency_iou"] == 1 and numbers["saliency_inverted_share"] == 0
+    assert numbers["saliency_iou_whole"] == 0.25
+
+
+def test_a_source_sees_the_geometry_of_the_view():
+    centre = CentrePrior(sigma=0.25)
+    method = With(torch.nn.AvgPool2d(2), lambda view: centre(view.images, view))
+    assert Saliency()(context_of(method, object_source(), 16))["saliency_iou"] > 0.7  # the object is in the middle
+
+
+def test_no_masks_no_map_and_a_map_that_is_the_mask_itself_give_no_numbers():
+    assert Saliency()(context_of(ChannelMethod(0), object_source(leave_out=("mask",)), 16)) == {}
+    assert Saliency()(context_of(ChannelMethod(0, maps=False), object_source(), 16)) == {}
+    oracle = OracleMask()
+    method = With(torch.nn.AvgPool2d(2), lambda view: oracle.eval()(view.images, view))
+    assert Saliency()(context_of(method, object_source(), 16)) == {}

@@ -1,14 +1,14 @@
 """Mixed-background sets: every pixel's origin, deterministic donors of the right class, holes filled by the nearest."""
 
-import time
-
 import pytest
 import torch
+from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
 
 from scd.data.images import ImageSet
-from scd.errors import DataError
+from scd.errors import DataError, UsageError
 from scd.evaluation import background
-from scd.evaluation.background import choose_donors, fill_holes, mixed_sets
+from scd.evaluation.background import BackgroundReliance, choose_donors, fill_holes, mixed_sets
+from scd.evaluation.linear import Linear
 
 
 def image_set(n, size=12, classes=4, seed=0):
@@ -118,8 +118,68 @@ def test_what_cannot_be_mixed_is_said():
         mixed_sets(train, test)
 
 
-def test_takes_seconds():
-    train, test = image_set(4000, size=48, classes=10), image_set(2000, size=48, classes=10, seed=1)
-    start = time.perf_counter()
-    mixed_sets(train, test)
-    assert time.perf_counter() - start < 10  # about one second on an idle core
+# ---------------------------------------------------------------- protocol
+
+MIXED = {"mixed_same_top1", "mixed_rand_top1", "bg_gap", "n_mixed"}
+
+
+def test_a_network_that_ignores_the_background_has_no_gap():
+    numbers = BackgroundReliance()(context_of(ChannelMethod(0), object_source(), 16))
+    assert set(numbers) == MIXED | {"background_top1"} and numbers["n_mixed"] == 80
+    assert numbers["mixed_same_top1"] == numbers["mixed_rand_top1"] == 1 and numbers["bg_gap"] == 0
+
+
+def test_a_network_that_sees_the_background_only_fails_on_other_backgrounds():
+    numbers = BackgroundReliance()(context_of(ChannelMethod(2), object_source(correlated=True), 16))
+    assert numbers["background_top1"] == numbers["mixed_same_top1"] == numbers["bg_gap"] == 1
+    assert numbers["mixed_rand_top1"] == 0  # always the background of another class
+
+
+def test_class_and_background_are_told_apart_when_they_are_independent():
+    sees_object, sees_background = (
+        BackgroundReliance()(context_of(ChannelMethod(channel), object_source(correlated=False), 16))
+        for channel in (0, 2)
+    )
+    assert sees_object["background_top1"] < 0.6 and sees_background["background_top1"] == 1
+
+
+def test_it_uses_the_probe_of_the_linear_protocol():
+    context = context_of(ChannelMethod(0), object_source(), 16)
+    BackgroundReliance()(context)
+    assert any("linear probe" in str(key[0]) for key in context.known)
+    known = len(context.known)
+    Linear()(context)
+    assert len(context.known) == known
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [(("mask",), {"background_top1"}), (("background",), MIXED), (("label",), {"background_top1"})],
+)
+def test_either_half_is_left_out_without_its_input(missing, expected):
+    context = context_of(ChannelMethod(0, 2), object_source(leave_out=missing), 16)
+    assert set(BackgroundReliance()(context)) == expected
+    context = context_of(ChannelMethod(0, 2), object_source(leave_out=("background", "mask")), 16)
+    assert not BackgroundReliance().applies(context.data) and BackgroundReliance()(context) == {}
+
+
+def test_what_cannot_be_mixed_is_found_before_training():
+    train = objects(200, 0, True)
+    train.backgrounds[train.backgrounds == 1] = 0
+    train.backgrounds[:4] = 1
+    data = context_of(ChannelMethod(0), source_of(train=train, test=objects(80, 1, True)), 16).data
+    with pytest.raises(DataError, match="background class 1 has 4 training images and 20 test images"):
+        BackgroundReliance().check(data)
+    covered = objects(200, 0, True)
+    covered.masks[covered.labels == 2] = 1
+    data = context_of(ChannelMethod(0), source_of(train=covered, test=objects(80, 1, True)), 16).data
+    with pytest.raises(DataError, match="no training image of class 'class2' has any background"):
+        BackgroundReliance().check(data)
+
+
+def test_the_number_of_objects_is_an_option():
+    protocol = BackgroundReliance(objects=10)
+    assert protocol(context_of(ChannelMethod(0), object_source(), 16))["n_mixed"] == 10
+    assert "at most 10" in protocol.metrics["n_mixed"].definition
+    with pytest.raises(UsageError, match="1 object or more, not 0"):
+        BackgroundReliance(objects=0)

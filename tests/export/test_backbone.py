@@ -1,4 +1,4 @@
-import json
+"""Exported weights in fresh models of the libraries, and what is refused."""
 
 import pytest
 import timm
@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from scd.errors import DataError, UsageError
-from scd.export.backbone import export, load_check, main, renamed
-from scd.export.detectron2 import detectron2_name, detectron2_shapes
+from scd.export.backbone import export, load_check, renamed
+from scd.export.detectron2 import detectron2_shapes
 from scd.nn.backbone import RESNETS, build_backbone
 from scd.nn.vit import vit
 
@@ -68,21 +68,6 @@ def test_detectron2_gets_the_names_and_shapes_of_its_plan(name):
     assert {key: tuple(tensor.shape) for key, tensor in state.items()} == detectron2_shapes(name)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("conv1.weight", "stem.conv1.weight"),
-        ("bn1.running_var", "stem.conv1.norm.running_var"),
-        ("layer1.0.conv1.weight", "res2.0.conv1.weight"),
-        ("layer1.0.downsample.0.weight", "res2.0.shortcut.weight"),
-        ("layer2.3.downsample.1.bias", "res3.3.shortcut.norm.bias"),
-        ("layer4.2.bn3.running_mean", "res5.2.conv3.norm.running_mean"),
-    ],
-)
-def test_names_of_detectron2(theirs, ours):
-    assert detectron2_name(theirs) == ours
-
-
 def test_detectron2_file_has_what_its_checkpointer_reads(tmp_path):
     backbone = trained("resnet18")
     path = export(backbone, tmp_path / "weights.pth", "detectron2")
@@ -137,36 +122,13 @@ def test_features_that_are_zero_everywhere_prove_nothing(tmp_path):
         load_check(path, backbone, "torchvision", size=32)
 
 
-def run_folder(tmp_path, backbone, config):
-    (tmp_path / "config.json").write_text(json.dumps({"seed": 0, "backbone": config}), encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()},
-              tmp_path / "backbone.safetensors")  # fmt: skip
-    return str(tmp_path)
-
-
-def test_the_command_exports_and_checks_a_run(tmp_path, capsys):
-    config = {"name": "resnet18", "small_stem": True, "channels_last": True}
-    folder = run_folder(tmp_path, trained(**config), config)
-    assert main([folder]) == 0
-    assert (
-        "torchvision.safetensors: resnet18 under the names of torchvision; features differ" in capsys.readouterr().out
-    )
-    assert "layer4.1.bn2.running_var" in load_file(tmp_path / "torchvision.safetensors")
-    assert main([folder, "--naming", "detectron2"]) == 2
-    assert "7x7 convolution" in capsys.readouterr().err
-
-
-def test_the_command_takes_a_backbone_by_target(tmp_path, capsys):
-    options = {"name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8, "depth": 1}
-    folder = run_folder(tmp_path, vit(**options), {"_target_": "scd.nn.vit.vit", **options})
-    out = tmp_path / "mine.pth"
-    assert main([folder, "--naming", "timm", "--out", str(out)]) == 0 and out.is_file()
-    assert "mine.pth" in capsys.readouterr().out
-
-
-def test_the_command_names_what_is_wrong_with_a_folder(tmp_path, capsys):
-    assert main([str(tmp_path / "none")]) == 2
-    assert "is not a run" in capsys.readouterr().err
-    folder = run_folder(tmp_path, build_backbone("resnet_tiny"), {"name": "resnet_tiny", "widths": [8, 8, 8]})
-    assert main([folder, "--naming", "suite"]) == 2
-    assert "backbone.safetensors is not the backbone of its config.json" in capsys.readouterr().err
+def test_a_folder_that_does_not_exist_or_cannot_be_written_is_named_in_one_line(tmp_path):
+    tiny = build_backbone("resnet_tiny")
+    for ending in ("safetensors", "pth"):
+        with pytest.raises(UsageError, match="cannot be written: there is no folder '.*missing'") as caught:
+            export(tiny, tmp_path / "missing" / f"weights.{ending}", "suite")
+        assert "\n" not in str(caught.value)
+        (tmp_path / f"taken.{ending}").mkdir()
+        with pytest.raises(UsageError, match=f"taken.{ending}' cannot be written"):
+            export(tiny, tmp_path / f"taken.{ending}", "suite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken.pth", "taken.safetensors"]

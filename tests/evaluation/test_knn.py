@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from tiny_evaluation import ChannelMethod, context_of, object_source
 
-from scd.evaluation.knn import knn_predict, knn_top1
+from scd.errors import UsageError
+from scd.evaluation.knn import KNN, knn_predict, knn_top1
 
 
 def clusters(per_class: int, classes: int = 4, dim: int = 8, spread: float = 0.3, seed: int = 0):
@@ -40,31 +42,53 @@ def test_equals_a_loop(k, temperature):
 
 def test_training_set_as_query_is_perfect_with_one_neighbour():
     bank, labels = clusters(25, spread=2.0)
-    assert knn_top1(bank, labels, bank, labels, k=1) == 1.0
+    assert knn_top1(bank, labels, bank, labels, k=1, temperature=0.07) == 1.0
 
 
 def test_one_test_image_and_more_neighbours_than_images():
     bank, labels = clusters(3, spread=0.01)
-    assert knn_top1(bank, labels, bank[:1], labels[:1], k=200) == 1.0
+    assert knn_top1(bank, labels, bank[:1], labels[:1], k=200, temperature=0.07) == 1.0
 
 
 def test_classes_that_the_test_set_does_not_show():
     bank, labels = clusters(5, spread=0.01)
     queries = bank[labels == 1]
-    assert knn_top1(bank, labels, queries, torch.ones(5, dtype=torch.int64)) == 1.0
-    assert knn_top1(bank, labels, queries, torch.full((5,), 7)) == 0.0
+    assert knn_top1(bank, labels, queries, torch.ones(5, dtype=torch.int64), 20, 0.07) == 1.0
+    assert knn_top1(bank, labels, queries, torch.full((5,), 7), 20, 0.07) == 0.0
 
 
 def test_scale_of_features_and_chunks_do_not_matter():
     bank, labels = clusters(15, spread=0.8)
     queries, _ = clusters(10, spread=0.8, seed=1)
-    expected = knn_predict(bank, labels, queries, 4)
+    expected = knn_predict(bank, labels, queries, 4, 20, 0.07)
     scales = torch.linspace(0.01, 100, len(bank))[:, None]
-    assert torch.equal(knn_predict(bank * scales, labels, queries * 3, 4), expected)
-    assert torch.equal(knn_predict(bank, labels, queries, 4, chunk=7), expected)
+    assert torch.equal(knn_predict(bank * scales, labels, queries * 3, 4, 20, 0.07), expected)
+    assert torch.equal(knn_predict(bank, labels, queries, 4, 20, 0.07, chunk=7), expected)
 
 
 def test_a_small_temperature_does_not_overflow():
     bank, labels = clusters(15, spread=0.8)
-    one_nearest = knn_predict(bank, labels, bank, 4, k=1)
+    one_nearest = knn_predict(bank, labels, bank, 4, k=1, temperature=0.07)
     assert torch.equal(knn_predict(bank, labels, bank, 4, k=20, temperature=1e-4), one_nearest)
+
+
+# ---------------------------------------------------------------- protocol
+
+
+def test_the_protocol_scores_test_images_on_training_images():
+    numbers = KNN()(context_of(ChannelMethod(0, 1), object_source(), 16))
+    assert numbers == {"knn_top1": 1, "n_train": 200, "n_test": 80}
+    background = KNN()(context_of(ChannelMethod(1, 2), object_source(correlated=False), 16))
+    assert background["knn_top1"] < 0.6
+
+
+def test_without_labels_there_are_no_numbers():
+    assert KNN()(context_of(ChannelMethod(0), object_source(leave_out=("label",)), 16)) == {}
+
+
+def test_the_definition_has_the_settings_and_impossible_ones_are_refused():
+    assert "k = 5, T = 0.1" in KNN(k=5, temperature=0.1).metrics["knn_top1"].definition
+    with pytest.raises(UsageError, match="k=0, T=0.07"):
+        KNN(k=0)
+    with pytest.raises(UsageError, match="k=20, T=0"):
+        KNN(temperature=0)

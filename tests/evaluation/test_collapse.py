@@ -2,10 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from tiny_evaluation import ChannelMethod, context_of, object_source
 
-from scd.evaluation.collapse import effective_rank, feature_std, map_indicators
+from scd.evaluation.collapse import (
+    FEATURE_METRICS,
+    MAP_METRICS,
+    Collapse,
+    effective_rank,
+    feature_std,
+    map_indicators,
+    place_share,
+)
 
 
 def gaussian(n, dim, seed=0):
@@ -53,7 +63,7 @@ def test_undecided_map():
 def test_maps_of_zeros_and_ones():
     halves = torch.zeros(2, 4, 4)
     halves[:, :, 2:] = 1
-    expected = {"map_entropy": 0, "map_saturation": 1, "map_area": 0.5, "map_std": 0.5}
+    expected = {"map_entropy": 0, "map_saturation": 1, "map_area": 0.5, "map_std": 0.5, "map_place_share": 1}
     assert map_indicators(halves) == pytest.approx(expected)
     empty = {"map_entropy": 0, "map_saturation": 1, "map_area": 0, "map_std": 0}
     assert map_indicators(torch.zeros(2, 4, 4)) == pytest.approx(empty)
@@ -65,3 +75,42 @@ def test_contrast_is_measured_inside_images():
     found = map_indicators(maps)
     assert found["map_std"] == pytest.approx(0)
     assert found["map_entropy"] == pytest.approx(-0.2 * math.log2(0.2) - 0.8 * math.log2(0.8))
+
+
+# ---------------------------------------------------------------- maps and positions
+
+
+def test_one_map_for_all_images_is_explained_by_position():
+    one = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    assert place_share(one.expand(5, 4, 4)) == pytest.approx(1)
+
+
+def test_maps_of_noise_are_not_explained_by_position():
+    noise = torch.rand(400, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert place_share(noise) == pytest.approx(0, abs=0.02)
+
+
+def test_the_share_is_the_adjusted_r_squared_by_hand():
+    maps = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    x = maps.numpy().reshape(3, 4)
+    within = ((x - x.mean(axis=0)) ** 2).sum() / (12 - 4)
+    total = ((x - x.mean()) ** 2).sum() / (12 - 1)
+    assert place_share(maps) == pytest.approx(1 - within / total)
+    assert place_share(maps) == pytest.approx(float(1 - np.var(x, axis=0, ddof=1).mean() / np.var(x, ddof=1)))
+
+
+def test_a_single_image_and_constant_maps_have_no_share():
+    assert place_share(torch.rand(1, 4, 4)) is None and place_share(torch.full((5, 4, 4), 0.3)) is None
+    assert "map_place_share" not in map_indicators(torch.rand(1, 4, 4))
+
+
+# ---------------------------------------------------------------- protocol
+
+
+def test_numbers_of_features_and_of_maps_where_there_are_any():
+    bare = object_source(leave_out=("label", "mask", "background"))
+    found = Collapse()(context_of(ChannelMethod(0, 1, 2), bare, 16))
+    assert set(found) == {*FEATURE_METRICS, *MAP_METRICS, "n_test"} and found["n_test"] == 80
+    assert found["map_area"] == pytest.approx(0.25) and found["map_place_share"] == pytest.approx(1)
+    without = Collapse()(context_of(ChannelMethod(0, 1, 2, maps=False), bare, 16))
+    assert without == {name: found[name] for name in (*FEATURE_METRICS, "n_test")}
