@@ -1,5 +1,6 @@
 """What is measured: a method with all that a step of its training takes, on example images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,9 @@ class Workload:
         images = ImageSet(example_images(self.canvas, count), torch.arange(count) % 2).to(self.device)
         annotations = {kind: example_annotations(kind, self.canvas, count) for kind in needs - {"labels"}}
         return MemoryBatches(images, self.batch_size, 0, needs, annotations)
+
+
+Build = Callable[[], Workload]  # builds the workload of an arm anew
 
 
 def example_images(size: int, count: int) -> Tensor:

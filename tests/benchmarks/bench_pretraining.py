@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from scd.data.images import ImageSet
-from scd.data.loader import Batch, MemoryBatches
-from scd.data.recipes import build_recipe
-from scd.data.views import View, ViewMaker
+from scd.data.loader import ImageBatch, MemoryBatches
+from scd.data.views import ViewMaker
+from scd.method import Batch, whole_view
 from scd.training.loop import pretrain
-from studies.suite.execution.run import IMAGES_AT_ONCE, build_method
+from studies.suite.execution.pretraining import IMAGES_AT_ONCE
+from studies.suite.planning.assembly import build_method, build_views
 
 STEPS = 60
 ROUNDS = 3
@@ -34,15 +35,13 @@ def train(tier: dict, batches, view_maker, folder=None) -> int:
         seed=0,
         fabric=fabric,
         run_dir=folder,
-        progress=lambda *_: None,
     )
     return STEPS * tier["training"]["batch_size"]
 
 
-def two_views(v1: Tensor, v2: Tensor) -> dict[str, View]:
-    """Pixels (B, 3, s, s) as the two global views; MoCo does not look at their geometry."""
-    boxes, flips = torch.zeros(len(v1), 4), torch.zeros(len(v1), dtype=torch.bool)
-    return {name: View(name, "global", images, boxes, flips) for name, images in (("v1", v1), ("v2", v2))}
+def two_views(v1: Tensor, v2: Tensor) -> Batch:
+    """Pixels (B, 3, s, s) as the two global views; MoCo does not use their geometry."""
+    return Batch({name: whole_view(images, name) for name, images in (("v1", v1), ("v2", v2))})
 
 
 class LightlyPairs(Dataset):
@@ -75,22 +74,26 @@ class LoadedBatches:
         while step < stop_step:
             for images in self.loader:
                 rows = slice(0, len(images))
-                yield Batch(images, None, None, torch.arange(len(images)), rows, len(images))
+                yield ImageBatch(images, torch.arange(len(images)), rows, len(images))
                 step += 1
                 if step == stop_step:
                     return
 
 
-def as_views(images: Tensor, step: int, **_: object) -> dict[str, View]:
-    """Views that a DataLoader made: (B, 2, 3, s, s) to v1 and v2."""
-    return two_views(images[:, 0].contiguous(), images[:, 1].contiguous())
+class FinishedViews:
+    """A view maker for batches whose views a DataLoader made: (B, 2, 3, s, s) to v1 and v2."""
+
+    steps_at_once = 1
+
+    def several(self, batches: list[ImageBatch], steps: range) -> list[Batch]:
+        return [two_views(batch.images[:, 0].contiguous(), batch.images[:, 1].contiguous()) for batch in batches]
 
 
 @pytest.fixture
 def suite(tier, images, tmp_path):
     """The whole loop, with its log and its last checkpoint."""
     batches = MemoryBatches(ImageSet(images), tier["training"]["batch_size"], seed=0)
-    recipe = build_recipe(tier["views"]["recipe"], tier["views"]["size"], scale=tier["views"]["scale"])
+    recipe = build_views(tier)
     at_once = max(1, IMAGES_AT_ONCE // tier["training"]["batch_size"])
     runs = iter(range(10**6))
     return lambda: train(tier, batches, ViewMaker(recipe, seed=0, steps_at_once=at_once), tmp_path / str(next(runs)))
@@ -108,7 +111,7 @@ def test_pretraining_against_lightly(benchmark, rates, tier, images, suite, core
     arms = {"suite": suite}
     for workers in WORKERS:
         batches = LoadedBatches(dataset, tier["training"]["batch_size"], workers)
-        arms[f"lightly, {workers} workers"] = lambda batches=batches: train(tier, batches, as_views)
+        arms[f"lightly, {workers} workers"] = lambda batches=batches: train(tier, batches, FinishedViews())
     measured = rates(arms, ROUNDS)
     best = max(rate for name, rate in measured.items() if name != "suite")
     ratio = measured["suite"] / best
@@ -120,11 +123,11 @@ def test_pretraining_against_lightly(benchmark, rates, tier, images, suite, core
 def test_pretraining_against_bare_compute(benchmark, rates, tier, suite, cores):
     method = build_method(tier).train()
     size, batch_size = tier["views"]["size"], tier["training"]["batch_size"]
-    views = two_views(*torch.randn(2, batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    batch = two_views(*torch.randn(2, batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)))
 
     def bare() -> int:
         for _ in range(STEPS):
-            method(views)["loss"].backward()
+            method(batch)["loss"].backward()
             method.zero_grad(set_to_none=True)
         return STEPS * batch_size
 

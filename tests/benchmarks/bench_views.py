@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
+from scd.data.loader import ImageBatch
 from scd.data.recipes import build_recipe
 from scd.data.views import IMAGENET_MEAN, IMAGENET_STD, ViewMaker
 
@@ -41,9 +42,10 @@ def per_image_pipeline(size: int) -> transforms.Compose:
 def batched(images):
     """Ten batches through the suite's pipeline, all cores; returns the number of views."""
     make = ViewMaker(build_recipe("mocov2", SIZE), seed=0)
+    batch = ImageBatch(images[:BATCH], torch.arange(BATCH), slice(0, BATCH), BATCH)
 
     def run() -> int:
-        return sum(view.images.shape[0] for step in range(10) for view in make(images[:BATCH], step).values())
+        return sum(view.images.shape[0] for step in range(10) for view in make(batch, step).views.values())
 
     return run
 

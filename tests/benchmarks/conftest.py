@@ -1,7 +1,7 @@
-"""What the benchmarks share: a number of cores, images of the cpu tier, and arms measured in turn in one process.
+"""Shared by the benchmarks: a number of cores, images of the cpu tier, and arms measured in turn in one process.
 
 `nox -s bench` runs the files bench_*.py here; `nox -s tests` does not collect them. A ratio is taken between arms that
-ran interleaved, round by round, so that whatever else the machine does meets all of them alike.
+ran interleaved, round by round, so that other work on the machine affects all of them alike.
 """
 
 import os
@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 
 from scd.allocator import keep_freed_memory
-from studies.suite.planning.settings import resolve_settings
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The words of the command line that `studies.cost_profile` hands on."""
-    parser.addoption("--words", default="tier=cpu", help="settings of the cost profile: 'tier=cpu sizes.crop=32'")
+from scd.profiling.workload import example_images
+from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.study import Arm
 
 
 @pytest.fixture(autouse=True, scope="session")
 def allocator() -> None:
-    """As in the process of a run; every arm, other pipelines included, has the benefit of it."""
+    """As in the process of a run, for every arm, other pipelines included."""
     keep_freed_memory()
 
 
@@ -32,7 +29,7 @@ def allocator() -> None:
 def cores(request):
     """The cores that every arm may use, loader processes included.
 
-    One core is how a study runs here: as many runs beside each other as there are cores. All cores: one run by itself.
+    One core is how a study runs on the CPU: as many runs in parallel as there are cores. All cores: one run alone.
     """
     threads, pinned = torch.get_num_threads(), hasattr(os, "sched_setaffinity")
     allowed = os.sched_getaffinity(0) if pinned else set()
@@ -47,17 +44,15 @@ def cores(request):
 
 @pytest.fixture(scope="session")
 def tier() -> dict:
-    """The resolved configuration of a MoCo v2 run of the cpu tier, as a study lists it."""
-    return {**resolve_settings("multicrop", ["tier=cpu"]).base, "seed": 0}
+    """The configuration of a MoCo v2 run of the cpu tier, as a study lists it."""
+    moco = Arm("moco", "MoCo", {"method": "moco"}, "everything", "nothing")
+    return resolve_settings("multicrop", ["tier=cpu"]).configure(moco, seed=0)
 
 
 @pytest.fixture(scope="session")
 def images(tier) -> Tensor:
     """(1024, 3, S, S) uint8 images of the cpu tier's size; the pixels' values do not matter to any arm's speed."""
-    size = tier["data"]["size"]
-    coarse = torch.rand(1024, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    return (smooth * 255).to(torch.uint8)
+    return example_images(tier["data"]["size"], 1024)
 
 
 def rates(arms: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
