@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -81,6 +81,27 @@ def load_images(source: Source, split: str, size: int, limit: int | None = None)
     return replace(_read(folder), class_names=source.class_names)
 
 
+def image_parts(source: Source, split: str, size: int, limit: int | None = None, part: int = 256) -> Iterator[ImageSet]:
+    """The images of :func:`load_images`, at most ``part`` at a time; sets that do not fit into memory are decoded part
+    by part, without the cache."""
+    dataset = source.split(split)
+    rows = chosen_rows(dataset, limit)
+    if memory_bytes(len(rows), size, "mask" in dataset.column_names) <= largest_bytes():
+        loaded = load_images(source, split, size, limit)
+        for start in range(0, len(rows), part):
+            yield loaded.subset(range(start, min(start + part, len(rows))))
+        return
+    names = {"image": "images", "mask": "masks", "label": "labels", "background": "backgrounds"}
+    for start in range(0, len(rows), part):
+        records = list(decoded_rows(dataset, rows[start : start + part], source, size))
+        columns = {
+            field: torch.from_numpy(np.stack([record[column] for record in records]))
+            for column, field in names.items()
+            if column in records[0]
+        }
+        yield ImageSet(**columns, class_names=source.class_names)
+
+
 # ---------------------------------------------------------------- which images, and whether they fit
 
 
@@ -152,20 +173,6 @@ def decoded_rows(dataset: Dataset, rows: Iterable[int], source: Source, size: in
     raw = undecoded(dataset)
     for row in rows:
         yield decode_row(raw[int(row)], int(row), source, size)
-
-
-def decoded_parts(source: Source, split: str, size: int, rows: np.ndarray, part: int = 256) -> Iterable[ImageSet]:
-    """Rows of a split as one :class:`ImageSet` of at most ``part`` images after the other, without the cache."""
-    dataset = source.split(split)
-    names = {"image": "images", "mask": "masks", "label": "labels", "background": "backgrounds"}
-    for start in range(0, len(rows), part):
-        records = list(decoded_rows(dataset, rows[start : start + part], source, size))
-        columns = {
-            field: torch.from_numpy(np.stack([record[column] for record in records]))
-            for column, field in names.items()
-            if column in records[0]
-        }
-        yield ImageSet(**columns, class_names=source.class_names)
 
 
 def undecoded(dataset: Dataset, columns: Sequence[str] = ("image", "mask")) -> Dataset:

@@ -69,7 +69,7 @@ def build_recipe(
     if name not in RECIPES:
         raise unknown("view recipe", name, RECIPES)
     if photometric is not None and name != "single":
-        raise UsageError(f"views.photometric goes with the recipe 'single'; '{name}' has photometrics of its own")
+        raise UsageError(f"views.photometric is an option of the recipe 'single'; '{name}' has its own photometrics")
     options = {"scale": scale, "photometric": photometric}
     crops = RECIPES[name](size, **{key: value for key, value in options.items() if value is not None})
     extras = extra_crops(crops[0], **(extra or {}))

@@ -45,7 +45,7 @@ class HeldScenes:
 
 
 class StreamedScenes:
-    """Batches of a split that is decoded anew in every pass, by threads in advance: for sets larger than the memory.
+    """Batches of a split that is decoded again in every pass, in advance by threads: for sets larger than the memory.
 
     Args:
         source, split, size, limit: see :func:`scd.data.scene_set.load_scenes`, whose scenes and errors these are.

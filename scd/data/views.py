@@ -206,11 +206,12 @@ class ViewMaker:
         columns = RECTANGLE_DRAWS + 1 + PHOTOMETRIC_DRAWS
         return torch.rand(batch.total, columns, generator=generator(self.seed, "augmentation", step, name))[batch.rows]
 
-    def _joined(self, kind: str, batches: Sequence[ImageBatch]) -> Tensor | list[Tensor]:
-        """The annotations of one kind of all batches, on the device."""
+    def _joined(self, kind: str, batches: Sequence[ImageBatch]) -> Tensor | tuple[Tensor, list[int]]:
+        """The annotations of one kind of all batches, on the device; boxes (M, 4) with their number in each image."""
         values = [batch.annotations[kind] for batch in batches]
         if kind == "boxes":
-            return [boxes.to(self.device) for part in values for boxes in part]
+            boxes = [one for part in values for one in part]
+            return torch.cat(boxes).to(self.device), [len(one) for one in boxes]
         return torch.cat(values).to(self.device)
 
     def _views(
@@ -218,7 +219,7 @@ class ViewMaker:
         crops: list[CropSpec],
         source: Tensor,
         draws: dict[str, Tensor],
-        annotations: dict[str, Tensor | list[Tensor]],
+        annotations: dict[str, Tensor | tuple[Tensor, list[int]]],
     ) -> list[View]:
         """The views (V of them) of crops with equal settings."""
         b, v, size = len(source), len(crops), crops[0].size
@@ -246,18 +247,17 @@ class ViewMaker:
             segments = pick_pixels(annotations["segments"], rows, columns).long()
         rectangles = rectangles.unflatten(0, (b, v)).transpose(0, 1).contiguous()  # (V, B, 4)
         if "boxes" in annotations:
-            boxes = [_view_boxes(annotations["boxes"], rectangles[i], flips[i]) for i in range(v)]
+            boxes = [_view_boxes(*annotations["boxes"], rectangles[i], flips[i]) for i in range(v)]
         return [
             View(crop.name, crop.role, cuts[i], rectangles[i], flips[i], masks[i], segments[i], boxes[i])
             for i, crop in enumerate(crops)
         ]
 
 
-def _view_boxes(boxes: Sequence[Tensor], rectangles: Tensor, flips: Tensor) -> list[Tensor]:
-    """Boxes of each image in the coordinates of its view."""
-    counts = [len(one) for one in boxes]
+def _view_boxes(boxes: Tensor, counts: Sequence[int], rectangles: Tensor, flips: Tensor) -> list[Tensor]:
+    """Boxes (M, 4) of all images, ``counts`` of each, as one tensor per image in the coordinates of its view."""
     image = torch.repeat_interleave(torch.tensor(counts)).to(rectangles.device)  # (M,) image of each box
-    seen, _ = boxes_in_view(torch.cat(list(boxes)), rectangles[image], flips[image])
+    seen, _ = boxes_in_view(boxes, rectangles[image], flips[image])
     return list(seen.split(counts))
 
 

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from torch.nn.functional import interpolate
 
 from scd.data import images as module
-from scd.data.images import ImageSet, check_memory, chosen_rows, decoded_parts, load_images, memory_bytes
+from scd.data.images import ImageSet, check_memory, chosen_rows, image_parts, load_images, memory_bytes
 from scd.data.sources.path import PathSource
 from scd.data.sources.png import encode_png
 from scd.data.sources.shapes import Shapes
@@ -108,12 +108,15 @@ def test_bad_images_are_named():
         load_images(source_of([good]), "train", 0)
 
 
-def test_parts_are_the_images_of_the_whole(shapes):
-    loaded, rows = load_images(shapes, "train", 24), np.array([1, 4, 5, 20, 59])
-    parts = list(decoded_parts(shapes, "train", 24, rows, part=2))
-    assert [len(part) for part in parts] == [2, 2, 1]
+@pytest.mark.parametrize("fits", [True, False])
+def test_parts_are_the_images_of_the_whole(shapes, monkeypatch, fits):
+    loaded = load_images(shapes, "train", 24, limit=50)
+    if not fits:
+        monkeypatch.setattr(module, "largest_bytes", lambda: 0)
+    parts = list(image_parts(shapes, "train", 24, limit=50, part=20))
+    assert [len(part) for part in parts] == [20, 20, 10]
     for field in ("images", "masks", "labels", "backgrounds"):
-        assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(loaded, field)[rows])
+        assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(loaded, field))
     assert parts[0].class_names == shapes.class_names
 
 

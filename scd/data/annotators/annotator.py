@@ -7,7 +7,9 @@ is a file of this folder. :func:`annotate` runs it once per set of images and ke
 import hashlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from scd.data.cache import cached_folder, content_hash
-from scd.data.images import ImageSet, check_request, chosen_rows, decoded_parts
+from scd.data.images import ImageSet, check_request, image_parts
 from scd.data.sources.source import Source
 from scd.errors import DataError
 
@@ -46,7 +48,7 @@ class Annotator:
 
         Args:
             images: (B, 3, S, S) uint8.
-            part: the same images with what the data know about them; only fields in ``needs`` may be used.
+            part: the same images with the data's labels and masks, as far as they are in ``needs``.
 
         Returns:
             masks (B, S, S) uint8, 1 on the object and 0 elsewhere; or segments (B, S, S) integers from 0, -1 where
@@ -96,19 +98,21 @@ def annotate(annotator: Annotator, source: Source, split: str, size: int, limit:
     for column in sorted(annotator.needs):
         if COLUMNS[column] not in dataset.column_names:
             raise DataError(f"{name} needs {column}, but '{source.name}' {split} has no column '{COLUMNS[column]}'")
-    rows = chosen_rows(dataset, limit)
-    images = [source.fingerprints[split], source.mask_kind, source.foreground, split, size, len(rows)]
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    images = [source.fingerprints[split], source.mask_kind, source.foreground, split, size, count]
     key = content_hash({"images": images, "annotator": identity(annotator)})
 
-    def fill(folder: Path) -> None:
-        found = []
-        for part in decoded_parts(source, split, size, rows):
-            values = annotator(part.images, part)
+    def checked() -> Iterator[Tensor | list[Tensor]]:
+        hidden = dict.fromkeys(set(COLUMNS) - annotator.needs)
+        for part in image_parts(source, split, size, limit):
+            values = annotator(part.images, replace(part, **hidden))
             check_values(annotator, values, part.images)
-            found.append(values)
-        save(annotator.provides, found, folder)
+            yield values
 
-    folder = cached_folder("annotations", key, fill)
+    write = (
+        write_boxes if annotator.provides == "boxes" else partial(write_maps, annotator.provides, (count, size, size))
+    )
+    folder = cached_folder("annotations", key, lambda unfinished: write(checked(), unfinished))
     ends = folder / "ends.npy"
     return Annotations(np.load(folder / "values.npy", mmap_mode="c"), np.load(ends) if ends.is_file() else None)
 
@@ -144,19 +148,26 @@ def check_values(annotator: Annotator, values: Tensor | list[Tensor], images: Te
         raise ValueError(f"{name} gave {kind} of {int(values.min())} to {int(values.max())}, not {low} to {high}")
 
 
-def save(kind: str, found: Sequence[Tensor | list[Tensor]], folder: Path) -> None:
-    """Write the annotations of consecutive parts as arrays."""
-    if kind == "boxes":
-        boxes = [one.to(torch.float32).numpy() for part in found for one in part]
-        np.save(folder / "values.npy", np.concatenate([np.zeros((0, 4), np.float32), *boxes]))
-        np.save(folder / "ends.npy", np.cumsum([len(one) for one in boxes]))
-        return
-    dtype = {"masks": torch.uint8, "segments": torch.int16}[kind]
-    np.save(folder / "values.npy", torch.cat([part.to(dtype) for part in found]).numpy())
+def write_maps(kind: str, shape: tuple[int, int, int], parts: Iterable[Tensor], folder: Path) -> None:
+    """Write masks or segments (N, S, S) part by part."""
+    dtype = {"masks": np.uint8, "segments": np.int16}[kind]
+    array = np.lib.format.open_memmap(folder / "values.npy", "w+", dtype, shape)
+    start = 0
+    for part in parts:
+        array[start : start + len(part)] = part.numpy()
+        start += len(part)
+    array.flush()
+
+
+def write_boxes(parts: Iterable[list[Tensor]], folder: Path) -> None:
+    """Write the boxes of all images one after the other, and where those of each image end."""
+    boxes = [one.to(torch.float32).numpy() for part in parts for one in part]
+    np.save(folder / "values.npy", np.concatenate([np.zeros((0, 4), np.float32), *boxes]))
+    np.save(folder / "ends.npy", np.cumsum([len(one) for one in boxes]))
 
 
 def _plain(value: Any) -> Any:
-    """An option as JSON knows it; a network by its weights. Raises TypeError for any other object."""
+    """An option as a JSON value, a network as the hash of its weights. Raises TypeError for any other object."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 """The masks that come with the data, as masks, boxes or segments.
 
-A method that uses them knows where the objects are. Its arm has "oracle" in its name and is declared as supervised by
+A method that uses them is told where the objects are. Its arm has "oracle" in its name and is declared as supervised by
 an oracle; it is a control and not a competitor.
 """
 

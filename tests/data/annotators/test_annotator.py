@@ -76,8 +76,8 @@ def test_they_belong_to_the_images_and_options(source, calls):
 
 
 def test_large_sets_are_annotated_in_parts(source, calls, monkeypatch):
-    parts = module.decoded_parts
-    monkeypatch.setattr(module, "decoded_parts", lambda *given: parts(*given, part=4))
+    parts = module.image_parts
+    monkeypatch.setattr(module, "image_parts", lambda *given: parts(*given, part=4))
     annotations = annotate(Dark(), source, "train", 16)
     assert calls == [4, 4, 2] and len(annotations) == 10
 
@@ -99,6 +99,16 @@ def test_two_processes_may_ask_at_once(source, tmp_path):
         run.join()
     assert results[0] == results[1] == int(load_images(source, "train", 16).masks.sum())
     assert len([entry for entry in (tmp_path / "cache" / "annotations").iterdir() if entry.is_dir()]) == 1
+
+
+def test_labels_and_masks_are_hidden_unless_they_are_needed(source, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Dark, "__call__", lambda self, images, part: seen.append(part) or part.images[:, 0] * 0)
+    annotate(Dark(), source, "train", 16)
+    assert seen[0].masks is seen[0].labels is seen[0].backgrounds is None
+    monkeypatch.setattr(Dark, "needs", frozenset({"labels"}))
+    annotate(Dark(threshold=1), source, "train", 16)
+    assert seen[1].labels is not None and seen[1].masks is None
 
 
 def test_networks_are_known_by_their_weights():

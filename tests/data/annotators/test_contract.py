@@ -9,7 +9,7 @@ import torch
 
 import scd.data.annotators
 from scd.data.annotators.annotator import COLUMNS, KINDS, Annotator, annotate, check_values
-from scd.data.images import decoded_parts, load_images
+from scd.data.images import image_parts, load_images
 from scd.data.sources.shapes import Shapes
 from scd.method import NEEDS, SUPERVISION
 
@@ -69,7 +69,7 @@ def test_options_are_named_and_have_defaults(annotator):
 
 
 def test_it_gives_what_it_provides_and_gives_it_again(annotator, source):
-    (part,) = decoded_parts(source, "train", 24, range(12))
+    (part,) = image_parts(source, "train", 24)
     before = part.images.clone()
     values = annotator(part.images, part)
     check_values(annotator, values, part.images)
@@ -79,7 +79,7 @@ def test_it_gives_what_it_provides_and_gives_it_again(annotator, source):
 
 
 def test_it_uses_only_what_it_needs(annotator, source):
-    (part,) = decoded_parts(source, "train", 24, range(3))
+    (part,) = image_parts(source, "train", 24, 3)
     for field in COLUMNS:
         if field not in annotator.needs:
             setattr(part, field, None)
