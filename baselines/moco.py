@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scd.nn.heads import MLP
 from scd.nn.losses import info_nce
-from scd.nn.norm import group_batch_norm
+from scd.nn.norm import group_batch_norm, has_batch_norm
 from scd.nn.queue import Queue
 from scd.siamese import Features, Matcher, MomentumSiamese
 
@@ -93,6 +93,7 @@ class MoCo(MomentumSiamese):
             symmetric=symmetric,
         )
         self.bn_groups = bn_groups
+        self.shuffles = bn_groups > 1 and has_batch_norm(backbone)  # a ViT has none: its keys need no other partners
 
     def new_matcher(self) -> Matcher:
         """Another InfoNCE of the same settings with a queue of its own, for wrappers that compare further vectors."""
@@ -100,7 +101,7 @@ class MoCo(MomentumSiamese):
 
     def encode_target(self, images: Tensor) -> Features:
         """Key features; images are shuffled, so that a key and its query are normalised in different BN groups."""
-        if self.bn_groups == 1 or not self.training:
+        if not (self.shuffles and self.training):
             return super().encode_target(images)
         order = torch.randperm(images.shape[0], device="cpu").to(images.device)  # the same on every device
         shuffled = super().encode_target(images[order])

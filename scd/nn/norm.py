@@ -103,3 +103,8 @@ def _grouped(norm: nn.Module, groups: int) -> nn.Module:
     grouped._parameters = norm._parameters
     grouped._buffers = norm._buffers
     return grouped.train(norm.training)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any part of the module is a batch norm."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())

@@ -12,6 +12,7 @@ from scd.errors import UsageError
 from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 from scd.nn.norm import GroupedBatchNorm2d
+from scd.nn.vit import tokens_of, vit
 
 
 def moco(**options) -> MoCo:
@@ -115,6 +116,17 @@ def test_no_shuffling_without_groups_and_in_eval_mode():
         features = method.encode_target(images)
         assert torch.equal(torch.get_rng_state(), before)
         assert torch.equal(features.maps, method.target_backbone(images))
+
+
+def test_no_shuffling_of_a_backbone_without_batch_norm():
+    """So that what a ViT attaches to its maps stays with them."""
+    torch.manual_seed(0)
+    backbone = vit("vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=16, depth=1, num_heads=2)
+    method = MoCo(backbone, dim=8, queue_size=24, bn_groups=4).train()
+    before = torch.get_rng_state()
+    features = method.encode_target(views(0)["v1"].images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert tokens_of(features.maps).attention.shape == (8, 2, 4, 4)
 
 
 def test_pairs_and_keys_of_the_two_forms():

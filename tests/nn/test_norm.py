@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
-from scd.nn.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, group_batch_norm
+from scd.nn.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, group_batch_norm, has_batch_norm
 
 CASES = [(GroupedBatchNorm1d, nn.BatchNorm1d, (12, 5)), (GroupedBatchNorm2d, nn.BatchNorm2d, (12, 5, 3, 4))]
 
@@ -111,3 +111,9 @@ def test_errors_say_what_to_do():
         group_batch_norm(nn.Sequential(timm.layers.BatchNormAct2d(3)), 2)
     with pytest.raises(ValueError, match="expected 4D input"):
         GroupedBatchNorm2d(3, 2)(torch.randn(4, 3))
+
+
+def test_batch_norm_is_found_in_any_part():
+    assert has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2))))
+    assert has_batch_norm(group_batch_norm(build_backbone("resnet_tiny", widths=(4, 4, 4)), 2))
+    assert not has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
