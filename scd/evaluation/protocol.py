@@ -67,7 +67,7 @@ class Protocol(ABC):
         """Whether the images, from :meth:`own_data`, have what the protocol needs."""
         return True
 
-    def check(self, data: "EvaluationData") -> None:
+    def check(self, data: "EvaluationData") -> None:  # noqa: B027 (implementing it is optional)
         """Find before any training what would stop the protocol after it, on the images of :meth:`own_data`.
 
         Raises:
