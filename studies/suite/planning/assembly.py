@@ -37,8 +37,6 @@ def open_data(data: Mapping[str, Any], locations: Mapping[str, Any]) -> Source:
         DataError: images that cannot be read, or that changed after the study was planned.
     """
     options = {key: value for key, value in data["options"].items() if value is not None}
-    if isinstance(options.get("columns"), Mapping):
-        options["columns"] = {key: name for key, name in options["columns"].items() if name is not None}
     source = instantiate({**options, **locations})
     for split, expected in (data.get("fingerprints") or {}).items():
         if source.fingerprints.get(split) != expected:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scd.data.images import check_memory
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.profiling.flops import training_flops
@@ -141,6 +142,7 @@ class Resolver:
             if not embedded:
                 source = open_data(data, spec.locations)
                 fingerprints, found = dict(source.fingerprints), training_images(source)
+                check_sizes(spec.config, source)
                 classes = len(source.class_names) if source.class_names else None
             limit = data["train_limit"]
             self.opened[key] = OpenedData(fingerprints, found if limit is None else min(found, limit), classes)
@@ -198,6 +200,19 @@ class Resolver:
         if budget["value"] == 0:
             return 0
         return Budget(**budget).steps(epoch, cost)
+
+
+def check_sizes(config: Mapping[str, Any], source: Source) -> None:
+    """The images that are kept in memory must fit into it; nothing is decoded.
+
+    Raises:
+        UsageError: they do not; the text says which limit to set.
+    """
+    data, evaluated = config["data"], evaluation_data(config, source)
+    if not data["stream"]:
+        check_memory(source, "train", data["size"], data["train_limit"])
+    for split, limit in (("train", evaluated.train_limit), (evaluated.split, evaluated.test_limit)):
+        check_memory(source, split, data["size"], limit)
 
 
 def with_classes(method: Mapping[str, Any], classes: int | None, data: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from scd.data.images import memory_bytes
+from scd.data.sources.parquet import Parquet
 from scd.errors import DataError, UsageError
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.resolve import resolve, unique, with_classes
@@ -76,3 +78,39 @@ def test_a_supervised_method_takes_its_classes_from_the_data(settings):
         with_classes({"_target_": "a.A", "classes": "from_data"}, None, "x")
     (planned,) = resolve([settings.spec(Arm("s", "", {"method": "supervised"}, "", ""), 0)], check=False)
     assert planned.spec.config["method"]["classes"] == 4
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def folder_of_images(folder):
+    """Parquet files of tiny images with labels."""
+    Parquet.example(folder)
+    return folder
+
+
+def test_images_that_do_not_fit_into_memory_are_found_when_the_plan_is_made(tmp_path, monkeypatch):
+    """D2: tier=paper data=imagenet planned 18 GiB of evaluation images above the limit of 16, and a dry run passed."""
+    monkeypatch.setattr("scd.data.images.largest_bytes", lambda: 5_000)
+    folder = folder_of_images(tmp_path)
+    own = resolve_settings("multicrop", ["tier=smoke", f"data={folder}", "training.batch_size=4"])
+    with pytest.raises(UsageError, match="needs .* GiB, more than half of this machine's memory; set a limit"):
+        resolve([own.spec(MOCO, 0)], check=False)
+    streamed = ["data.stream=true", "evaluation.train_limit=2", "evaluation.test_limit=2", "data.size=16"]
+    own = resolve_settings("multicrop", ["tier=smoke", f"data={folder}", "training.batch_size=4", *streamed])
+    assert resolve([own.spec(MOCO, 0)], check=False)
+
+
+def test_the_papers_limit_of_evaluation_images_fits_a_machine_of_32_gib():
+    paper = resolve_settings("multicrop", ["tier=paper", "data=imagenet"]).base
+    assert memory_bytes(paper["evaluation"]["train_limit"], paper["data"]["size"], False) < 16 * 2**30
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_steps_are_counted_by_the_limit_of_training_images_streamed_or_not(tmp_path, stream):
+    """D3: streaming ignored train_limit, while the plan counted by it."""
+    folder = folder_of_images(tmp_path)
+    words = ["tier=smoke", f"data={folder}", "training.batch_size=4", "data.train_limit=8", f"data.stream={stream}"]
+    own = resolve_settings("multicrop", words)
+    (planned,) = resolve([own.spec(MOCO, 0)], check=False)
+    assert planned.steps == 2
