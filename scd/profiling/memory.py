@@ -69,7 +69,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload([function.__module__])  # of the first call; later modules are imported anew
+        context.set_forkserver_preload([__name__, function.__module__])  # before its first process
     with context.Pool(1) as pool:
         return pool.apply(function, arguments)
 

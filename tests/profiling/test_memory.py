@@ -3,10 +3,11 @@
 import os
 
 import pytest
+import small_workloads
 import torch
 
 from scd.profiling import memory
-from scd.profiling.memory import in_fresh_process, peak, reset_peak, resident
+from scd.profiling.memory import PeakMemory, in_fresh_process, peak, reset_peak, resident
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,17 @@ def fail():
 def test_an_error_of_a_fresh_process_is_raised_here():
     with pytest.raises(ValueError, match="in there"):
         in_fresh_process(fail)
+
+
+@pytest.mark.skipif(resident() is None, reason="this system does not tell a process's memory")
+def test_training_has_a_peak_in_a_process_of_its_own():
+    numbers = PeakMemory(blocks=1, steps=1)({"arm": small_workloads.byol})
+    assert set(numbers) == {"peak_bytes"} and numbers["peak_bytes"] > 0
+
+
+def test_a_system_that_does_not_tell_has_no_peak(monkeypatch):
+    monkeypatch.setattr(memory, "in_fresh_process", lambda *arguments: None)
+    assert PeakMemory()({"arm": small_workloads.byol}) == {}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
