@@ -1,34 +1,32 @@
 """R1-e and R5-c: does an explicit separation still help on a ViT, whose attention finds objects by itself?
 
-DINO, MoCo and BYOL on one ViT, each with and without SCD; SCD's map learned, taken from the attention, or cut from the
-keys; with and without multi-crop; and a ResNet of like cost. All maps, learned or emerged, are scored on the same
+DINO, MoCo and BYOL on one ViT, each with and without SCD; SCD's map learned, from the attention, or from TokenCut; with
+and without local views; and a ResNet of about the same cost. All maps, learned or emerged, are scored on the same
 images.
 """
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas
 
-from studies import pretrained_vits as checkpoints
+from scd.evaluation.metric import SHARE, Metric
+from studies import pretrained_vits
 from studies.pretrained_vits import CHECKPOINTS
-from studies.suite.analysis import tables
-from studies.suite.analysis.conditions import by_what_there_is
-from studies.suite.analysis.results import Evidence, gather, save
-from studies.suite.analysis.statistics import by_seed
-from studies.suite.analysis.verdict import family, judge
-from studies.suite.pages import map_traces as traces
-from studies.suite.pages import report
-from studies.suite.pages.contrasts import compared
-from studies.suite.pages.index import write_index
-from studies.suite.pages.study_figures import Panels
-from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer, merge
+from studies.references import RANDOM
+from studies.suite.analysis import notation, tables
+from studies.suite.analysis.conditions import fall_back_to_metric
+from studies.suite.analysis.results import DONE, Results
+from studies.suite.pages import map_traces, study_figures
+from studies.suite.pages import sections as standard
+from studies.suite.pages.publish import Report
+from studies.suite.planning.settings import Settings
+from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory, merge
 
 METRIC, FALLBACK, FOUND, SESOI = "linear_top1", "attention_maxf", "found_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
-COLLAPSE = ("effective_rank", "feature_std", "map_area", "map_std", "map_saturation")
-COURSE = ("learned_maxf", "attention_maxf", "tokencut_maxf")
+SALIENCY = ("saliency_iou", "saliency_maxf", "saliency_inverted_share")
+COLLAPSE = ("effective_rank", "feature_std", "map_area", "map_std", "map_saturation", "map_entropy")
+CURVES = ("learned_maxf", "attention_maxf", "tokencut_maxf")
 EXTRACTORS = {
     "learned": "own map",
     "inverted": "own map, inverted",
@@ -38,19 +36,20 @@ EXTRACTORS = {
     "whole": "whole image",
     "centre": "centre bump",
 }
+SHOWN = ("learned", "inverted", "attention", "best_head", "tokencut")  # those that look at the image
+FLOORS = ("whole", "centre")  # those that do not: they are equal in all arms
 SCORES = ("maxf", "jaccard", "corloc")
-CROPS = {"views": {"extra": {"kind": "local", "count": 4, "scale": [0.05, 0.4], "photometric": "local"}}}
-SOURCES = {"attention": "scd.maps.attention.AttentionMap", "tokencut": "scd.maps.attention.TokenCutMap"}
+NO_LOCAL_VIEWS = {"views": {"extra": {"kind": "none", "count": 0}}}
 
 
 def dino(**overrides: Any) -> dict[str, Any]:
     """DINO with its local views."""
-    return merge({"method": "dino"}, CROPS, overrides)
+    return {"method": "dino", **overrides}
 
 
-def given(source: str) -> dict[str, Any]:
-    """SCD on DINO with a map that is not learned."""
-    return dino(wrapper={"preset": "scd", "saliency": {"_target_": SOURCES[source], "_partial_": True}})
+def scd(source: str) -> dict[str, Any]:
+    """SCD with another source of its map."""
+    return {"preset": "scd", "saliency": source}
 
 
 def on(method: str, **overrides: Any) -> dict[str, Any]:
@@ -59,46 +58,58 @@ def on(method: str, **overrides: Any) -> dict[str, Any]:
     return merge({"method": {"preset": method, **groups}, "backbone": {"fixed_patches": True}}, overrides)
 
 
-PLUS, SCD = "four local views", {"wrapper": "scd"}
-RANDOM = Arm("random", "random weights", {"method": "dino"}, "ViT, evaluation", "no training: the floor")
-DINO = Arm("dino", "DINO", dino(), "ViT", f"two global and {PLUS}, no separation")
+DINO = Arm("dino", "DINO", dino(), "ViT", "two global views and local views, no separation")
 ARMS = (
     RANDOM,
     DINO,
-    Arm("scd", "SCD-DINO", dino(**SCD), f"all of DINO, {PLUS}", "learned map (MLP on patch tokens), triplet loss"),
-    Arm("constant", "SCD-DINO, constant map", dino(wrapper="scd_constant"), "all of SCD-DINO", "the map is 0.5"),
+    Arm("scd", "SCD-DINO", dino(wrapper="scd"), "all of DINO", "learned map (MLP on patch tokens), triplet loss"),
+    Arm("constant", "SCD-DINO, constant map", dino(wrapper=scd("constant")), "all of SCD-DINO", "a constant map"),
     Arm(
-        "attention", "SCD-DINO, attention map", given("attention"), "all of SCD-DINO",
+        "attention", "SCD-DINO, attention map", dino(wrapper=scd("attention")), "all of SCD-DINO",
         "the map is the class token's attention in the last block, mean of heads",
     ),
     Arm(
-        "tokencut", "SCD-DINO, TokenCut map", given("tokencut"), "all of SCD-DINO",
+        "tokencut", "SCD-DINO, TokenCut map", dino(wrapper=scd("tokencut")), "all of SCD-DINO",
         "the map is the normalised cut of the last block's keys",
     ),
-    Arm("dino_global", "DINO, no local views", {"method": "dino"}, "ViT, DINO's loss", "two global views only"),
-    Arm("scd_global", "SCD-DINO, no local views", {"method": "dino", **SCD}, "all of SCD", "two global views only"),
+    Arm("dino_global", "DINO, no local views", dino(**NO_LOCAL_VIEWS), "ViT, DINO's loss", "two global views only"),
+    Arm(
+        "scd_global", "SCD-DINO, no local views", dino(wrapper="scd", **NO_LOCAL_VIEWS), "all of SCD-DINO",
+        "two global views only",
+    ),
     Arm("moco", "MoCo on the ViT", on("moco"), "ViT, two global views", "MoCo v2's loss, queue and head"),
-    Arm("scd_moco", "SCD-MoCo on the ViT", on("moco", **SCD), "all of MoCo on the ViT", "learned map, triplet loss"),
+    Arm(
+        "scd_moco", "SCD-MoCo on the ViT", on("moco", wrapper="scd"), "all of MoCo on the ViT",
+        "learned map, triplet loss",
+    ),
     Arm("byol", "BYOL on the ViT", on("byol"), "ViT, two global views", "BYOL's loss and heads"),
-    Arm("scd_byol", "SCD-BYOL on the ViT", on("byol", **SCD), "all of BYOL on the ViT", "learned map, triplet loss"),
-    Arm("dino_resnet", "DINO on a ResNet", dino(), "DINO's loss and views", "a ResNet of like cost; pooled map"),
-    Arm("scd_resnet", "SCD-DINO on a ResNet", dino(**SCD), "all of DINO on a ResNet", "learned map, triplet loss"),
+    Arm(
+        "scd_byol", "SCD-BYOL on the ViT", on("byol", wrapper="scd"), "all of BYOL on the ViT",
+        "learned map, triplet loss",
+    ),
+    Arm("dino_resnet", "DINO on a ResNet", dino(), "DINO's loss and views", "a ResNet of about the ViT's cost"),
+    Arm(
+        "scd_resnet", "SCD-DINO on a ResNet", dino(wrapper="scd"), "all of DINO on a ResNet",
+        "learned map, triplet loss",
+    ),
 )  # fmt: skip
-ON_RESNET = ("dino_resnet", "scd_resnet")  # their backbone is the study's axis "resnet", of about the ViT's cost
+ON_RESNET = ("dino_resnet", "scd_resnet")  # their backbone is the study's axis "resnet"
+OTHER_HOSTS = ("moco", "scd_moco", "byol", "scd_byol")
 LABELS = {arm.name: arm.label for arm in ARMS}
-SHOWN = {f"{arm}:{kind}": f"{LABELS[arm]}: {EXTRACTORS[kind]}" for arm in LABELS for kind in EXTRACTORS}
+NAMES = {f"{arm}:{kind}": f"{LABELS[arm]}: {EXTRACTORS[kind]}" for arm in LABELS for kind in EXTRACTORS}
 PICTURED = (
     ("dino:attention", 0.0), ("dino:attention", 0.5), ("dino:attention", 1.0), ("dino:tokencut", 1.0),
     ("scd:learned", 0.5), ("scd:learned", 1.0), ("scd:attention", 1.0), ("scd_resnet:learned", 1.0),
 )  # fmt: skip
 CLAIM = "on a ViT SCD adds to DINO, with and without local views"
 EMERGED = "a learned map finds the object better than what emerges in plain DINO, its attention and its TokenCut"
+NO_PRIOR = "what emerges in DINO is better than a bump at the centre of the image"
 
-contrast, found = declarer(METRIC, SESOI, CLAIM), declarer(FOUND, SESOI, EMERGED)
+contrast, found = contrast_factory(METRIC, SESOI, CLAIM), contrast_factory(FOUND, SESOI, EMERGED)
 CONTRASTS = (
     contrast("scd", "dino"),
     contrast("scd_global", "dino_global"),
-    contrast("scd", "constant", "the learned map adds to what a constant one gives"),
+    contrast("scd", "constant", "the learned map adds to the effect of a constant one"),
     contrast("attention", "dino", "with the attention as its map SCD adds to DINO"),
     contrast("tokencut", "dino", "with TokenCut's map SCD adds to DINO"),
     contrast("scd", "attention", "the learned map is the better source"),
@@ -107,192 +118,180 @@ CONTRASTS = (
     contrast("scd_byol", "byol", "on a ViT SCD adds to BYOL"),
     contrast("scd_resnet", "dino_resnet", "on a ResNet SCD adds to DINO"),
     contrast("dino", "dino_global", "local views add to DINO"),
-    contrast("dino", "random", "DINO has learned something"),
+    contrast("dino", "random", "DINO is better than random weights"),
 )
+CONTROL = CONTRASTS[-1:]
 MAP_CONTRASTS = (
     found("scd:learned", "dino:attention"),
     found("scd:learned", "dino:tokencut"),
     found("scd:attention", "dino:attention", "the separation sharpens the attention"),
-    found("dino:attention", "random:centre", "what emerges in DINO is better than a bump at the image's centre"),
-    found("dino:tokencut", "random:centre", "what emerges in DINO is better than a bump at the image's centre"),
-    found("dino:attention", "random:attention", "objects emerge in DINO's attention"),
+    found("dino:attention", "random:centre", NO_PRIOR),
+    found("dino:tokencut", "random:centre", NO_PRIOR),
     found("dino:tokencut", "random:tokencut", "objects emerge in DINO's keys"),
     found("dino:attention", "dino_global:attention", "local views help objects to emerge"),
     found("scd:learned", "scd_resnet:learned", "a ViT's learned map is better than that of a ResNet of like cost"),
+    found("dino:attention", "random:attention", "objects emerge in DINO's attention"),
 )
+MAP_CONTROL = MAP_CONTRASTS[-1:]
+
+
+# -------------------------------------------------------------------- plan
 
 
 def plan(settings: Settings) -> list[RunSpec]:
-    """All arms, seed by seed, at equal epochs; the ResNet's in the place of the ViT."""
-    runs = []
-    for seed in settings.seeds:
-        for arm in settings.select(ARMS):
-            axis = {"backbone": settings.axes["resnet"]} if arm.name in ON_RESNET else {}
-            runs.append(settings.at_equal_epochs(arm, seed, arm is not RANDOM, axis))
-    return runs + checkpoints.checkpoint_runs(settings, "dino", CHECKPOINTS)
+    """All arms, seed by seed, at equal epochs, with DINO's optimiser, schedule and global views."""
+    axes = dict.fromkeys(ON_RESNET, {"backbone": settings.axes["resnet"]})
+    axes |= dict.fromkeys(OTHER_HOSTS, like_dino(settings))
+    runs = [
+        settings.at_equal_epochs(arm, seed, arm is not RANDOM, axes.get(arm.name, {}))
+        for seed in settings.seeds
+        for arm in settings.select(ARMS)
+    ]
+    return runs + pretrained_vits.checkpoint_runs(settings, "dino", CHECKPOINTS)
+
+
+def like_dino(settings: Settings) -> dict[str, Any]:
+    """What arms of other hosts share with DINO: everything but the method and the local views."""
+    config = settings.configure(DINO, settings.seeds[0])
+    shared = {key: config[key] for key in ("optimizer", "schedule", "training", "views")}
+    return merge(shared, NO_LOCAL_VIEWS)
 
 
 # -------------------------------------------------------------------- page
 
 
-def render(settings: Settings, records: pandas.DataFrame, standing: Standing) -> Path:
-    """Write records, figures, page and index; returns the page's path."""
-    evidence = gather(STUDY, settings, records, standing)
-    traces.keep_maps(evidence, settings, PICTURED)
-    return compose(evidence, settings.out)
+def prepare(results: Results, settings: Settings) -> Results:
+    """Keep the maps of the page's figure."""
+    map_traces.keep_maps(results, settings, PICTURED)
+    return results
 
 
-def compose(evidence: Evidence, out: Path) -> Path:
-    """The page from its evidence and its kept maps alone."""
-    out, whole = Path(out), evidence
-    evidence = checkpoints.trained_here(whole)
-    maps = by_extractor(evidence)
-    contrasts = by_what_there_is(CONTRASTS, evidence, FALLBACK)
-    verdict = judge(evidence.finished, family(contrasts, STUDY.primary))
-    emerged = judge(maps.finished, family(MAP_CONTRASTS, MAP_CONTRASTS[0].name))
-    labels = {name: LABELS[name] for name in evidence.about["arms"]}
-    answer = f"R5-c: {report.answer_of(verdict, LABELS)} R1-e: {report.answer_of(emerged, SHOWN)}"
-    evidence, whole = (each.answered(verdict.outcome, answer) for each in (evidence, whole))
+def sections(report: Report) -> None:
+    """The study's part of the page."""
+    results, labels, out = pretrained_vits.trained_here(report.results), report.labels, report.out
+    maps = by_extractor(results)
+    contrasts = fall_back_to_metric(CONTRASTS, results, FALLBACK)
     metric = contrasts[0].metric
-    panels = Panels(evidence, LABELS, DINO.name, (RANDOM.name,), metric, SESOI, out)
-
-    page = report.Page("Does an explicit separation still help on a ViT that finds objects by itself?")
-    report.opening(page, evidence, STUDY, answer)
-    page.text(learned_sentence(evidence, metric))
-    page.table(tables.gain_table(evidence, labels, metric, DINO.name, {"equal epochs": {}}))
-    page.text(f"Paired differences in {tables.label(metric)}, in points, with 95 % t intervals, not corrected.")
-    page.figure(panels.differences([replace(each, conditions={"budget": "epochs"}) for each in contrasts]))
-    emergence(page, evidence, maps, out)
-    page.heading("Arms")
-    report.chosen_arms(page, evidence, STUDY)
-    page.heading("Accuracy beside cost")
-    page.table(tables.arm_table(evidence, labels, MAIN, {"flops_per_step": "FLOPs per step"}, DINO.name))
-    page.figure(panels.cost([]))
-    checkpoints.section(page, whole, (METRIC, "knn_top1", "attention_maxf", "tokencut_maxf"), CHECKPOINTS)
-    compared(page, evidence, contrasts, (verdict,), LABELS, "1 point")
-    compared(page, maps, MAP_CONTRASTS, (emerged,), SHOWN, "1 point", "Contrasts of maps, declared before the runs")
-    report.indicators(
-        page, evidence, labels, [{}], "Collapse", COLLAPSE, (), "Indicators of collapse, of features and of maps."
+    control = fall_back_to_metric(CONTROL, results, FALLBACK)
+    report.judge(contrasts, results, controls=control, question="R5-c")
+    report.judge(MAP_CONTRASTS, maps, NAMES, EMERGED, MAP_CONTROL, question="R1-e")
+    report.show(
+        tables.gain_table(results, labels, metric, DINO.name, {"equal epochs": {}}),
+        f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals, not corrected.",
+        study_figures.differences(results, contrasts, report.names, out),
     )
-    scores = [f"{kind}_{score}" for kind in EXTRACTORS for score in SCORES]
-    report.how_measured(page, evidence, (*MAIN, *COLLAPSE, *scores), measured(evidence))
-    report.deviations(page, DEVIATIONS)
-    report.cost(page, evidence, labels)
-    report.provenance(page, evidence, ("arm",))
-    path = page.write(out / f"{evidence.page}.md")
-    save(whole, out)
-    write_index(out)
-    return path
+
+    emergence(report, results, maps)
+    accuracy = report.section("Accuracy and cost")
+    relative = {"flops_per_step": "FLOPs per step / DINO's"}
+    accuracy.table(tables.arm_table(results, labels, MAIN, relative, DINO.name))
+    accuracy.figure(study_figures.cost(results, labels, metric, out))
+    pretrained_vits.section(
+        report.section("Pre-trained checkpoints"), report.results,
+        (METRIC, "knn_top1", "attention_maxf", "tokencut_maxf"), CHECKPOINTS,
+    )  # fmt: skip
+    standard.indicators(
+        report.section("Collapse"), results, labels, (*COLLAPSE, *SALIENCY),
+        "Indicators of collapse, of features and of maps; and the learned maps against the true masks.",
+    )  # fmt: skip
 
 
-def by_extractor(evidence: Evidence) -> Evidence:
+def by_extractor(results: Results) -> Results:
     """One row per run and way of finding objects: arm "dino:attention", its scores as ``found_maxf`` and so on."""
     rows = []
-    for run in evidence.runs.to_dict("records"):
+    for run in results.runs.to_dict("records"):
         for kind in EXTRACTORS:
             scores = {f"found_{score}": run.get(f"{kind}_{score}") for score in SCORES}
-            if run["status"] != "done" or pandas.notna(scores[FOUND]):
+            if run["status"] != DONE or pandas.notna(scores[FOUND]):
                 rows.append({**run, "arm": f"{run['arm']}:{kind}", **scores})
-    return Evidence(evidence.about, pandas.DataFrame(rows, columns=None if rows else [*evidence.runs.columns]))
+    metrics = {}
+    for score in SCORES:
+        label, _, _, definition = results.metric(f"attention_{score}")
+        metrics[f"found_{score}"] = Metric(f"{label.split(',')[0]} of the object", SHARE, "higher", definition)
+    return results.with_runs(pandas.DataFrame(rows, columns=None if rows else [*results.runs.columns]), metrics)
 
 
-def learned_sentence(evidence: Evidence, metric: str) -> str:
-    """Whether there was anything to compare: DINO against random weights."""
-    scores = {arm: by_seed(evidence.finished[evidence.finished["arm"] == arm], metric) for arm in ("dino", "random")}
-    both = sorted(set(scores["dino"]) & set(scores["random"]))
-    if not both:
-        return ""
-    higher = sum(scores["dino"][seed] > scores["random"][seed] for seed in both)
-    return (
-        f"**Has DINO learned?** Its {tables.label(metric)} is above random weights' in {higher} of {len(both)} seeds."
-    )
-
-
-def emergence(page: report.Page, evidence: Evidence, maps: Evidence, out: Path) -> None:
-    """Every way of finding objects on the same images."""
-    page.heading("What finds the object?")
-    names = {name: SHOWN[name] for name in dict.fromkeys(maps.finished["arm"]) if scored(name)}
+def emergence(report: Report, results: Results, maps: Results) -> None:
+    """Every way of finding objects, on the same images."""
+    section = report.section("What finds the object?")
+    names = {name: NAMES[name] for name in dict.fromkeys(maps.finished["arm"]) if is_shown(name)}
     if not names:
-        page.text("Not measured: no finished run has masks to score its maps against.")
+        section.text("Not measured: no finished run has masks to score its maps against.")
         return
-    page.text(floors_sentence(maps))
-    page.table(side_by_side(evidence))
-    page.text(
-        f"{tables.label(FOUND)} in percent, on the same test images and masks. Nothing tells a learned map which side "
-        "is the object: its inverse stands beside it, and no score picks a side. The best head is chosen by the mask, "
-        "image by image; it says what a rule for choosing heads could reach at best. TokenCut's threshold is its "
-        "paper's, for the keys of DINO's ViTs; on a ResNet's maps it may find nothing to cut."
+    section.text(floors_sentence(maps))
+    section.table(side_by_side(results, maps))
+    section.text(
+        f"{maps.metric(FOUND).label} in percent, on the same test images and masks. Nothing tells a learned map which "
+        "side is the object: its inverse is scored as well. The best head is chosen by the mask, image by image: an "
+        "upper bound for a rule that chooses heads. TokenCut's threshold is the paper's, for the keys of DINO's ViTs; "
+        "on a ResNet's maps it may find nothing to cut."
     )
-    page.details("All scores", tables.arm_table(maps, names, [f"found_{score}" for score in SCORES]))
-    figure = traces.maps_figure(evidence, SHOWN, PICTURED, out)
-    page.figure(figure) if figure else page.text("No pictures of maps: these images are not republished.")
-    lines = {name: LABELS[name] for name in ("dino", "scd", "dino_global", "moco") if name in evidence.about["arms"]}
-    courses = traces.course_figure(evidence, lines, COURSE, out, traces.colours_of(LABELS))
-    if courses:
-        page.figure(courses)
+    section.details("All scores").table(tables.arm_table(maps, names, [f"found_{score}" for score in SCORES]))
+    map_traces.pictures(section, results, NAMES, PICTURED, report.out)
+    arms = ("dino", "scd", "dino_global", "moco")
+    section.figure(map_traces.curve_figure(results, report.names, CURVES, report.out, arms))
 
 
-def floors_sentence(maps: Evidence) -> str:
+def floors_sentence(maps: Results) -> str:
     """What is found without any training, beside what DINO finds."""
     ways = ("random:centre", "random:attention", "random:tokencut", "dino:attention", "dino:tokencut")
-    done = {name: maps.finished[maps.finished["arm"] == name] for name in ways}
+    done = {name: maps.of(name) for name in ways}
     if any(runs.empty for runs in done.values()):
         return ""
-    shown = {name: tables.mean_cell(FOUND, runs[FOUND], len(runs)) for name, runs in done.items()}
+    metric = maps.metric(FOUND)
+    shown = {name: notation.mean_cell(metric, runs[FOUND], len(runs)) for name, runs in done.items()}
     return (
-        f"**What needs no training:** the {tables.label(FOUND)} of a bump at the centre of every image is "
-        f"{shown['random:centre']} %, of random weights' attention {shown['random:attention']} % and of their TokenCut "
-        f"{shown['random:tokencut']} %; DINO's attention reaches {shown['dino:attention']} %, its TokenCut "
+        f"**Without any training**, the {metric.label} is {shown['random:centre']} % for a bump at the centre of every "
+        f"image, {shown['random:attention']} % for the attention of random weights and {shown['random:tokencut']} % "
+        f"for their TokenCut. DINO's attention reaches {shown['dino:attention']} %, its TokenCut "
         f"{shown['dino:tokencut']} %."
     )
 
 
-def side_by_side(evidence: Evidence) -> tables.Table:
+def side_by_side(results: Results, maps: Results) -> tables.Table:
     """One row per arm, one column per way of finding objects that looks at the image."""
     notes, rows = tables.Notes(), []
-    for arm in evidence.about["arms"]:
-        runs = evidence.finished[evidence.finished["arm"] == arm]
-        row = {"arm": LABELS[arm]}
-        for kind in ("learned", "inverted", "attention", "best_head", "tokencut"):
+    for arm in results.about["arms"]:
+        if arm not in LABELS:
+            continue
+        runs, row = results.of(arm), {"arm": LABELS[arm]}
+        for kind in SHOWN:
             column = f"{kind}_{FOUND.removeprefix('found_')}"
             values = runs[column].dropna() if column in runs else ()
             why = "no finished run" if runs.empty else "this arm has none"
-            row[EXTRACTORS[kind]] = tables.mean_cell(FOUND, values, len(runs)) if len(values) else notes.dash(why)
+            cell = notation.mean_cell(maps.metric(FOUND), values, len(runs)) if len(values) else notes.dash(why)
+            row[EXTRACTORS[kind]] = cell
         rows.append(row)
-    return tables.Table(pandas.DataFrame(rows), notes.lines)
+    shown = tuple(f"{kind}_{score}" for kind in EXTRACTORS for score in SCORES)
+    return tables.Table(pandas.DataFrame(rows), notes.lines, shown)
 
 
-def scored(name: str) -> bool:
-    """Whether a row of the table of maps says something of its own: floors once, given maps only as what emerged."""
+def is_shown(name: str) -> bool:
+    """Whether a row of the table of maps has information of its own: what looks at no image is equal in all arms."""
     arm, kind = name.split(":")
-    return arm == RANDOM.name if kind in ("whole", "centre") else True
+    return kind not in FLOORS or arm == RANDOM.name
 
 
-def measured(evidence: Evidence) -> dict[str, str]:
-    """What only this study has to say about its measuring."""
-    trace = evidence.about["base"]["evaluation"]["trace"]
-    entries = {
+def notes(results: Results) -> dict[str, str]:
+    """What only this study has to say about how it was measured."""
+    return {
         "Settings of the arms": (
-            "one learning rate, schedule, weight decay and gradient cut in every arm, chosen for plain DINO on another "
-            "draw of the images; none was tuned for an arm"
+            "learning rate, schedule, weight decay and gradient clipping are the same in every arm. They were chosen "
+            "for plain DINO on another draw of the images; none was tuned for one arm"
         ),
-        "MoCo and BYOL on the ViT": "two global views, class token projected, fixed patch projection (MoCo v3); a ViT "
-        "has no batch norm, so MoCo's is not split into groups",
-        "ResNet": report.method_line({"_target_": "resnet", **evidence.about["axes"].get("resnet", {})}),
-        "Maps over training": f"scored on the first {trace['images']} test images before training and at each of "
-        f"{trace['points']} equal parts of it; at the end on the first 500",
+        "MoCo and BYOL on the ViT": "two global views, the class token is projected, fixed patch projection (MoCo v3); "
+        "a ViT has no batch norm, so MoCo's is not split into groups",
     }
-    return {**entries, **report.preset_lines(evidence)}
 
 
 DEVIATIONS = (
-    "Scale: a small ViT on small images for a few epochs, see above; DINO trains a ViT-S/16 for 100 to 800 epochs.",
-    "DINO without local views keeps the global views' area range, so that the arms differ in the local views alone; "
-    "the official code then widens it to 0.14 to 1.",
+    "Scale: a small ViT on small images for a few epochs; DINO trains a ViT-S/16 for 100 to 800 epochs.",
+    "DINO without local views keeps the area range of the global views, so that the arms differ in the local views "
+    "alone; the official code then widens it to 0.14 to 1.",
     "The online (student) network is evaluated, in every arm; DINO's published numbers are the teacher's.",
     "MoCo on the ViT keeps MoCo v2's queue and head, without MoCo v3's batch-norm heads and in-batch negatives; BYOL "
     "keeps its batch-norm heads.",
-    "SCD is a reconstruction (`scd/scd.py`); on a ViT its feature map are the patch tokens after the final norm.",
+    "SCD is a reconstruction (`scd/scd.py`); on a ViT its feature map is the patch tokens after the final norm.",
 )
 
 STUDY = Study(
@@ -300,9 +299,14 @@ STUDY = Study(
     question_ids=("R1-e", "R5-c"),
     question="Objectness emerges by itself in DINO's attention: is an explicit separation needed, and does it work on "
     "transformers, with multi-crop, where attention gives better saliency?",
+    title="Does an explicit separation still help on a ViT that finds objects by itself?",
     arms=ARMS,
     contrasts=CONTRASTS,
+    control=CONTROL,
     primary=CONTRASTS[0].name,
     plan=plan,
-    render=render,
+    sections=sections,
+    prepare=prepare,
+    deviations=DEVIATIONS,
+    notes=notes,
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from studies.references import RANDOM, SUPERVISED, chosen_arms
 from studies.suite.analysis import tables
 from studies.suite.analysis.conditions import BUDGET_WORDS, conditions, cross_conditions, title, words
 from studies.suite.analysis.results import Results
@@ -35,12 +36,7 @@ def crops(kind: str, count: int) -> dict[str, Any]:
     return {"views": {"extra": {"kind": kind, "count": count}}}
 
 
-RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the lower reference")
 HOST = Arm("moco", "MoCo", {}, "two global views, MoCo's loss", "nothing: what all arms start from")
-SUPERVISED = Arm(
-    "supervised", "supervised", {"method": "supervised"}, "backbone, images, epochs",
-    "a classifier trained on the labels: the upper reference",
-)  # fmt: skip
 ARMS = (
     RANDOM,
     HOST,
@@ -79,8 +75,9 @@ CONTRASTS = (
     contrast("scd", "moco"),
     contrast("scd_local", "local_crops", "SCD adds to local multi-crop"),
     contrast("constant_map", "moco", "SCD's heads and loss help without a separation"),
+    contrast("moco", "random", "MoCo is better than random weights"),
 )
-CONTROL = (contrast("moco", "random", "MoCo is better than random weights"),)
+CONTROL = CONTRASTS[-1:]
 
 
 # -------------------------------------------------------------------- plan
@@ -92,7 +89,7 @@ def plan(settings: Settings) -> list[RunSpec]:
     return [
         run(settings, arm, seed, budget, correlation)
         for seed, correlation, budget in product(settings.seeds, correlations(settings), asked)
-        for arm in settings.select(ARMS)
+        for arm in chosen_arms(settings, ARMS)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pre-trained ViTs beside a study's own: asked for by name, evaluated as they are, left out where not to be had."""
+"""Pre-trained ViTs beside a study's own arms: asked for by name, evaluated as they are, left out where unavailable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ import pandas
 
 from scd.errors import UsageError, unknown
 from studies.suite.analysis import tables
-from studies.suite.analysis.results import Evidence
-from studies.suite.pages import report
-from studies.suite.planning.study import Arm, RunSpec, Settings
+from studies.suite.analysis.results import Results
+from studies.suite.pages.markdown import Blocks
+from studies.suite.planning.settings import Settings
+from studies.suite.planning.study import Arm, RunSpec
 
 PREFIX = "weights_"
-SIDE = 112  # pixels at which they see the images: 7 patches of 16 or 8 of 14
+SIDE = 112  # side in pixels of the images that they see: 7 patches of 16 or 8 of 14
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ CHECKPOINTS = {
 
 
 def checkpoint_runs(settings: Settings, method: str, checkpoints: Mapping[str, Checkpoint]) -> list[RunSpec]:
-    """One run without training for each checkpoint of ``axes.pretrained`` that is on disk or can be fetched.
+    """One run without training for each checkpoint of ``axes.pretrained`` that is on disk or can be downloaded.
 
     Args:
-        method: whose configuration holds the backbone; it is not trained.
+        method: the method whose configuration holds the backbone; it is not trained.
 
     Raises:
         UsageError: a name that is none of the checkpoints.
@@ -65,27 +66,25 @@ def available(checkpoint: Checkpoint) -> bool:
     return True
 
 
-def trained_here(evidence: Evidence) -> Evidence:
-    """The evidence without checkpoints."""
-    return Evidence(evidence.about, evidence.runs[~evidence.runs["arm"].str.startswith(PREFIX)])
+def trained_here(results: Results) -> Results:
+    """The results without checkpoints."""
+    return results.with_runs(results.runs[~results.runs["arm"].str.startswith(PREFIX)])
 
 
-def section(
-    page: report.Page, evidence: Evidence, metrics: Sequence[str], checkpoints: Mapping[str, Checkpoint]
-) -> None:
-    """One row per checkpoint that was asked for; those that were not to be had say so."""
-    page.heading("Pre-trained checkpoints")
-    asked = evidence.about["axes"].get("pretrained", [])
+def section(blocks: Blocks, results: Results, metrics: Sequence[str], checkpoints: Mapping[str, Checkpoint]) -> None:
+    """One row per checkpoint that was asked for; those that are not available say so."""
+    asked = results.about["axes"].get("pretrained", [])
     if not asked:
-        page.text(f"None was asked for. `axes.pretrained=[{','.join(checkpoints)}]` adds them, evaluated as they are.")
+        names = ",".join(checkpoints)
+        blocks.text(f"None was asked for. `axes.pretrained=[{names}]` adds them, evaluated as they are.")
         return
-    there = set(evidence.runs["arm"])
+    there = set(results.runs["arm"])
     labels = {PREFIX + name: checkpoints[name].label for name in asked if PREFIX + name in there}
     if labels:
-        page.table(tables.arm_table(evidence, labels, metrics))
+        blocks.table(tables.arm_table(results, labels, metrics))
     missing = [checkpoints[name].label for name in asked if PREFIX + name not in there]
     if missing:
         rows = [{"checkpoint": label, "numbers": "not available here"} for label in missing]
-        page.table(tables.Table(pandas.DataFrame(rows)))
-        page.text("Not available: neither in timm's cache on this machine's disk nor over the network.")
-    page.text(f"Trained by others, on other images, and seen at {SIDE} px: no control of any arm above.")
+        blocks.table(tables.Table(pandas.DataFrame(rows)))
+        blocks.text("Not available: neither in timm's cache on this machine nor over the network.")
+    blocks.text(f"Trained by others, on other images, and evaluated at {SIDE} px: no control of any arm above.")

@@ -1,19 +1,21 @@
-"""R2-b, R3-a and R4-c: is a margin of +0.2 or +0.3 points over LEWEL anything at all?
+"""R2-b, R3-a and R4-c: is a margin of +0.2 or +0.3 points over LEWEL significant?
 
-MoCo, LEWEL and SCD in the asymmetric and the symmetric form and on BYOL, with many paired seeds; where the spread over
-seeds comes from; and how many seeds a margin of a given size takes, at this suite's spread and at the published one.
+MoCo, LEWEL and SCD with the asymmetric and the symmetric loss and on BYOL, with many paired seeds; where the spread
+over seeds comes from; and how many seeds a margin takes, at this page's spread and at the published one.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
 import pandas
 
-from studies.suite.analysis import tables
-from studies.suite.analysis.conditions import by_what_there_is, versus
-from studies.suite.analysis.results import Evidence, gather, save
+from scd.evaluation.metric import Metric
+from studies.references import RANDOM
+from studies.suite.analysis import notation, tables
+from studies.suite.analysis.conditions import fall_back_to_metric, versus
+from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import (
     PairedResult,
     equivalence,
@@ -23,47 +25,51 @@ from studies.suite.analysis.statistics import (
     quantile,
     seeds_needed,
     spread_interval,
-)  # fmt: skip
-from studies.suite.analysis.verdict import family, judge, rule
-from studies.suite.pages import map_figures as mapfigures
-from studies.suite.pages import report
-from studies.suite.pages.index import write_index
-from studies.suite.pages.study_figures import Panels, Picture
-from studies.suite.planning.study import Arm, RunSpec, Settings, Standing, Study, declarer
+)
+from studies.suite.analysis.verdict import measure
+from studies.suite.pages import figures, study_figures
+from studies.suite.pages.markdown import Picture
+from studies.suite.pages.publish import Report
+from studies.suite.planning.settings import Settings
+from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory
 
 METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "knn_top1")
-MARGINS = (0.1, 0.2, 0.3, 0.4)  # points; +0.2 and +0.3 are the published ones
+MARGINS = (0.1, 0.2, 0.3, 0.4)  # points
+QUESTIONED = (0.2, 0.3)  # points: the published margins over LEWEL, asymmetric and symmetric
+EQUIVALENT = (0.3, 1.0, 2.0)  # points: margins within which arms are tested for equivalence
 PUBLISHED = (67.7, 67.6, 67.4, 67.6, 67.3)  # MoCo v2, ImageNet linear top-1 of five runs (its repository)
 IMAGES = 50_000  # of ImageNet's validation set
+DISAGREEMENT = 0.1  # share of test images on which exactly one of two networks is right, for an example
+COUNTS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # of seeds, in the figure
 SOURCES = {
-    "init": "initial weights", "order": "order of the images", "views": "augmentation", "probe": "probe's held-out "
-    "part",
-}  # fmt: skip
+    "init": "initial weights",
+    "order": "order of the images",
+    "views": "augmentation",
+    "probe": "held-out part of the probe",
+}
 
 
-def arms_of(host: str, suffix: str, base: dict[str, Any], form: str) -> tuple[Arm, Arm, Arm]:
+def arms_of(host: str, suffix: str, base: dict[str, Any], form: str = "") -> tuple[Arm, Arm, Arm]:
     """Host, LEWEL and SCD in one form."""
     name = host.lower() + (suffix if host == "MoCo" else "")
-    label = f"{host}{f', {form}' if form else ''}"
+    label = f"{host}, {form}" if form else host
     return (
-        Arm(name, label, base, "backbone, schedule, views", f"{host} as it is"),
-        Arm(
-            f"lewel{suffix}", f"LEWEL-{label}", {**base, "wrapper": "lewel"}, f"all of {label}", "LEWEL's aligned loss"
-        ),
+        Arm(name, label, base, "backbone, schedule", f"{host} without a map"),
+        Arm(f"lewel{suffix}", f"LEWEL-{label}", {**base, "wrapper": "lewel"}, f"all of {label}", "LEWEL's loss"),
         Arm(f"scd{suffix}", f"SCD-{label}", {**base, "wrapper": "scd"}, f"all of {label}", "SCD's map and triplets"),
     )
 
 
 ASYMMETRIC = arms_of("MoCo", "", {"method": "moco"}, "asymmetric")
 SYMMETRIC = arms_of("MoCo", "_symmetric", {"method": "moco_symmetric"}, "symmetric")
-ON_BYOL = arms_of("BYOL", "_byol", {"method": "byol", "views": {"recipe": "byol"}}, "")
-ARMS = (*ASYMMETRIC, *SYMMETRIC, *ON_BYOL)
-LABELS = {arm.name: arm.label for arm in ARMS}
+ON_BYOL = arms_of("BYOL", "_byol", {"method": "byol"})
+ARMS = (RANDOM, *ASYMMETRIC, *SYMMETRIC, *ON_BYOL)
+MANY = (RANDOM, *ASYMMETRIC)  # arms with more seeds
 VARIED = ("lewel", "scd")
-CLAIM = "SCD is better than LEWEL, in MoCo's asymmetric and symmetric form and on BYOL"
+CLAIM = "SCD is better than LEWEL, with MoCo's asymmetric and symmetric loss and on BYOL"
 
-contrast = declarer(METRIC, SESOI, CLAIM)
+contrast = contrast_factory(METRIC, SESOI, CLAIM)
 CONTRASTS = (
     contrast("scd", "lewel"),
     contrast("scd_symmetric", "lewel_symmetric"),
@@ -71,7 +77,9 @@ CONTRASTS = (
     contrast("scd", "moco", "SCD is better than MoCo, asymmetric"),
     contrast("scd_symmetric", "moco_symmetric", "SCD is better than MoCo, symmetric"),
     contrast("scd_byol", "byol", "SCD is better than BYOL"),
+    contrast("moco", "random", "MoCo is better than random weights"),
 )
+CONTROL = CONTRASTS[-1:]
 
 
 def plan(settings: Settings) -> list[RunSpec]:
@@ -79,21 +87,21 @@ def plan(settings: Settings) -> list[RunSpec]:
     arms = settings.select(ARMS)
     many = sorted({*settings.seeds, *range(int(settings.axes.get("main_seeds", 0)))})
     runs = [
-        labelled(settings.spec(arm, seed), "all")
+        labelled(settings.at_equal_epochs(arm, seed, trained=arm is not RANDOM), "all")
         for seed in many
         for arm in arms
-        if seed in settings.seeds or arm in ASYMMETRIC
+        if seed in settings.seeds or arm in MANY
     ]
     for source in settings.axes.get("chance", []):
         for level in range(int(settings.axes.get("levels", 0))):
             own = {"seed_of": {source: level}} if level else {}  # level 0 is seed 0's run
             chosen = [arm for arm in arms if arm.name in VARIED]
-            runs += [labelled(settings.spec(arm, 0, overrides=own), source, level) for arm in chosen]
+            runs += [labelled(settings.at_equal_epochs(arm, 0, overrides=own), source, level) for arm in chosen]
     return runs
 
 
 def labelled(spec: RunSpec, chance: str, level: int | None = None) -> RunSpec:
-    """The run under what varies in it; its seed is then the level."""
+    """The run under the name of what varies in it; its seed is then the level."""
     seed = spec.labels["seed"] if level is None else level
     return replace(spec, labels={**spec.labels, "seed": seed, "chance": chance})
 
@@ -101,59 +109,33 @@ def labelled(spec: RunSpec, chance: str, level: int | None = None) -> RunSpec:
 # -------------------------------------------------------------------- page
 
 
-def render(settings: Settings, records: pandas.DataFrame, standing: Standing) -> Path:
-    """Write records, figures, page and index; returns the page's path."""
-    return compose(gather(STUDY, settings, records, standing), settings.out)
-
-
-def compose(evidence: Evidence, out: Path) -> Path:
-    """The page from its evidence alone."""
-    out = Path(out)
-    whole = evidence.where(chance="all")
-    contrasts = by_what_there_is(CONTRASTS, whole, FALLBACK)
-    metric = contrasts[0].metric
-    primary = family(contrasts, STUDY.primary)
-    verdict = judge(whole.finished, primary)
-    answer = report.answer_of(verdict, LABELS)
-    evidence = evidence.answered(verdict.outcome, answer)
-    labels = {name: LABELS[name] for name in evidence.about["arms"]}
-    results = {each.name: paired(whole.finished, each.treatment, each.control, metric) for each in contrasts}
-    names = {each.name: versus(each, LABELS) for each in contrasts}
-    panels = Panels(whole, LABELS, "moco", (), metric, SESOI, out)
-
-    page = report.Page("Does a margin of +0.2 or +0.3 points mean anything?")
-    report.opening(page, evidence, STUDY, answer)
-    page.text(margin_sentence(results[STUDY.primary]))
-    page.table(tables.contrast_table(whole, contrasts, names, {each.name: "all chance" for each in contrasts}))
-    page.text(
-        f"Paired differences in {tables.label(metric)}, in points, over the seeds that both arms have; Holm's "
-        "correction "
-        f"over all {len(contrasts)} rows; the last column is for a true difference of 1 point."
+def sections(report: Report) -> None:
+    """The study's part of the page."""
+    results, out = report.results.where(chance="all"), report.out
+    contrasts = fall_back_to_metric(CONTRASTS, results, FALLBACK)
+    metric = results.metric(contrasts[0].metric)
+    measured = {each.name: measure(results, each) for each in contrasts}
+    names = {each.name: versus(each, report.names) for each in contrasts}
+    report.judge(contrasts, results)
+    report.say(margin_sentence(measured[report.study.primary]))
+    report.show(
+        tables.contrast_table(results, contrasts, names),
+        f"Paired differences in {metric.label}, in points, over the seeds that both arms have; Holm's correction over "
+        f"all {len(contrasts)} rows; detectable: the true difference that is found with 80 % power.",
+        study_figures.differences(results, contrasts, report.names, out),
     )
-    page.figure(panels.differences([replace(each, conditions={"budget": "epochs"}) for each in contrasts]))
-    page.heading("Is it the same, then?")
-    page.table(equivalence_table(results, names, metric))
-    page.text(
-        "Two one-sided t tests: a p below 0.05 says that the difference lies within ± the margin. Neither different "
-        "nor "
-        "equivalent means that the seeds do not tell."
+
+    equal = report.section("Are the arms equivalent?")
+    equal.table(equivalence_table(measured, names, metric))
+    equal.text(
+        "Two one-sided t tests: a p below 0.05 means that the difference lies within ± the margin. A contrast that is "
+        "neither different nor equivalent is not resolved by these seeds."
     )
-    power(page, evidence, results, out)
-    decomposition(page, evidence, metric)
-    page.heading("Arms")
-    report.chosen_arms(page, evidence, STUDY)
-    page.table(tables.arm_table(whole, labels, MAIN))
-    page.figure(panels.seeds([]))
-    page.heading("How the verdict is reached")
-    page.text(f"Claim: *{verdict.claim}*.", rule(len(primary), "1 point"))
-    report.how_measured(page, evidence, MAIN, measured(evidence, whole))
-    report.deviations(page, DEVIATIONS)
-    report.cost(page, whole, labels)
-    report.provenance(page, evidence, ("arm", "chance"))
-    path = page.write(out / f"{evidence.page}.md")
-    save(evidence, out)
-    write_index(out)
-    return path
+    power(report, measured)
+    decomposition(report, contrasts[0].metric)
+    accuracy = report.section("Accuracy")
+    accuracy.table(tables.arm_table(results, report.labels, MAIN))
+    accuracy.figure(study_figures.seeds(results, report.labels, contrasts[0].metric, out, reference="moco"))
 
 
 def published_sd() -> float:
@@ -162,47 +144,47 @@ def published_sd() -> float:
 
 
 def margin_sentence(main: PairedResult) -> str:
-    """What +0.2 and +0.3 points are, beside the spread over seeds here and in print."""
+    """The size of the published margins, beside the spread over seeds here and in print."""
     sd = published_sd()
     chance = quantile(0.025, len(PUBLISHED) - 1) * sd * sqrt(2)
     parts = []
-    for margin in (0.2, 0.3):
+    for margin in QUESTIONED:
         here = seeds_needed(main.sd, margin / 100)
         parts.append(
             f"+{margin} points takes {f'about {here:,} paired seeds' if here else 'an unknown number of seeds'} at "
-            "this "
-            f"page's spread of SCD − LEWEL, and {seeds_needed(sd, margin, paired=False)} runs of each method at MoCo "
-            "v2's published one"
+            f"this page's spread of SCD − LEWEL, and {seeds_needed(sd, margin, paired=False)} runs of each method at "
+            "the published spread of MoCo v2"
         )
-    within = [margin for margin in (0.2, 0.3) if margin < chance]
-    said = {2: "both margins are within chance", 1: f"+{min(within, default=0)} is within chance", 0: "both exceed it"}
+    within = [margin for margin in QUESTIONED if margin < chance]
+    words = {2: "both margins are", 1: f"+{min(within, default=0)} is", 0: "neither margin is"}[len(within)]
     return (
-        f"**What the margins mean.** By MoCo v2's five published runs (standard deviation {sd:.2f} points) two single "
+        f"**What the margins mean.** By MoCo v2's five published runs (standard deviation {sd:.2f} points), two single "
         f"runs of one method differ by up to {chance:.2f} points in 95 of 100 cases: as differences of single runs, "
-        f"{said[len(within)]}. To find it with 80 % power, {'; '.join(parts)}."
+        f"{words} within chance. With 80 % power, {'; '.join(parts)}."
     )
 
 
-def equivalence_table(results: dict[str, PairedResult], names: dict[str, str], metric: str) -> tables.Table:
-    """One row per contrast: effect size, and equivalence within several margins."""
+def equivalence_table(measured: Mapping[str, PairedResult], names: Mapping[str, str], metric: Metric) -> tables.Table:
+    """One row per contrast: the difference, and its equivalence within several margins."""
     notes, rows = tables.Notes(), []
-    for name, result in results.items():
+    for name, result in measured.items():
         row = {"treatment vs. control": names[name], "pairs": str(result.n)}
-        row["difference"] = tables.number(metric, result.mean, True) if result.n else notes.dash("no pair of seeds")
-        for margin in (0.3, 1.0, 2.0):
+        shown = notation.number(metric, result.mean, signed=True) if result.n else notes.dash("no pair of seeds")
+        row["difference (points)"] = shown
+        for margin in EQUIVALENT:
             p = equivalence(result, margin / 100)
-            row[f"p within ±{margin:g}"] = notes.dash("no two pairs that differ") if p is None else tables.p_value(p)
+            row[f"p within ±{margin:g}"] = notes.dash("no two pairs that differ") if p is None else notation.p_value(p)
         rows.append(row)
     return tables.Table(pandas.DataFrame(rows), notes.lines)
 
 
-def power(page: report.Page, evidence: Evidence, results: dict[str, PairedResult], out: Path) -> None:
+def power(report: Report, measured: Mapping[str, PairedResult]) -> None:
     """How many seeds a margin takes, and what the test set adds."""
-    page.heading("How many seeds does a margin take?")
+    section = report.section("How many seeds does a margin take?")
     spreads = {
-        "here, SCD − LEWEL, asymmetric (paired)": results["scd-lewel"].sd,
-        "here, symmetric (paired)": results["scd_symmetric-lewel_symmetric"].sd,
-        "here, on BYOL (paired)": results["scd_byol-lewel_byol"].sd,
+        "here, SCD − LEWEL, asymmetric (paired)": measured["scd-lewel"].sd,
+        "here, symmetric (paired)": measured["scd_symmetric-lewel_symmetric"].sd,
+        "here, on BYOL (paired)": measured["scd_byol-lewel_byol"].sd,
     }
     columns = {name: (None if sd is None else 100 * sd, True) for name, sd in spreads.items()}
     columns["MoCo v2 on ImageNet, published (unpaired)"] = (published_sd(), False)
@@ -215,85 +197,76 @@ def power(page: report.Page, evidence: Evidence, results: dict[str, PairedResult
         rows.append(row)
     spread = {"margin (points)": "standard deviation"}
     spread |= {name: f"{sd:.2f}" if sd else notes.dash("no two pairs that differ") for name, (sd, _) in columns.items()}
-    page.table(tables.Table(pandas.DataFrame([*rows, spread]), notes.lines))
-    page.text(
+    section.table(tables.Table(pandas.DataFrame([*rows, spread]), notes.lines))
+    section.text(
         "Seeds (of each arm) with which a two-sided t test at 5 % finds a true difference of that size with 80 % "
-        "power. "
-        "The spreads here are those of a small network on a few thousand images and are larger than ImageNet's; the "
-        "published column is of single runs of one method (67.7, 67.6, 67.4, 67.6, 67.3), whose seeds were not paired."
+        "power. The spreads here are those of a small network on few images and are larger than ImageNet's; the "
+        f"published column is of single runs of one method ({', '.join(map(str, PUBLISHED))}), whose seeds were not "
+        "paired."
     )
     p = sum(PUBLISHED) / len(PUBLISHED) / 100
-    apart, disagreeing = 1.96 * sqrt(2 * p * (1 - p) / IMAGES), 1.96 * sqrt(0.1 / IMAGES)
-    page.text(
-        f"More seeds do not remove the test set's own error: on {IMAGES:,} images at {100 * p:.1f} % the difference "
-        "of two "
-        f"networks has a 95 % sampling half width of {100 * apart:.2f} points if their errors were independent, and of "
-        f"{100 * disagreeing:.2f} points if exactly one of them is right on 10 % of the images (computed, not "
-        "measured)."
+    apart, disagreeing = 1.96 * sqrt(2 * p * (1 - p) / IMAGES), 1.96 * sqrt(DISAGREEMENT / IMAGES)
+    section.text(
+        f"More seeds do not remove the error of the test set: on {IMAGES:,} images at {100 * p:.1f} % the difference "
+        f"of two networks has a 95 % sampling half width of {100 * apart:.2f} points if their errors were "
+        f"independent, and of {100 * disagreeing:.2f} points if exactly one of them is right on {DISAGREEMENT:.0%} of "
+        "the images (computed, not measured)."
     )
-    known = {name: (sd, is_paired) for name, (sd, is_paired) in columns.items() if sd}
     points = [
         {"row": name, "x": n, "value": least_margin(n, sd, paired=is_paired)}
-        for name, (sd, is_paired) in known.items()
-        for n in (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+        for name, (sd, is_paired) in columns.items()
+        if sd
+        for n in COUNTS
     ]
-    path = f"figures/{evidence.page}-power.png"
-    mapfigures.power_curves(
-        out / path, pandas.DataFrame(points), "seeds of each arm", "difference found with 80 % power (points)"
-    )
-    page.figure(
-        Picture(path, "The difference that a number of seeds finds with 80 % power; bands: +0.2 and +0.3 points.")
+    path = f"figures/{report.results.page}-power.png"
+    axes = "seeds of each arm", "difference found with 80 % power (points)"
+    figures.power_curves(report.out / path, pandas.DataFrame(points), *axes, QUESTIONED)
+    bands = " and ".join(f"+{margin}" for margin in QUESTIONED)
+    section.figure(
+        Picture(path, f"The difference that a number of seeds finds with 80 % power; bands: {bands} points.")
     )
 
 
-def decomposition(page: report.Page, evidence: Evidence, metric: str) -> None:
+def decomposition(report: Report, metric: str) -> None:
     """The spread over one source of chance at a time."""
-    page.heading("Where does the spread come from?")
+    section, results = report.section("Where does the spread come from?"), report.results
     notes, rows = tables.Notes(), []
-    for source in ["all", *(name for name in SOURCES if name in evidence.levels("chance"))]:
-        done = evidence.where(chance=source).finished
-        difference = paired(done, "scd", "lewel", metric)
+    for source in ["all", *(name for name in SOURCES if name in results.levels("chance"))]:
+        part = results.where(chance=source)
+        difference = paired(part.finished, "scd", "lewel", metric)
         row = {"what varies": SOURCES.get(source, "all of them (the seeds)"), "values": str(difference.n)}
         for arm in VARIED:
-            sd = estimate(done[done["arm"] == arm][metric] if metric in done else []).sd
-            row[f"sd of {LABELS[arm]}"] = notes.dash("fewer than two values") if sd is None else f"{100 * sd:.2f}"
+            sd = estimate(part.of(arm)[metric] if metric in part.runs else []).sd
+            row[f"sd of {report.names[arm]}"] = notes.dash("fewer than two values") if sd is None else f"{100 * sd:.2f}"
         if difference.sd:
             low, high = spread_interval(100 * difference.sd, difference.n)
             row["sd of the difference"] = f"{100 * difference.sd:.2f} [{low:.2f}, {high:.2f}]"
         else:
             row["sd of the difference"] = notes.dash("fewer than two values")
         rows.append(row)
-    page.table(tables.Table(pandas.DataFrame(rows), notes.lines))
-    page.text(
-        "Standard deviations in points, with the 95 % interval of the difference's (chi-squared). One source takes new "
-        "values while the others stay as in seed 0, so their variances need not add up to the first row's: sources "
-        "interact, and few values make wide intervals."
+    section.table(tables.Table(pandas.DataFrame(rows), notes.lines))
+    section.text(
+        "Standard deviations in points, with the 95 % interval of that of the difference (chi-squared). One source "
+        "takes new values while the others stay as in seed 0. Their variances need not add up to the first row's: "
+        "sources interact, and few values give wide intervals."
     )
 
 
-def measured(evidence: Evidence, whole: Evidence) -> dict[str, str]:
-    """What only this study has to say about its measuring."""
-    counts = whole.runs.groupby("arm")["seed"].nunique()
-    entries = {
-        "Seeds": (
-            f"{counts.max()} in the asymmetric arms, {counts.min()} in the others; a seed draws the initial weights, "
-            "the "
-            "order of the images, the augmentation and the part that the probe holds out; intervals are two-sided 95 % "
-            "Student-t over seeds, of paired differences"
-        ),
-        "Settings of the arms": "the same learning rate in every arm, tuned for none; BYOL's arms take BYOL's two "
-        "views",
+def notes(results: Results) -> dict[str, str]:
+    """What only this study has to say about how it was measured."""
+    counts = results.where(chance="all").runs.groupby("arm")["seed"].nunique()
+    return {
+        "Seeds of the arms": f"{counts.max()} in the asymmetric arms, {counts.min()} in the others",
+        "Settings of the arms": "the same learning rate in every arm, tuned for none; each host has its own views",
     }
-    return {**entries, **report.preset_lines(evidence)}
 
 
 DEVIATIONS = (
-    "Scale: a small network on small images; published margins are of a ResNet-50 on ImageNet. What carries over is "
-    "how "
-    "a margin compares with its spread, and the published spread itself.",
+    "Scale: a small network on small images; the published margins are of a ResNet-50 on ImageNet. What carries over "
+    "is how a margin compares with its spread, and the published spread itself.",
     "LEWEL on MoCo: no official code exists; its aligned vectors are contrasted with a queue of their own "
     "(`baselines/lewel.py`).",
-    "BYOL: SGD with the suite's shared schedule in place of LARS with warm-up.",
+    "BYOL below the paper tier: SGD with the suite's shared schedule instead of LARS with warm-up.",
     "SCD is a reconstruction (`scd/scd.py`).",
 )
 
@@ -301,9 +274,13 @@ STUDY = Study(
     name="significance",
     question_ids=("R2-b", "R3-a", "R4-c"),
     question="The margins over LEWEL are 0.2 (asymmetric) and 0.3 (symmetric loss): is that significant, or marginal?",
+    title="Do margins of +0.2 and +0.3 points mean anything?",
     arms=ARMS,
     contrasts=CONTRASTS,
+    control=CONTROL,
     primary=CONTRASTS[0].name,
     plan=plan,
-    render=render,
+    sections=sections,
+    deviations=DEVIATIONS,
+    notes=notes,
 )

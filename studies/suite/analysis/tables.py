@@ -166,7 +166,9 @@ def contrast_table(results: Results, contrasts: Sequence[Contrast], names: Mappi
         row["p"] = notation.p_value(result.p) if known else notes.dash(why)
         row["p (Holm)"] = notation.p_value(p_holm) if known else notes.dash(why)
         row["treatment is"] = finding.outcome if known else notes.dash(why)
-        row["detectable"] = notation.number(metric, finding.detectable) if known else notes.dash(why)
+        row[f"detectable ({notation.unit_of_difference(metric)})".removesuffix(" ()")] = (
+            notation.number(metric, finding.detectable) if known else notes.dash(why)
+        )
         rows.append(row)
     return Table(pandas.DataFrame(rows), notes.lines, tuple(dict.fromkeys(each.metric for each in contrasts)))
 

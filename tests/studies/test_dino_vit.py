@@ -1,0 +1,86 @@
+"""The study on a ViT: its arms, what emerges without a learned map, and pre-trained checkpoints."""
+
+from dataclasses import replace
+
+import pytest
+from synthetic_results import settings_of, study_results
+
+from scd.errors import UsageError
+from studies import dino_vit
+from studies.dino_vit import STUDY
+from studies.pretrained_vits import CHECKPOINTS, Checkpoint
+from studies.suite.pages.publish import publish
+
+
+def emerged(gain):
+    """Scores of maps: the attention of DINO at 0.6, every arm's own map higher by ``gain``, random weights' at 0.5."""
+
+    def numbers(arm, seed):
+        base = 0.5 if arm == "random" else 0.6
+        found = {"attention_maxf": base, "tokencut_maxf": base, "whole_maxf": 0.4, "centre_maxf": 0.4}
+        found["attention_maxf@0.50"] = 0.55
+        found["attention_maxf"] += 0.002 * (seed == 1) * (arm == "dino")  # differences of equal size have no interval
+        own = {"learned_maxf": 0.6 + gain, "inverted_maxf": 0.3, "learned_maxf@0.50": 0.5} if "scd" in arm else {}
+        return {key: value + 0.001 * (seed % 3) * (1 + ("learned" in key)) for key, value in (found | own).items()}
+
+    return numbers
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.05, "supported"), (-0.05, "contradicted")])
+def test_what_emerges_is_judged_by_itself(gain, outcome, tmp_path, no_figures):
+    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path), emerged(gain))
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert f"R1-e: **{outcome.capitalize()}:**" in text.split("<details>")[0]
+    assert "| random weights: whole image " in text and "| DINO: whole image " not in text
+    assert "](figures/dino_vit-curves.png)" in text
+    assert "the attention maxf of the object is 40.1 ± 0.2 % for a bump at the centre" in text
+
+
+def test_nothing_emerged_makes_the_comparison_of_maps_uninformative(tmp_path, no_figures):
+    def numbers(arm, seed):
+        return {**emerged(-0.05)(arm, seed), "attention_maxf": 0.6 + 0.001 * seed * (-1) ** len(arm)}
+
+    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path), numbers)
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert "R1-e: **Uninformative:**" in text.split("<details>")[0]
+
+
+def test_every_arm_differs_in_what_it_says_and_the_resnet_in_its_backbone():
+    specs = {spec.labels["arm"]: spec for spec in dino_vit.plan(settings_of("dino_vit", seeds=1))}
+    base = specs["dino"].config
+
+    def changed(arm):
+        return {key for key in base if specs[arm].config[key] != base[key]}
+
+    assert changed("scd") == changed("attention") == changed("tokencut") == {"wrapper"}
+    assert changed("dino_global") == {"views"} and changed("dino_resnet") == {"backbone"}
+    assert changed("moco") == changed("byol") == {"views", "method", "backbone"}
+    assert specs["moco"].config["backbone"] == {**base["backbone"], "fixed_patches": True}
+    assert specs["moco"].config["views"]["extra"]["kind"] == "none"
+    assert {key: value for key, value in specs["byol"].config["views"].items() if key != "extra"} == {
+        key: value for key, value in base["views"].items() if key != "extra"
+    }
+    assert base["views"]["extra"]["kind"] == "local" and base["backbone"]["_target_"] == "scd.nn.vit.vit"
+    assert specs["dino_resnet"].config["backbone"]["name"] == "resnet_tiny"
+    protocols = {protocol["name"]: protocol for protocol in base["evaluation"]["protocols"]}
+    assert protocols["maps_over_training"]["extractors"] is True and "emergence" in protocols
+
+
+def test_checkpoints_are_planned_where_available_and_named_where_not(tmp_path, monkeypatch, no_figures):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    here = Checkpoint("a ViT on disk", "deit_tiny_patch16_224", None)  # its weights are random: what is available
+    there = {"own": here, "dino": CHECKPOINTS["dino"]}
+    monkeypatch.setattr(dino_vit, "CHECKPOINTS", there)
+    settings = settings_of("dino_vit", tmp_path, seeds=2, axes={"pretrained": ["own", "dino"]})
+    specs = [spec for spec in dino_vit.plan(settings) if spec.labels["arm"].startswith("weights_")]
+    assert [spec.labels["arm"] for spec in specs] == ["weights_own"]
+    config = specs[0].config
+    assert config["backbone"] == {"_target_": "scd.nn.vit.vit", "name": "deit_tiny_patch16_224", "weights": None}
+    assert config["training"]["budget"]["value"] == 0 and config["evaluation"]["size"] == 112
+    results = study_results(STUDY, {}, settings, emerged(0.0))
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert "| a ViT on disk |       1 |" in text and "| ViT-S/16, DINO's weights | not available here |" in text
+    with pytest.raises(
+        UsageError, match=r"unknown pre-trained checkpoint \(axes.pretrained\) 'din'; did you mean 'dino'"
+    ):
+        dino_vit.plan(replace(settings, axes={**settings.axes, "pretrained": ["din"]}))

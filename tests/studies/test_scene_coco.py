@@ -1,0 +1,43 @@
+"""The study on scenes: two compositions of images, each scored on both, and the number of objects."""
+
+from dataclasses import replace
+
+from synthetic_results import settings_of, study_results
+
+from studies import scene_coco
+from studies.scene_coco import STUDY
+from studies.suite.pages.publish import publish
+
+
+def test_scenes_and_object_centric_images_differ_in_composition_alone():
+    settings = settings_of("scene_coco", seeds=1)
+    specs = {(spec.labels["images"], spec.labels["arm"]): spec.config for spec in scene_coco.plan(settings)}
+    scenes, objects = (specs[images, "scd"]["data"]["options"] for images in ("scenes", "object-centric images"))
+    assert {key for key in scenes if scenes[key] != objects[key]} == {"objects", "scale", "regions"}
+    assert objects["objects"] == [1, 1] and ("object-centric images", "random") not in specs
+    assert ("object-centric images", "supervised") in specs and ("scenes", "supervised") not in specs
+    for images in ("scenes", "object-centric images"):  # both are scored on the same two sets
+        protocols = {each["name"]: each for each in specs[images, "scd"]["evaluation"]["protocols"]}
+        assert protocols["scenes"]["data"] == scenes and protocols["transfer"]["data"] == objects
+        assert ("detection" in protocols) == (images == "scenes") and "collapse" in protocols
+    for count in settings.axes["counts"]:
+        config = specs[scene_coco.objects(count), "lewel"]
+        assert config["data"]["options"]["objects"] == [count, count]
+        assert [each["name"] for each in config["evaluation"]["protocols"]] == ["collapse", "scenes"]
+
+
+def test_protocols_that_are_asked_for_are_added_to_the_studys_own():
+    settings = settings_of("scene_coco", seeds=1, words=("evaluation.protocols=[finetune_10]", "arms=moco"))
+    for spec in scene_coco.plan(settings):
+        names = [each["name"] for each in spec.config["evaluation"]["protocols"]]
+        assert names[0] == "finetune_10" and "scenes" in names
+
+
+def test_a_gain_on_object_centric_images_alone_supports_that_scd_is_limited_to_them(tmp_path):
+    results = study_results(STUDY, {}, settings_of("scene_coco", tmp_path))
+    centric = (results.runs["images"] == "object-centric images") & (results.runs["arm"] == "scd")
+    results = replace(results, runs=results.runs.assign(scene_map=results.runs["scene_map"] + 0.05 * centric))
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    assert "R1-c: **Supported:**" in text.split("<details>")[0]
+    assert "](figures/scene_coco-objects.png)" in text and "| 6 " in text
+    assert "Not measured: no finished run has detection" in text
