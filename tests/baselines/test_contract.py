@@ -1,12 +1,13 @@
 """What every method promises to the training loop, the studies and the statistics.
 
 The methods are those of ``studies/conf``: each file of ``method/`` alone, each file of ``wrapper/`` around every host
-that it accepts, and each file of ``map/`` as SCD's saliency. A new file needs no change here; its views are those of its
-own recipe. By convention the parts of a momentum branch are attributes called ``target_x``, the copy of ``x``.
+that it accepts, and each file of ``map/`` as SCD's saliency. A new file needs no change here. The views are those of
+the method's recipe. By convention the parts of a momentum branch are attributes called ``target_x``, the copy of ``x``.
 """
 
 import copy
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -37,11 +38,6 @@ SETTINGS = resolve_settings("contract", ["tier=smoke"])
 # -------------------------------------------------------------------- discovery
 
 
-def configure(overrides: dict[str, Any], seed: int = 0) -> dict[str, Any]:
-    config = SETTINGS.configure(Arm("", "", overrides, "", ""), seed)
-    return {**config, "method": with_classes(config["method"], CLASSES, "the test's images")}
-
-
 def wrapped(wrapper: Any, method: str) -> dict[str, Any]:
     return {"method": method, "wrapper": wrapper}
 
@@ -49,35 +45,37 @@ def wrapped(wrapper: Any, method: str) -> dict[str, Any]:
 ALONE = {name: {"method": name} for name in choices("method")}
 AROUND = {name: {host: wrapped(name, host) for host in choices("method")} for name in choices("wrapper")}
 MAPS = {f"scd on moco, map {name}": wrapped({"preset": "scd", "saliency": name}, "moco") for name in choices("map")}
-REFUSED: dict[tuple[str, str], UsageError] = {}
-
-
-def discover() -> dict[str, dict[str, Any]]:
-    """Overrides by name, those of equal configurations once."""
-    found = dict(ALONE)
-    for wrapper, hosts in AROUND.items():
-        for host, overrides in hosts.items():
-            try:
-                build_method(configure(overrides))
-            except UsageError as error:
-                REFUSED[wrapper, host] = error
-            else:
-                found[f"{wrapper} on {host}"] = overrides
-    different = {json.dumps(configure(each), sort_keys=True): name for name, each in {**MAPS, **found}.items()}
-    return {name: {**MAPS, **found}[name] for name in different.values()}
-
-
-METHODS = discover()
+CANDIDATES = {**MAPS, **ALONE, **{f"{name} on {host}": AROUND[name][host] for name in AROUND for host in AROUND[name]}}
+REFUSED: dict[str, str] = {}
 
 
 @cache
 def configuration(name: str, seed: int = 0) -> dict[str, Any]:
-    return configure(METHODS[name], seed)
+    config = SETTINGS.configure(Arm("", "", CANDIDATES[name], "", ""), seed)
+    return {**config, "method": with_classes(config["method"], CLASSES, "the test's images")}
 
 
 @cache
-def prototype(name: str, seed: int) -> Method:
+def prototype(name: str, seed: int = 0) -> Method:
     return build_method(configuration(name, seed))
+
+
+def discover() -> list[str]:
+    """Names of the methods, one for each configuration; wrappers that refuse a host are kept in ``REFUSED``."""
+    different = {json.dumps(configuration(name), sort_keys=True): name for name in CANDIDATES}
+    found = []
+    for name in different.values():
+        try:
+            prototype(name)
+            found.append(name)
+        except UsageError as error:
+            if "wrapper" not in CANDIDATES[name] or name in MAPS:
+                raise
+            REFUSED[name] = str(error)
+    return found
+
+
+METHODS = discover()
 
 
 def build(name: str, seed: int = 0) -> Method:
@@ -86,12 +84,12 @@ def build(name: str, seed: int = 0) -> Method:
 
 def host(name: str) -> Method:
     """The method itself, or the host inside a wrapper."""
-    method = prototype(name, 0)
+    method = prototype(name)
     return method.siamese if isinstance(method, Wrapper) else method
 
 
 def has_queue(name: str) -> bool:
-    return any(isinstance(module, Queue) for module in prototype(name, 0).modules())
+    return any(isinstance(module, Queue) for module in prototype(name).modules())
 
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -106,7 +104,7 @@ every_method_with_a_queue = pytest.mark.parametrize("name", [n for n in METHODS 
 def batch(name: str, seed: int = 0) -> Batch:
     """One step's views by the method's own recipe, of images that differ in colour and layout, and what it needs."""
     config = configuration(name)
-    return made(build_views(config), prototype(name, 0).needs, config["training"]["batch_size"], seed)
+    return made(build_views(config), prototype(name).needs, config["training"]["batch_size"], seed)
 
 
 @cache
@@ -126,14 +124,21 @@ def made(recipe: Recipe, needs: frozenset[str], size: int, seed: int) -> Batch:
     return ViewMaker(recipe, seed, needs=needs)(source, seed)
 
 
-def pair(images: Tensor, extras: dict[str, Tensor]) -> Batch:
-    """Two equal global views, and extra views; masks for those that need them."""
-    views = {}
-    for name, pixels in {"v1": images, "v2": images, **extras}.items():
-        views[name] = whole_view(pixels, name)
-        views[name].role = "extra" if name in extras else "global"
-        views[name].masks = (pixels.mean(dim=1) > 0).float()
-    return Batch(views)
+def identical(name: str, extras: int = 0) -> Batch:
+    """A view of the method's recipe as both global views, and as extra views."""
+    view = batch(name).views["v1"]
+    names = ["v1", "v2", *(f"same{i}" for i in range(extras))]
+    return Batch({each: replace(view, name=each, role="extra" if "same" in each else "global") for each in names})
+
+
+def smaller(view: View, name: str, side: int) -> View:
+    """The same crop at another size, as an extra view."""
+    images = nn.functional.interpolate(view.images, size=side)
+    masks, segments = (
+        None if values is None else nn.functional.interpolate(values[:, None].float(), size=side)[:, 0].to(values.dtype)
+        for values in (view.masks, view.segments)
+    )
+    return replace(view, name=name, role="extra", images=images, masks=masks, segments=segments)
 
 
 def loss_of(method: Method, views: Batch) -> Tensor:
@@ -165,7 +170,7 @@ def online_name(name: str) -> str:
 
 @pytest.mark.parametrize("wrapper", AROUND)
 def test_a_wrapper_accepts_a_host_and_refuses_others_in_one_line(wrapper):
-    refused = {host: str(error) for (name, host), error in REFUSED.items() if name == wrapper}
+    refused = {host: REFUSED[f"{wrapper} on {host}"] for host in AROUND[wrapper] if f"{wrapper} on {host}" in REFUSED}
     assert len(refused) < len(AROUND[wrapper]), refused
     assert all(text and "\n" not in text for text in refused.values())
 
@@ -310,28 +315,24 @@ def test_saliency_is_none_or_a_map_in_0_1_and_changes_nothing(name):
 
 @every_pair_method
 def test_the_loss_does_not_depend_on_the_number_of_identical_views(name):
-    images = batch(name).views["v1"].images
-    two, more = pair(images, {}), pair(images, {f"same{i}": images for i in range(3)})
-    torch.testing.assert_close(loss_of(build(name), more), loss_of(build(name), two), rtol=1e-5, atol=1e-5)
+    alone, together = loss_of(build(name), identical(name)), loss_of(build(name), identical(name, extras=3))
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 @every_pair_method
 def test_extra_views_of_another_size_are_taken(name):
-    method, images = build(name), batch(name).views["v1"].images
-    local = nn.functional.interpolate(images, size=8)
-    loss = step(method, own_optimizer(name, method), pair(images, {"local0": local, "local1": local}))
-    assert torch.isfinite(loss)
+    method, views = build(name), identical(name)
+    views.views |= {each: smaller(views.views["v1"], each, side=8) for each in ("local0", "local1")}
+    assert torch.isfinite(step(method, own_optimizer(name, method), views))
 
 
 @every_pair_method
 @pytest.mark.parametrize("count", [1, 3])
 def test_other_than_two_global_views_are_refused(name, count):
-    images = batch(name).views["v1"].images
-    views: dict[str, View] = {f"v{i}": whole_view(images, f"v{i}") for i in range(count)}
-    for each in views.values():
-        each.masks = (images.mean(dim=1) > 0).float()
+    view = batch(name).views["v1"]
+    views = Batch({f"v{i}": replace(view, name=f"v{i}") for i in range(count)})
     with pytest.raises(UsageError, match=f"pairs two global views, the recipe gives {count}"):
-        build(name)(Batch(views))
+        build(name)(views)
 
 
 # -------------------------------------------------------------------- a momentum branch
