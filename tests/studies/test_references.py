@@ -1,0 +1,24 @@
+"""The supervised reference is planned where the images have labels."""
+
+from dataclasses import replace
+
+from synthetic_results import settings_of
+
+from studies import multicrop, references
+
+
+def with_options(settings, **options):
+    data = {**settings.base["data"], "options": {**settings.base["data"]["options"], **options}}
+    return replace(settings, base={**settings.base, "data": data})
+
+
+def test_embedded_images_of_one_object_have_labels():
+    settings = settings_of("multicrop", seeds=1)
+    assert references.has_labels(settings) and references.has_labels(with_options(settings, objects=4))
+    assert references.has_labels(with_options(settings, objects=[1, 1]))
+    scenes = with_options(settings, objects=[2, 6])
+    assert not references.has_labels(scenes)
+    chosen = references.chosen_arms(scenes, multicrop.ARMS)
+    assert references.SUPERVISED not in chosen and len(chosen) == len(multicrop.ARMS) - 1
+    named = replace(scenes, arms=("moco", "supervised"))
+    assert references.SUPERVISED in references.chosen_arms(named, multicrop.ARMS)  # refused when the plan is made
