@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
 
+from scd.data.sources.path import PathSource
 from scd.errors import DataError, UsageError
 from scd.evaluation.background import BackgroundReliance
 from scd.evaluation.collapse import Collapse
@@ -173,3 +174,14 @@ def test_files_go_to_the_folder_that_is_given(tmp_path):
     assert context.for_protocol(Count()).folder is None
     inside = context.for_protocol(Count(), tmp_path)
     assert inside.folder == tmp_path and inside.for_protocol(Count()).folder == tmp_path
+
+
+def test_real_photographs_with_masks_and_a_class_without_images(real_data):
+    context = context_of(ChannelMethod(0, 1, 2), PathSource(real_data / "flowers17_seg"), 32)
+    numbers = {}
+    for protocol in USUAL:
+        numbers |= protocol()(context)
+    assert (numbers["n_train"], numbers["n_test"]) == (633, 166)
+    assert set(numbers) == {name for kind in USUAL for name in kind().metrics} - {"background_top1"}
+    assert numbers["linear_top1"] > 2 / 16  # mean colour alone is far above chance
+    assert 0.15 < numbers["saliency_iou_whole"] < 0.4  # the flowers cover about 27 %
