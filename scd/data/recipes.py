@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from scd.data.crops import interpolation_matrix, resample, row_layout
-from scd.data.views import IMAGENET_MEAN, IMAGENET_STD, CropSpec, Recipe, normalise
+from scd.data.views import CropSpec, Recipe
 from scd.errors import UsageError, unknown
+from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 EXTRA_KINDS = ("none", "same_rectangle", "random", "local")
 LOCAL_SCALE = (0.05, 0.2)

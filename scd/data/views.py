@@ -25,10 +25,9 @@ from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_para
 from scd.data.view_boxes import boxes_in_view
 from scd.errors import UsageError, unknown
 from scd.method import NEEDS, Batch, View
+from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalise
 from scd.seeds import generator
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 ROLES = ("global", "extra")
 
 
@@ -259,10 +258,3 @@ def _view_boxes(boxes: Tensor, counts: Sequence[int], rectangles: Tensor, flips:
     image = torch.repeat_interleave(torch.tensor(counts)).to(rectangles.device)  # (M,) image of each box
     seen, _ = boxes_in_view(boxes, rectangles[image], flips[image])
     return list(seen.split(counts))
-
-
-def normalise(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """(images - mean) / std of images (B, 3, s, s) in [0, 1], in place."""
-    return images.sub_(images.new_tensor(mean).view(1, 3, 1, 1)).mul_(
-        images.new_tensor(std).reciprocal_().view(1, 3, 1, 1)
-    )

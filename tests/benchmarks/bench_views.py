@@ -9,7 +9,8 @@ from torchvision import transforms
 
 from scd.data.loader import ImageBatch
 from scd.data.recipes import build_recipe
-from scd.data.views import IMAGENET_MEAN, IMAGENET_STD, ViewMaker
+from scd.data.views import ViewMaker
+from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH = 128  # images, and two views of each
 SIZE = 32  # pixels of a view, cut from the 48 pixels of the tier's images
