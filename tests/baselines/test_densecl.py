@@ -41,6 +41,7 @@ def moco(symmetric=False, backbone=None, **options):
 def densecl(symmetric=False, **options):
     """A DenseCL whose target networks differ from their online ones."""
     method = DenseCL(moco(symmetric, bn_groups=2), **options)
+    method.siamese.shuffles = True  # as with a backbone that has batch norm
     for parameter in method.parameters():
         if not parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))
