@@ -293,7 +293,7 @@ def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target
 
 
 def passes(views: dict[str, View], names: list[str]) -> list[list[str]]:
-    """The names in groups that go through the backbone together: each global view alone, extra views by size."""
+    """The names in groups that go through the backbone together: a global view by itself, extra views by size."""
     groups: dict[tuple, list[str]] = {}
     for name in names:
         view = views[name]

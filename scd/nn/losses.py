@@ -91,6 +91,6 @@ def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
 
 
 def _float32(tensor: Tensor) -> torch.autocast:
-    """Autocast off for the device of the tensor (the meta device has none; the CPU's switch stands in for it)."""
+    """Autocast off for the device of the tensor (the meta device has none; the CPU's is used for it)."""
     device = "cpu" if tensor.is_meta else tensor.device.type
     return torch.autocast(device, enabled=False)

@@ -68,7 +68,7 @@ def test_the_target_is_in_train_mode_and_keeps_running_statistics_of_its_own():
     assert not torch.equal(after, before)
     with torch.no_grad():
         method.backbone.trunk[1].running_mean.add_(5.0)
-    method.after_step(0.5)  # m = 0 copies the parameters, and them alone
+    method.after_step(0.5)  # m = 0 copies the parameters and nothing else
     assert torch.equal(method.target_backbone.trunk[1].running_mean, after)
     assert torch.equal(method.target_backbone.trunk[0].weight, method.backbone.trunk[0].weight)
 

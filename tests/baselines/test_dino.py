@@ -167,7 +167,7 @@ def test_nothing_is_frozen_without_a_share():
     assert method.projector.weight.grad is not None
 
 
-def test_the_state_knows_how_far_the_run_is():
+def test_the_state_holds_the_progress_of_the_run():
     """A resumed run goes on with its temperature and with its frozen or free layer."""
     options = {"freeze_last": 0.3, "teacher_temperature": 0.07, "teacher_temperature_start": 0.04}
     method, resumed = (tiny(**options, teacher_temperature_warmup=0.8) for _ in range(2))

@@ -81,7 +81,7 @@ def flooded(region, seed):
     return part
 
 
-def test_two_cliques_are_parted_the_smaller_is_the_object_and_its_pieces_are_told_apart():
+def test_two_cliques_are_separated_the_smaller_is_the_object_and_its_pieces_are_distinguished():
     cut = bipartition(features_of(OBJECT))
     labels = torch.tensor(OBJECT).bool()
     assert torch.equal(cut.foreground[0], labels)  # y is larger on the side with less weight
@@ -89,7 +89,7 @@ def test_two_cliques_are_parted_the_smaller_is_the_object_and_its_pieces_are_tol
     assert torch.equal(cut.component[0][:, :3], labels[:, :3]) and not cut.component[0][:, 3:].any()
 
 
-def test_two_cliques_with_a_few_edges_between_them_are_parted_at_these():
+def test_two_cliques_with_a_few_edges_between_them_are_separated_at_these():
     w = torch.full((1, 10, 10), 1e-5, dtype=torch.float64)
     w[:, :4, :4], w[:, 4:, 4:] = 1, 1
     w[:, 3, 4] = w[:, 4, 3] = 1

@@ -1,4 +1,4 @@
-"""The momentum branch: the formula, its ends, and what it leaves alone."""
+"""The momentum branch: the formula, its ends, and what it does not change."""
 
 import math
 
