@@ -55,7 +55,7 @@ def test_tiny_resnet_uses_every_parameter():
 @pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/vit_medium_patch16_reg4_gap_256"])
 def test_vit_patches_lie_where_they_come_from(name):
     torch.manual_seed(0)
-    vit = build_backbone(name, img_size=16, patch_size=4, depth=0).eval()  # no attention: a token depends on its patch only
+    vit = build_backbone(name, img_size=16, patch_size=4, depth=0).eval()  # without attention
     images = torch.randn(1, 3, 16, 16)
     changed = images.clone()
     changed[:, :, 4:8, 8:12] += 1.0  # patch in row 1, column 2
