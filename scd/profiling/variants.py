@@ -104,10 +104,10 @@ class ChangedStep:
             raise unknown("change of a step", self.change, CHANGES)
 
     def __call__(self, arms: Mapping[str, Build]) -> dict[str, float]:
-        """``time_ratio`` of the arm "arm" and its quartiles over rounds."""
+        """``time_to_usual`` of the arm "arm" and its quartiles over rounds."""
         changed = CHANGES[self.change](arms["arm"], self.steps)
         own, others = interleaved(changed, {"usual": Stepper(arms["arm"](), self.steps)}, self.rounds)
-        return quartiles("time_ratio", ratios(own, others["usual"]))
+        return quartiles("time_to_usual", ratios(own, others["usual"]))
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class DefaultAllocator:
     blocks: int = 12
 
     def __call__(self, arms: Mapping[str, Build]) -> dict[str, float]:
-        """``time_ratio`` of the arm "arm" and its quartiles over rounds."""
+        """``time_to_usual`` of the arm "arm" and its quartiles over rounds."""
         seconds = {keep: [] for keep in (False, True)}
         for _ in range(self.rounds):
             for keep, values in seconds.items():
                 shared = (arms["arm"], keep, self.steps, self.blocks, torch.get_num_threads())
                 values.append(in_fresh_process(_median_block, *shared))
-        return quartiles("time_ratio", ratios(seconds[False], seconds[True]))
+        return quartiles("time_to_usual", ratios(seconds[False], seconds[True]))
 
 
 def _median_block(build: Build, keep: bool, steps: int, blocks: int, threads: int) -> float:
@@ -157,7 +157,7 @@ class CompiledBackbone:
     steps: int = 4
 
     def __call__(self, arms: Mapping[str, Build]) -> dict[str, float | str]:
-        """``time_ratio``, ``compile_seconds`` and, where it is ever reached, ``pays_after_steps``.
+        """``time_to_usual``, ``compile_seconds`` and, where it is ever reached, ``pays_after_steps``.
 
         Where no compiler works, ``unavailable`` holds the first line of its error.
         """
@@ -174,5 +174,5 @@ class CompiledBackbone:
         seconds = perf_counter() - began
         own, others = interleaved(stepper, {"usual": usual}, self.rounds)
         saved = (median(others["usual"]) - median(own)) / self.steps
-        numbers = {**quartiles("time_ratio", ratios(own, others["usual"])), "compile_seconds": seconds}
+        numbers = {**quartiles("time_to_usual", ratios(own, others["usual"])), "compile_seconds": seconds}
         return {**numbers, "pays_after_steps": seconds / saved} if saved > 0 else numbers

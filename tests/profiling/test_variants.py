@@ -34,8 +34,8 @@ def test_bare_blocks_move_no_weight():
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_has_a_ratio_with_quartiles(change):
     numbers = ChangedStep(change, rounds=2, steps=1)({"arm": build})
-    assert list(numbers) == ["time_ratio", "time_ratio_low", "time_ratio_high"]
-    assert 0 < numbers["time_ratio_low"] <= numbers["time_ratio"] <= numbers["time_ratio_high"]
+    assert list(numbers) == ["time_to_usual", "time_to_usual_low", "time_to_usual_high"]
+    assert 0 < numbers["time_to_usual_low"] <= numbers["time_to_usual"] <= numbers["time_to_usual_high"]
 
 
 def test_an_unknown_change_is_refused():
@@ -52,7 +52,7 @@ def test_the_allocator_is_compared_in_fresh_processes(monkeypatch):
         return 1.0 if keep else 2.0
 
     monkeypatch.setattr(variants, "in_fresh_process", fresh)
-    assert DefaultAllocator(rounds=2)({"arm": build})["time_ratio"] == 2.0
+    assert DefaultAllocator(rounds=2)({"arm": build})["time_to_usual"] == 2.0
     assert calls == [False, True, False, True]
 
 
@@ -70,5 +70,5 @@ def test_compiling_pays_after_the_steps_that_it_saves(monkeypatch):
     seconds = {True: 1.0, False: 2.0}
     monkeypatch.setattr(Stepper, "block", lambda self: seconds[hasattr(self.method.backbone, "was_compiled")])
     numbers = CompiledBackbone(rounds=2, steps=4)({"arm": build})
-    assert numbers["time_ratio"] == 0.5
+    assert numbers["time_to_usual"] == 0.5
     assert numbers["pays_after_steps"] == pytest.approx(4 * numbers["compile_seconds"])
