@@ -27,7 +27,8 @@ WRAPPERS = {  # label, what it adds, its hosts
     "densecl": ("DenseCL", "DenseCL's dense head and loss", ("moco",)),
 }
 NEEDS_VIT = ("mae",)  # methods that bring a ViT of their own
-SMOKE_ARMS, SMOKE_OTHERS = ("moco", "scd_moco", "moco_local"), 2  # of a tier that only tests the wiring
+SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring
+SMOKE_ROUNDS = SMOKE_OTHERS = 2
 
 COUNT, MEMORY = "scd.profiling.counted.CountedCost", "scd.profiling.memory.PeakMemory"
 TIMING, CHANGED = "scd.profiling.timed.StepTiming", "scd.profiling.variants.ChangedStep"
@@ -146,6 +147,11 @@ def measurement(
     return RunSpec({"measurement": dict(options), "arms": dict(arms)}, labels, kind=MEASUREMENT, alone=alone)
 
 
+def rounds_of(settings: Settings, name: str = "rounds") -> int:
+    """How many rounds a measurement of time has."""
+    return settings.axes[name] if settings.meaningful else SMOKE_ROUNDS
+
+
 def words(config: Mapping[str, Any]) -> str:
     """A configuration of :func:`config_of` in words: backbone, size of the views, batch."""
     return f"{config['backbone']['name']}, {config['views']['size']} px, batch {config['training']['batch_size']}"
@@ -181,7 +187,7 @@ def timed(settings: Settings, arms: list[Arm]) -> Iterator[RunSpec]:
                 measured["moco"] = config_of(settings, "moco", seed)
             if host not in (arm.name, "moco"):
                 measured["host"] = config_of(settings, host, seed)
-            rounds = settings.axes["many_rounds" if arm.name == "scd_moco" else "rounds"]
+            rounds = rounds_of(settings, "many_rounds" if arm.name == "scd_moco" else "rounds")
             options = {"_target_": TIMING, "rounds": rounds}
             yield measurement(settings, "timed", arm.name, measured, options, seed, words(measured["arm"]))
 
@@ -197,7 +203,7 @@ def memory(settings: Settings, arms: list[Arm]) -> Iterator[RunSpec]:
 
 def speed(settings: Settings, arms: list[Arm]) -> Iterator[RunSpec]:
     """MoCo's step with one thing changed."""
-    rounds = settings.axes["rounds"]
+    rounds = rounds_of(settings)
     for seed in settings.seeds:
         moco = config_of(settings, "moco", seed)
         for change, options in CHANGES.items():
@@ -215,7 +221,7 @@ def timed_scaling(settings: Settings, arms: list[Arm]) -> Iterator[RunSpec]:
     """SCD on MoCo beside MoCo along sizes."""
     has_stages = "widths" in config_of(settings, "moco", 0)["backbone"]
     curves = {**TIMED_CURVES, **(BACKBONE_CURVES if has_stages else {})}
-    options = {"_target_": TIMING, "rounds": settings.axes["rounds"], "phase_rounds": 0}
+    options = {"_target_": TIMING, "rounds": rounds_of(settings), "phase_rounds": 0}
     for seed in settings.seeds:
         for curve, points in curves.items():
             for x, changes in points.items():
