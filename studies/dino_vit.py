@@ -63,18 +63,18 @@ ARMS = (
     RANDOM,
     DINO,
     Arm("scd", "SCD-DINO", dino(wrapper="scd"), "all of DINO", "learned map (MLP on patch tokens), triplet loss"),
-    Arm("constant", "SCD-DINO, constant map", dino(wrapper=scd("constant")), "all of SCD-DINO", "a constant map"),
+    Arm("constant", "SCD-DINO with a constant map", dino(wrapper=scd("constant")), "all of SCD-DINO", "a constant map"),
     Arm(
-        "attention", "SCD-DINO, attention map", dino(wrapper=scd("attention")), "all of SCD-DINO",
+        "attention", "SCD-DINO with the attention as map", dino(wrapper=scd("attention")), "all of SCD-DINO",
         "the map is the class token's attention in the last block, mean of heads",
     ),
     Arm(
-        "tokencut", "SCD-DINO, TokenCut map", dino(wrapper=scd("tokencut")), "all of SCD-DINO",
+        "tokencut", "SCD-DINO with TokenCut's map", dino(wrapper=scd("tokencut")), "all of SCD-DINO",
         "the map is the normalised cut of the last block's keys",
     ),
-    Arm("dino_global", "DINO, no local views", dino(**NO_LOCAL_VIEWS), "ViT, DINO's loss", "two global views only"),
+    Arm("dino_global", "DINO without local views", dino(**NO_LOCAL_VIEWS), "ViT, DINO's loss", "two global views only"),
     Arm(
-        "scd_global", "SCD-DINO, no local views", dino(wrapper="scd", **NO_LOCAL_VIEWS), "all of SCD-DINO",
+        "scd_global", "SCD-DINO without local views", dino(wrapper="scd", **NO_LOCAL_VIEWS), "all of SCD-DINO",
         "two global views only",
     ),
     Arm("moco", "MoCo on the ViT", on("moco"), "ViT, two global views", "MoCo v2's loss, queue and head"),

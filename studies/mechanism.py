@@ -26,6 +26,7 @@ SALIENCY = (
     "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
 )  # fmt: skip
 COLLAPSE = ("map_area", "map_std", "map_saturation", "map_entropy", "feature_std", "effective_rank")
+PLACE = "map_place_share"
 CURVES = ("saliency_iou", "saliency_iou_inverted", "map_area", "map_entropy", "map_saturation", "view_agreement")
 
 
@@ -39,31 +40,31 @@ HOST = Arm("moco", "MoCo", {}, "two global views, MoCo's loss", "no map, no trip
 ARMS = (
     RANDOM,
     HOST,
-    Arm("constant_map", "constant map", scd(saliency="constant"), LOSS, "the same map value everywhere"),
-    Arm("frozen", "frozen random MLP", scd(saliency="frozen"), LOSS, "the map's MLP keeps its random weights"),
-    Arm("centre", "centre prior", scd(saliency="centre"), LOSS, "the map is a bump at the centre of the image"),
-    Arm("other_image", "another image's map", scd(saliency="other_image"), LOSS, "the learned map of the next image"),
-    Arm("depth1", "SCD, linear map", scd(saliency={"depth": 1}), "all of SCD", "one linear layer in the map's MLP"),
+    Arm("constant_map", "SCD with a constant map", scd(saliency="constant"), LOSS, "the same map value everywhere"),
+    Arm("frozen", "SCD with a frozen random map", scd(saliency="frozen"), LOSS, "the map's MLP never learns"),
+    Arm("centre", "SCD with a centre prior", scd(saliency="centre"), LOSS, "a bump at the image's centre"),
+    Arm("other_image", "SCD with another image's map", scd(saliency="other_image"), LOSS, "the map of the next image"),
+    Arm("depth1", "SCD with a linear map", scd(saliency={"depth": 1}), "all of SCD", "one layer in the map's MLP"),
     Arm("scd", "SCD", scd(), "all of MoCo", "learned map (two layers), triplet loss"),
-    Arm("depth3", "SCD, three layers", scd(saliency={"depth": 3}), "all of SCD", "three layers in the map's MLP"),
+    Arm("depth3", "SCD with three layers", scd(saliency={"depth": 3}), "all of SCD", "three layers in the map's MLP"),
     Arm(
-        "no_gradient", "SCD, map detached", scd(map_gradient=False), "all of SCD",
+        "no_gradient", "SCD without the map's gradient", scd(map_gradient=False), "all of SCD",
         "the backbone does not learn through the map",
     ),
     Arm(
-        "settled", "SCD, border prior", scd(saliency="settled"), "all of SCD",
+        "settled", "SCD with the border prior", scd(saliency="settled"), "all of SCD",
         "a rule about the image's border decides, without a label, which side of the map is the foreground",
     ),
     Arm(
-        "anchors_both", "SCD, both anchors", scd(anchors="both"), "all of SCD",
+        "anchors_both", "SCD with both anchors", scd(anchors="both"), "all of SCD",
         "backgrounds are anchors too, so the two sides enter the loss in the same way",
     ),
-    Arm("consistency", "SCD, attraction only", scd(terms="consistency"), "all of SCD", "no repulsion in the loss"),
+    Arm("consistency", "SCD with attraction only", scd(terms="consistency"), "all of SCD", "no repulsion in the loss"),
     Arm(
-        "discrimination", "SCD, repulsion only", scd(terms="discrimination"), "all of SCD",
+        "discrimination", "SCD with repulsion only", scd(terms="discrimination"), "all of SCD",
         "no attraction in the loss",
     ),
-    Arm("oracle", "oracle mask", scd(saliency="oracle"), LOSS, "the map is the true mask"),
+    Arm("oracle", "SCD with the true mask", scd(saliency="oracle"), LOSS, "the map is the true mask"),
     SUPERVISED,
 )  # fmt: skip
 LEARNED = ("depth1", "scd", "depth3", "no_gradient", "settled", "anchors_both", "consistency", "discrimination")
@@ -109,9 +110,9 @@ def plan(settings: Settings) -> list[RunSpec]:
 
 
 def prepare(results: Results, settings: Settings) -> Results:
-    """Keep the maps of the page's figure, and how much of the maps the position explains."""
+    """Keep the maps of the page's figure."""
     map_traces.keep_maps(results, settings, PICTURED)
-    return map_traces.with_place_share(results)
+    return results
 
 
 def sections(report: Report) -> None:
@@ -164,9 +165,9 @@ def polarity_sentence(results: Results) -> str:
 
 def place_of(results: Results, arm: str) -> Estimate | None:
     """Mean over seeds of the share of the map that the position explains, in percent; None where unknown."""
-    if not results.has("place_share"):
+    if not results.has(PLACE):
         return None
-    found = estimate(100 * results.of(arm)["place_share"])
+    found = estimate(100 * results.of(arm)[PLACE])
     return found if found.n else None
 
 
@@ -213,7 +214,7 @@ def polarity(report: Report, labels: dict[str, str]) -> None:
     if not rows:
         section.text("Not measured: no finished run has a map and masks to score it against.")
         return
-    shown = ("saliency_iou", "saliency_iou_inverted", "saliency_inverted_share", "place_share")
+    shown = ("saliency_iou", "saliency_iou_inverted", "saliency_inverted_share", PLACE)
     section.table(tables.Table(pandas.DataFrame(rows), metrics=shown))
     section.text(
         "A seed marks the background when more than half of its test images have a higher IoU for 1 − map. The better "

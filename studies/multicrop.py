@@ -53,7 +53,7 @@ ARMS = (
         f"{LOCAL_VIEWS} extra views: small crops of a small area, as in SwAV and DINO; no map",
     ),
     Arm(
-        "constant_map", "SCD, constant map", {"wrapper": {"preset": "scd", "saliency": "constant"}},
+        "constant_map", "SCD with a constant map", {"wrapper": {"preset": "scd", "saliency": "constant"}},
         "all of MoCo; SCD's projection, triplet loss and cost", "the map is constant: nothing is separated",
     ),
     Arm("scd", "SCD", {"wrapper": "scd"}, "all of MoCo", "learned map, foreground and background, triplet loss"),

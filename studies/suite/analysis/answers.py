@@ -23,7 +23,8 @@ OPENINGS = {
     SUPPORTED: "**Supported:** {claim}.",
     CONTRADICTED: "**Contradicted:** it does not hold that {claim}.",
     NOT_RESOLVED: "**Not resolved** whether {claim}.",
-    UNINFORMATIVE: "**Uninformative:** the positive control failed, so this page cannot say whether {claim}.",
+    UNINFORMATIVE: "**Uninformative:** this page does not reproduce its positive control, so it cannot say whether "
+    "{claim}.",
 }
 Labels = Mapping[str, str]
 

@@ -32,12 +32,12 @@ def scaled(metric: Metric, value: float) -> float:
 
 
 def number(metric: Metric, value: float, signed: bool = False) -> str:
-    """A value in a table: shares as percent with one decimal (differences two), others with three digits."""
+    """A value in a table: shares as percent with one decimal (differences two), counts without decimals."""
     shown = scaled(metric, value)
     if is_share(metric):
         text = f"{abs(shown):.2f}" if signed else f"{abs(shown):.1f}"
     else:
-        text = f"{abs(shown):.2f}" if abs(shown) < 100 else f"{abs(shown):,.0f}"
+        text = f"{abs(shown):.2f}" if abs(shown) < 100 and shown != round(shown) else f"{abs(shown):,.0f}"
     return _signed(text, shown, signed)
 
 
@@ -47,7 +47,8 @@ def mean_cell(metric: Metric, values: Sequence[float], expected: int) -> str:
     text = number(metric, summary.mean)
     if summary.half is None:
         return f"{text} (n=1, no interval)"
-    text += f" ± {number(metric, summary.half)}"
+    if summary.half or is_share(metric):  # a count that is the same in all runs has no spread to write
+        text += f" ± {number(metric, summary.half)}"
     return text if summary.n == expected else f"{text} (n={summary.n})"
 
 

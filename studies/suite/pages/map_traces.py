@@ -12,7 +12,6 @@ import numpy
 import pandas
 from safetensors.numpy import load_file, save_file
 
-from scd.evaluation.metric import SHARE, Metric
 from studies.suite.analysis import notation
 from studies.suite.analysis.results import FOLDER, Results
 from studies.suite.pages import map_figures
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
 KEPT = 6  # images in a figure, the first of the test images
 NO_PICTURES = "There are no pictures of maps: these images are not the suite's own and are not republished."
 Labels = Mapping[str, str]
-PLACE_SHARE = Metric(
-    "explained by position",
-    SHARE,
-    None,
-    "share of the variance of the kept maps of test images that their mean over images explains, adjusted for its "
-    "degrees of freedom; 1: one map for all images",
-)
 
 
 # -------------------------------------------------------------------- numbers over training
@@ -112,33 +104,6 @@ def map_files(results: Results, run: str) -> list[Path]:
         (file for folder in results.folders.get(run, ()) for file in Path(folder).glob("*.safetensors")),
         key=lambda file: float(file.stem),
     )
-
-
-def with_place_share(results: Results) -> Results:
-    """The results with the number ``place_share`` of each run's last kept maps, see :func:`place_share`."""
-    shares = []
-    for run in results.runs["run"]:
-        files = map_files(results, run)
-        maps = load_file(files[-1]).get("learned") if files else None
-        shares.append(None if maps is None else place_share(maps))
-    column = pandas.Series(shares, results.runs.index, float)
-    return results.with_runs(results.runs.assign(place_share=column), {"place_share": PLACE_SHARE})
-
-
-def place_share(maps: numpy.ndarray) -> float | None:
-    """The share of the maps' variance that the position alone explains: 1 where all images have one map.
-
-    1 - (mean variance over images at a position) / (variance over images and positions), both with their degrees of
-    freedom (adjusted R^2 of a one-way analysis of variance); about 0, or a little below, where the position has no
-    effect. None for a single image or maps without variance.
-
-    Args:
-        maps: (n, h, w).
-    """
-    if len(maps) < 2 or maps.var() < 1e-12:
-        return None
-    x = maps.astype(float)
-    return float(1 - x.var(axis=0, ddof=1).mean() / x.var(ddof=1))
 
 
 def _first_images(settings: "Settings") -> tuple[numpy.ndarray, numpy.ndarray]:

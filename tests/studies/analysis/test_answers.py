@@ -93,7 +93,8 @@ def test_a_failed_control_is_said_first():
     control = finding("moco", "random", values(0.003, 0.036))
     found = verdict(finding("scd", "moco", values(-0.05, HALF)), controls=[control])
     assert text(*found.findings, controls=[control]).startswith(
-        "**Uninformative:** the positive control failed, so this page cannot say whether SCD is better than everything."
+        "**Uninformative:** this page does not reproduce its positive control, so it cannot say whether SCD is better "
+        "than everything."
     )
     assert sensitivity(found, RESULTS, LABELS) == (
         "**What this page could have seen.** Positive control: MoCo cannot be told apart from random weights: 0.3 "

@@ -15,6 +15,7 @@ def test_numbers_are_percent_points_or_raw():
     assert notation.number(TOP1, 0.0004, signed=True) == "+0.04"
     assert notation.number(TOP1, -0.00001, signed=True) == "0.00"
     assert notation.number(RANK, 12.345) == "12.35" and notation.number(RANK, 1234.5) == "1,234"
+    assert notation.number(RANK, 80.0) == "80" and notation.mean_cell(RANK, [80.0, 80.0], 2) == "80"
     assert notation.heading(TOP1) == "linear top-1 (%)" and notation.heading(GAP) == "background gap (points)"
     assert notation.heading(RANK) == "effective rank"
     assert [notation.quantity(value) for value in (24.3e9, 105e3, 12.0)] == ["24.3 G", "105 k", "12"]

@@ -70,7 +70,10 @@ def test_records_and_index_have_the_answer_and_write_the_page_again(tmp_path):
 def test_a_failed_positive_control_makes_the_page_uninformative(tmp_path):
     found = with_control(results(top1=(0.51, 0.52, 0.50)), top1=(0.48, 0.55, 0.5))
     text = publish(STUDY, found, tmp_path).read_text(encoding="utf-8")
-    assert "**Uninformative:** the positive control failed, so this page cannot say whether A is better than B." in text
+    assert (
+        "**Uninformative:** this page does not reproduce its positive control, so it cannot say whether A is better "
+        "than B." in text
+    )
     assert "Positive control: B cannot be told apart from C" in text
     assert json.loads((tmp_path / "records" / "toy.json").read_text())["outcome"] == "uninformative"
 
