@@ -70,9 +70,13 @@ def described(findings: Sequence[Finding], results: Results, labels: Labels) -> 
     return " ".join(sentences)
 
 
-def sensitivity(verdict: Verdict, results: Results, labels: Labels) -> str:
-    """What the page could have seen: its positive control, and the smallest differences that it could have detected."""
-    sentences = ["**What this page could have seen.**"]
+def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: str = "") -> str:
+    """What the page could have seen: its positive control, and the smallest differences that it could have detected.
+
+    Args:
+        question: the id of the question, where a page answers several.
+    """
+    sentences = [f"**What this page could have seen{f' ({question})' if question else ''}.**"]
     if not verdict.controls:
         sentences.append("No positive control is declared.")
     for where, control in _different(verdict.controls):

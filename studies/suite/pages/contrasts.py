@@ -20,12 +20,14 @@ class Judgement:
         verdict: of the claim.
         results: which it was judged by; names: arm -> its label in them.
         contrasts: those of the claim, and others of the same kind.
+        question: its id, where a page answers several.
     """
 
     verdict: Verdict
     results: Results
     names: Mapping[str, str]
     contrasts: Sequence[Contrast]
+    question: str = ""
 
 
 def contrasts(blocks: Blocks, judgement: Judgement) -> None:

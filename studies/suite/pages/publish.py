@@ -76,7 +76,7 @@ class Report:
         first = f"{question}: {first}" if question else first
         self.say(first, *others, summary=first)
         self.outcome = self.outcome or verdict.outcome
-        self._judgements.append(Judgement(verdict, results, names, declared))
+        self._judgements.append(Judgement(verdict, results, names, declared, question))
         return verdict
 
     def say(self, *paragraphs: str, summary: str = "") -> None:
@@ -107,7 +107,7 @@ class Report:
         page.text(sections.completeness(results))
         page.blocks += self._first.blocks
         for judgement in self._judgements:
-            page.text(sensitivity(judgement.verdict, judgement.results, judgement.names))
+            page.text(sensitivity(judgement.verdict, judgement.results, judgement.names, judgement.question))
         sections.arms(page.details("Arms"), study, results)
         page.blocks += self._own
         for judgement in self._judgements:
@@ -115,7 +115,7 @@ class Report:
             several = f": {metric}" if len(self._judgements) > 1 else ""
             contrasts(page.details(f"Contrasts{several}"), judgement)
         rest = Details("Further protocols")
-        if sections.further(rest, results, self.names, page.metrics):
+        if sections.further(rest, results, self.names, page.metrics | {"n_train", "n_test"}):
             rest.text("Recorded numbers that no section above shows.")
             page.blocks.append(rest)
         shown = [name for name in results.metrics if name in page.metrics]

@@ -108,7 +108,7 @@ def test_two_claims_are_two_answers_with_their_questions(tmp_path):
     text = report.page().markdown
     assert "R0-a: **Supported:** A is better than B." in text and "R0-b: **Supported:** another claim." in text
     assert report.answered().about["answer"].count("**Supported:**") == 2
-    assert text.count("**What this page could have seen.**") == 2
+    assert "**What this page could have seen (R0-a).**" in text and "**What this page could have seen (R0-b).**" in text
 
 
 def test_arms_are_named_by_the_host_of_the_command_line():
