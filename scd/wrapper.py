@@ -64,8 +64,11 @@ class Wrapper(Method):
         return {"loss": loss, **logs, **more}
 
     def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
-        """The whole loss from the host's loss and the features of this step, and scalars worth logging."""
-        raise NotImplementedError
+        """The whole loss from the host's loss and the features of this step, and scalars worth logging.
+
+        A wrapper that needs more than these overrides :meth:`forward`. Without either, nothing is added to the host.
+        """
+        return image_loss, {}
 
     def after_backward(self) -> None:
         self.siamese.after_backward()

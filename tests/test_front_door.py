@@ -214,7 +214,8 @@ def test_imports_go_down_the_list_only(package, forbidden):
 def test_methods_know_no_optimiser_and_no_training_loop():
     wrong = [
         f"{relative(path)} imports {name}"
-        for path in [*(ROOT / "baselines").glob("*.py"), *(ROOT / "scd").glob("*.py"), *(ROOT / "scd/maps").glob("*.py")]
+        for folder in ("baselines", "scd", "scd/maps")
+        for path in (ROOT / folder).glob("*.py")
         for name in imported(path)
         if name.startswith(("torch.optim", "scd.training", "lightning_fabric"))
     ]

@@ -7,6 +7,7 @@ is a file of this folder. :func:`annotate` runs it once per set of images and ke
 import hashlib
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ COLUMNS = {"masks": "mask", "labels": "label", "backgrounds": "background"}  # f
 UNKNOWN = -1  # in segments: a pixel of no segment
 
 
-class Annotator:
+class Annotator(ABC):
     """Computes one kind of annotation.
 
     Subclasses set the attributes and implement ``__call__``. Their attributes hold their options: text, numbers, lists
@@ -43,6 +44,7 @@ class Annotator:
     supervision: str = "none"
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    @abstractmethod
     def __call__(self, images: Tensor, part: ImageSet) -> Tensor | list[Tensor]:
         """Annotations of some images.
 
@@ -54,7 +56,6 @@ class Annotator:
             masks (B, S, S) uint8, 1 on the object and 0 elsewhere; or segments (B, S, S) integers from 0, -1 where
             unknown; or boxes, one (n_i, 4) float tensor per image, x0, y0, x1, y1 in [0, 1] of the canvas.
         """
-        raise NotImplementedError
 
 
 class Annotations:

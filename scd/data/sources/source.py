@@ -1,7 +1,7 @@
 """The contract of an image source.
 
 Each format is a subclass in a file of this folder, with its options and locations as constructor arguments. A
-configuration names the class by ``_target_``; there is no other way to open images.
+configuration names the class; there is no other way to open images.
 
 Masks that come with the data are for scoring. A method gets them from the oracle annotator only
 (:mod:`scd.data.annotators.oracle`), and is then declared as supervised by an oracle.
@@ -74,7 +74,7 @@ class Source:
 
         It has a split "train" of at least 8 images and a split "test" of at least 4.
         """
-        raise NotImplementedError
+        raise TypeError(f"{cls.__name__} has no example of its format; the contract test needs one")
 
     @property
     def fingerprint(self) -> str:
