@@ -104,12 +104,28 @@ def meta_batch(recipe: Recipe, batch_size: int, needs: frozenset[str] = frozense
 
 
 def counter() -> FlopCounterMode:
-    """Torch's counter with this module's formula for the backward pass of a convolution.
+    """Torch's counter with this module's formula for the backward pass of a convolution, without its module tracker.
 
     NOTE: torch 2.15's own formula leaves the number of groups out of the weight's gradient, which makes the backward
     pass of a depthwise convolution with C channels (C + 1)/2 times too expensive.
+    NOTE: torch's tracker of modules fails where a module gets an input with gradient inside ``torch.no_grad`` (SCD on
+    SimSiam); the totals do not need it.
     """
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward})
+    mode = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward})
+    mode.mod_tracker = NoModules()
+    return mode
+
+
+class NoModules:
+    """The module tracker of a counter that counts the total alone."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> "NoModules":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 def convolution_backward(

@@ -57,6 +57,13 @@ def test_depthwise_backward_is_two_forwards_where_torch_215_counts_one_plus_grou
     assert theirs.get_total_flops() in (3 * 2 * macs, (2 + 8) * 2 * macs)  # the first where torch has mended it
 
 
+def test_a_module_without_gradient_on_an_input_with_gradient_is_counted():
+    layer, inputs = nn.Linear(7, 5, device="meta"), torch.empty(3, 7, device="meta", requires_grad=True)
+    with counter() as forward, torch.no_grad():
+        layer(inputs)
+    assert forward.get_total_flops() == 2 * 3 * 7 * 5
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_transposed_convolution_pays_per_input_position(groups):
     forward, backward, _ = counted(nn.ConvTranspose2d(8, 16, 3, stride=2, groups=groups), (2, 8, 12, 12))

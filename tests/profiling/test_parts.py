@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from baselines.byol import BYOL
 from baselines.lewel import LEWEL
 from baselines.moco import MoCo
+from baselines.simsiam import SimSiam
 from scd.data.recipes import build_recipe
 from scd.data.views import CropSpec, Recipe
 from scd.method import Batch, Method, Parts, whole_view
@@ -47,6 +48,7 @@ HOSTS = {
     "byol": byol,
     "scd": lambda: SCD(moco(), projection_dim=4),
     "scd byol": lambda: SCD(byol(), projection_dim=4),
+    "scd simsiam": lambda: SCD(SimSiam(Pixels(), dim=16), projection_dim=4),
     "lewel": lambda: LEWEL(byol(), heads=4),
 }
 
