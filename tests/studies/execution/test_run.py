@@ -67,7 +67,7 @@ def test_the_record_is_flat_and_complete(done, scd_run):
         assert name in record
     for name in ("loss_first", "loss_last", "train_triplet_loss", "images_per_second", "supervision"):
         assert record[name] is not None
-    assert {"saliency_iou@0", "saliency_iou@0.25", "saliency_iou@0.75"} <= set(record)
+    assert {"saliency_iou@0.00", "saliency_iou@0.25", "saliency_iou@0.75", "saliency_iou@1.00"} <= set(record)
 
 
 def test_the_weights_and_snapshots_are_kept(done, scd_run):
@@ -111,7 +111,8 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(done, scd_run, tmp_path)
 
 def test_a_further_protocol_is_evaluated_on_the_stored_weights(done, scd_run, settings):
     before = (done.folder(scd_run) / "done").stat().st_mtime_ns
-    further = scd_run.with_protocols([settings.protocol("knn"), settings.protocol("finetune_10")])
+    short = {"preset": "finetune_10", "epochs": 1, "least_steps": 3, "lr": 0.01}
+    further = scd_run.with_protocols([settings.protocol("knn"), settings.protocol(short)])
     assert further.id == scd_run.id and done.status(further) is Status.INTERRUPTED
     assert "labels10_top1" not in done.record(scd_run)
     assert Execution(further, done, Runtime()).perform().ending is Ending.DONE

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas
 import pytest
@@ -122,6 +123,9 @@ def test_arms_are_named_by_the_host_of_the_command_line():
     named = with_host(study, results(reference="moco", base=base))
     assert [arm.label for arm in named.arms] == ["BYOL", "SCD"] and named.arms[1].shares == "all of BYOL"
     assert named.contrasts[0].claim == "SCD is better than BYOL"
+    report = Report(study, results(reference="moco", base=base), Path())
+    assert report.judge(study.contrasts).claim == "SCD is better than MoCo"  # as the study's file has it
+    assert report.judge(report.study.contrasts).claim == "SCD is better than BYOL"
     fixed = replace(study, arms=(replace(arms[0], overrides={"method": "moco"}), arms[1]))
     assert with_host(fixed, results(reference="moco", base=base)) is fixed
     assert with_host(study, results()) is study
