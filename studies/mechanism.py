@@ -219,7 +219,7 @@ def polarity(report: Report, labels: dict[str, str]) -> None:
     section.text(
         "A seed marks the background when more than half of its test images have a higher IoU for 1 − map. The better "
         "side is chosen with the masks, seed by seed: an upper bound for a rule that chooses the polarity. The triplet "
-        "loss does not name a side. Zero padding tells a convolution where the border of the image is, and the loss "
+        "loss does not name a side. Zero padding lets a convolution detect the border of the image, and the loss "
         "does not depend on what a region shows."
     )
 

@@ -1,4 +1,4 @@
-"""The arms between which all others of a study lie: random weights, and supervised training on the labels."""
+"""Reference arms of the studies: random weights below, supervised training on the labels above."""
 
 from collections.abc import Sequence
 

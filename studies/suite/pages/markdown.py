@@ -1,4 +1,4 @@
-"""The markdown of a page: what stands open, and what is collapsed under details.
+"""The markdown of a page: open blocks, and blocks that are collapsed under details.
 
 Plain markdown that a code-hosting site renders: tables, images by relative path, ``<details>``. The text depends on its
 blocks alone, so equal results give an equal page.
@@ -14,7 +14,7 @@ import pandas
 from studies.suite.analysis.tables import Table
 from studies.suite.execution.store import write_text
 
-OPEN_LINES = 150  # at most so many lines of a page stand outside its details
+OPEN_LINES = 150  # a page has at most so many lines outside its details
 DETAILS = "details"  # folder of the files that take what does not fit
 
 
@@ -83,7 +83,7 @@ class Blocks:
 
 
 class Details(Blocks):
-    """Blocks behind a click."""
+    """A collapsed part."""
 
     def __init__(self, summary: str):
         super().__init__()

@@ -35,6 +35,7 @@ class Report:
     """
 
     def __init__(self, study: Study, results: Results, out: Path):
+        self._as_written = study
         self.study = study = with_host(study, results)
         self.results = results
         self.out = Path(out)
@@ -68,8 +69,7 @@ class Report:
             question: the id of the question, where a page answers several.
         """
         results, names = results or self.results, names or self.names
-        primary = {contrast.name: contrast.claim for contrast in self.study.contrasts}
-        judged = family(declared, primary[self.study.primary] if claim is None else claim)
+        judged = family(declared, self._primary_claim(declared) if claim is None else claim)
         controls = self.study.control if controls is None else controls
         verdict = judge(results, judged, _measured(results, judged, controls))
         first, *others = answer(verdict, results, names)
@@ -78,6 +78,15 @@ class Report:
         self.outcome = self.outcome or verdict.outcome
         self._judgements.append(Judgement(verdict, results, names, declared, question))
         return verdict
+
+    def _primary_claim(self, declared: Sequence[Contrast]) -> str:
+        """The claim of the study's primary contrast among those declared, by the host's name or by MoCo's."""
+        claims = {
+            contrast.claim
+            for contrast in (*self.study.contrasts, *self._as_written.contrasts)
+            if contrast.name == self.study.primary
+        }
+        return next(contrast.claim for contrast in declared if contrast.claim in claims)
 
     def say(self, *paragraphs: str, summary: str = "") -> None:
         """Add to the answer; ``summary`` goes to the index of the reports."""
@@ -111,9 +120,8 @@ class Report:
         sections.arms(page.details("Arms"), study, results)
         page.blocks += self._own
         for judgement in self._judgements:
-            metric = judgement.results.metric(judgement.contrasts[0].metric).label
-            several = f": {metric}" if len(self._judgements) > 1 else ""
-            contrasts(page.details(f"Contrasts{several}"), judgement)
+            question = f" ({judgement.question})" if judgement.question else ""
+            contrasts(page.details(f"Contrasts{question}"), judgement)
         rest = Details("Further protocols")
         if sections.further(rest, results, self.names, page.metrics | {"n_train", "n_test"}):
             rest.text("Recorded numbers that no section above shows.")

@@ -8,7 +8,10 @@ from synthetic_results import results
 
 from scd.errors import DataError
 from scd.evaluation.metric import SHARE, Metric
-from studies.suite.analysis.results import assemble, difference, load, save
+from studies import multicrop
+from studies.suite.analysis.results import assemble, difference, gather, load, save
+from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.resolve import Planned
 from studies.suite.planning.study import MEASUREMENT, Arm, Contrast, Progress, RunSpec, Study
 
 TOP1 = Metric("top-1", SHARE, "higher", "accuracy")
@@ -106,3 +109,59 @@ def test_results_come_back_from_disk(tmp_path):
         load(tmp_path, "toy")
     with pytest.raises(DataError, match="other.json' cannot be read"):
         load(tmp_path, "other")
+
+
+# ---------------------------------------------------------------- from the store
+
+
+class Records:
+    """A store with the records of some runs: their training, and the evaluations of some protocols."""
+
+    def __init__(self, folder, evaluated, failures=()):
+        self.folder_of = folder
+        self.evaluated = evaluated
+        self.failures = dict(failures)
+        self.evaluations = self
+
+    def folder(self, evaluation):
+        return self.folder_of / evaluation
+
+    def record(self, spec, further=()):
+        if spec.labels["arm"] not in self.evaluated:
+            return None
+        found = {**dict.fromkeys(further), **spec.with_protocols(spec.config["evaluation"]["protocols"]).evaluations}
+        scored = set(self.evaluated[spec.labels["arm"]])
+        usual = resolve_settings("multicrop", ["tier=smoke"]).protocol("linear")
+        known = {**spec.with_protocols([usual]).evaluations, **spec.evaluations}
+        names = {known[name]["name"] for name in found if name in known}
+        return {"steps": 10, **{f"{name}_top1": 0.5 for name in names & scored}}
+
+    def status(self, spec):
+        return "done" if "knn" in self.evaluated.get(spec.labels["arm"], ()) else "interrupted"
+
+    def failure(self, spec):
+        return self.failures.get(spec.labels["arm"])
+
+    def environment(self, spec):
+        return {"cpu": "a CPU"} if spec.labels["arm"] in self.evaluated else None
+
+    def seconds(self, spec):
+        return 1.5
+
+
+def test_numbers_of_usual_protocols_stay_beside_those_asked_for(tmp_path):
+    words = ["tier=smoke", "seeds=1", "arms=moco,scd,local_crops,random", "axes.rho=[0.0]", "axes.budgets=[epochs]"]
+    settings = resolve_settings("multicrop", [*words, "evaluation.protocols=[knn]"])
+    planned = [Planned(spec, 10) for spec in multicrop.plan(settings)]
+    evaluated = {"moco": ["knn", "linear"], "scd": ["knn"], "local_crops": []}
+    store = Records(tmp_path, evaluated, {"local_crops": "knn: out of memory"})
+    results = gather(multicrop.STUDY, settings, planned, store)
+    rows = {row["arm"]: row for row in results.runs.to_dict("records")}
+    assert (rows["moco"]["knn_top1"], rows["moco"]["linear_top1"]) == (0.5, 0.5)
+    assert rows["scd"]["knn_top1"] == 0.5 and pandas.isna(rows["scd"]["linear_top1"])
+    assert (rows["local_crops"]["status"], rows["local_crops"]["reason"]) == ("done", "knn: out of memory")
+    assert rows["random"]["status"] == "missing"
+    assert (results.about["planned"], results.about["done"], results.about["seconds"]) == (4, 2, 6.0)
+    assert results.about["environments"] == [{"cpu": "a CPU"}] and "scd.scd" in results.about["roots"]
+    assert {"knn_top1", "linear_top1", "saliency_iou"} <= set(results.metrics)
+    assert results.about["source"]["name"] == "shapes" and len(results.folders[rows["moco"]["run"]]) >= 2
