@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scd.errors import UsageError
 from studies.suite.planning.settings import source_class
@@ -139,7 +139,7 @@ def fresh_fingerprint(roots: Iterable[str], base: Path = ROOT) -> str:
 def _fingerprint(roots: tuple[str, ...], base: Path) -> str:
     digest = hashlib.sha256()
     for name in reachable(roots, base):
-        digest.update(f"{name}\n{_normal_source(_path(name, base))}\n".encode())
+        digest.update(f"{name}\n{_module(name, _path(name, base)).source}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -155,10 +155,9 @@ def reachable(roots: Iterable[str], base: Path = ROOT) -> list[str]:
         if path is None:
             raise UsageError(f"module '{name}' is not a file under {', '.join(PACKAGES)}; check the _target_ entries")
         found.add(name)
-        for imported in _imports(_tree(path), name, path.name == "__init__.py"):
-            for candidate in _with_parents(imported):
-                if candidate.split(".")[0] in PACKAGES and _path(candidate, base):
-                    waiting.append(candidate)
+        for candidate in _module(name, path).imports:
+            if candidate not in found and _path(candidate, base):
+                waiting.append(candidate)
     return sorted(found)
 
 
@@ -188,12 +187,26 @@ def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
             yield from (f"{origin}.{alias.name}" for alias in node.names)  # the name may be a module itself
 
 
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+class _Module(NamedTuple):
+    """What the fingerprint needs of a file: its normalised source, and modules of our packages that it may import."""
+
+    source: str
+    imports: tuple[str, ...]
 
 
-def _normal_source(path: Path | None) -> str:
-    return repr(_normal(_tree(path))) if path else ""
+def _module(name: str, path: Path) -> _Module:
+    """A file as it is on the disk now; it is parsed again only after it has changed."""
+    stat = path.stat()
+    return _parsed(name, path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _parsed(name: str, path: Path, modified: int, size: int) -> _Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imported = _imports(tree, name, path.name == "__init__.py")
+    candidates = dict.fromkeys(candidate for module in imported for candidate in _with_parents(module))
+    ours = tuple(candidate for candidate in candidates if candidate.split(".")[0] in PACKAGES)
+    return _Module(repr(_normal(tree)), ours)
 
 
 def _normal(node: Any) -> Any:
