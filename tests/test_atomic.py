@@ -1,8 +1,12 @@
 """A file is complete, or it does not exist."""
 
+import errno
+import os
+
 import pytest
 
-from scd.atomic import write_atomically
+from scd import atomic
+from scd.atomic import DiskFull, is_disk_full, write_atomically, write_text
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -16,3 +20,35 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         write_atomically(path, half)
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+class FullDisk:
+    """Stands for the operating system's fsync on a full disk."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, handle):
+        self.after -= 1
+        if self.after < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_writing_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "page.md"
+    write_text(path, "old")
+    monkeypatch.setattr(atomic.os, "fsync", FullDisk(after=0))
+    with pytest.raises(DiskFull):
+        write_text(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["page.md"]
+
+
+def test_a_full_disk_is_recognised_behind_other_errors():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError as error:
+            raise RuntimeError("cannot save") from error
+    except RuntimeError as outer:
+        assert is_disk_full(outer)
+    assert not is_disk_full(OSError(errno.EACCES, "denied"))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas
 
+from scd.atomic import write_text
 from scd.errors import DataError
 from scd.evaluation.metric import Metric
 from studies.suite.analysis.statistics import select
-from studies.suite.execution.store import write_text
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:

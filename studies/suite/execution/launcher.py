@@ -25,7 +25,7 @@ def launch(
         on_end: called after each run that ends, e.g. to rewrite a page.
 
     Raises:
-        StoreFull: no space is left; finished runs are kept.
+        DiskFull: no space is left; finished runs are kept.
         KeyboardInterrupt: Ctrl-C; workers are stopped, their runs resume from their checkpoints next time.
     """
     missing = {run: spec for run, spec in runs.items() if store.status(spec) is not Status.DONE}

@@ -17,11 +17,12 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
+from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
 from studies.suite.execution.progress import Bar, Launched, runtime_of
 from studies.suite.execution.run import Ending, Execution, Outcome
-from studies.suite.execution.store import Status, Store, StoreFull
+from studies.suite.execution.store import Status, Store
 from studies.suite.execution.worker import serve, worker_environment
 from studies.suite.planning.study import RunSpec
 
@@ -83,7 +84,7 @@ def in_process(
         keep = launcher["keep_checkpoints"]
         outcome = Execution(missing[run], store, runtime, keep_checkpoints=keep).perform()
         if outcome.ending is Ending.FULL:
-            raise StoreFull(outcome.reason)
+            raise DiskFull(outcome.reason)
         if outcome.ending is Ending.BUSY and store.status(missing[run]) is not Status.DONE:
             waiting.append(run)
             time.sleep(POLL_SECONDS)
@@ -247,7 +248,7 @@ class Pool:
 
     def _ended(self, run: str, outcome: Outcome) -> None:
         if outcome.ending is Ending.FULL:
-            raise StoreFull(outcome.reason)
+            raise DiskFull(outcome.reason)
         if outcome.ending is Ending.BUSY:
             self.held.append(run)
             return

@@ -10,9 +10,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from scd.allocator import keep_freed_memory
+from scd.atomic import disk_full, is_disk_full
 from scd.errors import UsageError
 from studies.suite.execution import machine
-from studies.suite.execution.store import Records, Status, Store, disk_full, is_disk_full, remove
+from studies.suite.execution.store import Records, Status, Store, remove
 from studies.suite.planning.identity import evaluation_part
 from studies.suite.planning.study import TRAINING, RunSpec
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution.progress import Bar, Launched, runtime_of
 from studies.suite.execution.run import Ending, Execution, Outcome
-from studies.suite.execution.store import Status, Store, StoreFull
+from studies.suite.execution.store import Status, Store
 from studies.suite.planning.study import RunSpec
 
 POLL_SECONDS = 15.0
@@ -121,7 +122,7 @@ def follow(
             else:
                 result.failed[run] = store.failure(specs[run]) or _why(job)
             if not job.exception() and job.results()[0].ending is Ending.FULL:
-                raise StoreFull(job.results()[0].reason)
+                raise DiskFull(job.results()[0].reason)
             bar.end(run, result.failed.get(run, ""))
             on_end()
         if open_jobs:

@@ -7,13 +7,11 @@ lock files lie beside the folders, in ``.locks``; the operating system frees a l
 ends.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
-import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from scd.atomic import DiskFull, write_text
 from scd.errors import UsageError
 from studies.suite.planning.study import TRAINING, RunSpec
 
@@ -39,10 +38,6 @@ class Status(StrEnum):
     FAILED = "failed"  # ended with an error, which is recorded: tried again by the next study
     DONE = "done"
     CORRUPT = "corrupt"  # marked as done, but its record does not match the checksum: set aside and run again
-
-
-class StoreFull(UsageError):
-    """The disk is full; finished runs stay finished."""
 
 
 class Records:
@@ -140,7 +135,7 @@ class Records:
         try:
             self.folder(run).mkdir(exist_ok=True)
             write_json(self.folder(run) / "failure.json", {"reason": reason, "traceback": details})
-        except (OSError, StoreFull) as problem:
+        except (OSError, DiskFull) as problem:
             log.warning("run %s failed (%s) and its failure could not be recorded: %s", run, reason, problem)
 
     # ---------------------------------------------------------------- inside
@@ -250,41 +245,6 @@ class Store:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON so that the file is either the old or the new one, never half of it."""
     write_text(path, json.dumps(value, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a file beside ``path``, flush it to the disk, rename it.
-
-    Raises:
-        StoreFull: no space is left (or the quota is used up); the file beside it is removed.
-    """
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise StoreFull(disk_full(path.parent)) from error
-        raise
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether this error, or the one it came from, says that no space is left."""
-    while error is not None:
-        if isinstance(error, StoreFull) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def disk_full(where: Path) -> str:
-    """The one-line message for a full disk."""
-    return f"no space is left in '{where}': finished runs are kept; make room and give the same command again"
 
 
 def remove(path: Path) -> None:

@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 import pandas
 
+from scd.atomic import write_text
 from scd.errors import DataError, UsageError
 from studies.suite.analysis.results import FOLDER, read_about
 from studies.suite.analysis.tables import Table
-from studies.suite.execution.store import write_text
 from studies.suite.pages.markdown import Page
 from studies.suite.planning.identity import fresh_fingerprint
 

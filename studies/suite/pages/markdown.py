@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pandas
 
+from scd.atomic import write_text
 from studies.suite.analysis.tables import Table
-from studies.suite.execution.store import write_text
 
 OPEN_LINES = 150  # a page has at most so many lines outside its details
 DETAILS = "details"  # folder of the files that take what does not fit

@@ -13,13 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
 from studies.suite.execution import store as store_module
 from studies.suite.execution.forecast import work
 from studies.suite.execution.launcher import launch
 from studies.suite.execution.local import Bar, Crew, Pool, crew, remembered_interrupts
-from studies.suite.execution.store import Status, Store, StoreFull
+from studies.suite.execution.store import Status, Store
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.resolve import resolve, unique
 from studies.suite.planning.study import Arm
@@ -109,7 +110,7 @@ def test_a_full_disk_stops_the_study_and_keeps_what_is_finished(runs, tmp_path, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store_module.os, "fsync", full)
-    with pytest.raises(StoreFull, match="no space is left"):
+    with pytest.raises(DiskFull, match="no space is left"):
         launch(specs(runs, 1, 2), work(runs), store, LOCAL)
     assert store.status(first) is Status.DONE and store.status(second) is Status.INTERRUPTED
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from scd import atomic
+from scd.atomic import DiskFull
 from studies.suite.execution import store as store_module
-from studies.suite.execution.store import Records, Status, Store, StoreFull, is_disk_full, write_text
+from studies.suite.execution.store import Records, Status, Store
 
 RUN = "0123456789abcdef"
 PREAMBLE = "import sys, time, os; sys.path.insert(0, {root!r}); from studies.suite.execution.store import Records\n"
@@ -167,9 +169,9 @@ def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monk
     store = Records(tmp_path)
     finish(store)
     with store.claim("1" * 16) as folder:
-        monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=2))
+        monkeypatch.setattr(atomic.os, "fsync", FullDisk(after=2))
         store.begin("1" * 16, {})
-        with pytest.raises(StoreFull, match="no space is left in .*finished runs are kept; make room"):
+        with pytest.raises(DiskFull, match="no space is left in .*finished runs are kept; make room"):
             store.finish("1" * 16, {"value": 1}, {})
         assert not list(folder.glob(".writing-*"))
     assert store.status("1" * 16) is Status.INTERRUPTED
@@ -178,31 +180,11 @@ def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monk
 
 def test_a_failure_that_cannot_be_recorded_is_logged(tmp_path, monkeypatch, caplog):
     store = Records(tmp_path)
-    monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=0))
+    monkeypatch.setattr(atomic.os, "fsync", FullDisk(after=0))
     with store.claim(RUN), caplog.at_level(logging.WARNING):
         store.fail(RUN, "the loss is nan")
     assert "the loss is nan" in caplog.text and "could not be recorded" in caplog.text
     assert store.status(RUN) is Status.INTERRUPTED
-
-
-def test_writing_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "page.md"
-    write_text(path, "old")
-    monkeypatch.setattr(store_module.os, "fsync", FullDisk(after=0))
-    with pytest.raises(StoreFull):
-        write_text(path, "new")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["page.md"]
-
-
-def test_a_full_disk_is_recognised_behind_other_errors():
-    try:
-        try:
-            raise OSError(errno.ENOSPC, "full")
-        except OSError as error:
-            raise RuntimeError("cannot save") from error
-    except RuntimeError as outer:
-        assert is_disk_full(outer)
-    assert not is_disk_full(OSError(errno.EACCES, "denied"))
 
 
 def test_a_store_that_cannot_be_made_is_a_usage_error(tmp_path):
