@@ -1,4 +1,4 @@
-"""The front door: `nox -l` lists what there is, `nox -s study-multicrop -- seeds=5` answers one question.
+"""Entry points: `nox -l` lists the sessions, `nox -s study-multicrop -- seeds=5` answers one question.
 
 PyTorch with CUDA takes 5.7 GB on disk, and nox gives every session an environment of its own. So one session,
 `environment`, owns the only environment that holds it; the others require that session and run in its environment.

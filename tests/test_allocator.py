@@ -1,4 +1,4 @@
-"""What glibc is told, and that nothing is told to another C library."""
+"""The options that are set in glibc; no option is set in another C library."""
 
 import ctypes
 import platform

@@ -23,7 +23,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 class FullDisk:
-    """Stands for the operating system's fsync on a full disk."""
+    """Replaces the operating system's fsync on a full disk."""
 
     def __init__(self, after):
         self.after = after

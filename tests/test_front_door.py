@@ -222,7 +222,7 @@ def test_methods_know_no_optimiser_and_no_training_loop():
     assert not wrong
 
 
-# ---------------------------------------------------------------- names and habits the house does not use
+# ---------------------------------------------------------------- names and habits that the project avoids
 
 
 def test_no_file_is_named_after_nothing():

@@ -20,7 +20,7 @@ EXTRAS = {"none": {}, "same size": {"e0": SIZE, "e1": SIZE}, "local": {"e0": SIZ
 
 
 class Distance(Matcher):
-    """Mean squared distance; keeps what it is told."""
+    """Mean squared distance; keeps the target embeddings that it receives."""
 
     def __init__(self):
         super().__init__()

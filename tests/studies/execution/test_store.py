@@ -154,7 +154,7 @@ def test_a_status_query_never_makes_a_claim_fail(tmp_path):
 
 
 class FullDisk:
-    """Stands for the operating system's fsync on a full disk."""
+    """Replaces the operating system's fsync on a full disk."""
 
     def __init__(self, after):
         self.after = after
@@ -165,7 +165,7 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_leaves_finished_runs_finished_and_no_rubbish(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_finished_runs_finished_and_no_partial_file(tmp_path, monkeypatch):
     store = Records(tmp_path)
     finish(store)
     with store.claim("1" * 16) as folder:

@@ -31,7 +31,7 @@ def config():
 
 
 @pytest.fixture
-def house(tmp_path):
+def code_base(tmp_path):
     """A tiny code base: entry -> scd.a -> scd.sub.b (imported inside a function); scd.c is not reached."""
     files = {
         "entry.py": "import scd.a\n",
@@ -166,8 +166,8 @@ def test_values_that_json_cannot_hold_name_their_key(value):
         canonical({"optimizer": {"betas": [0.9, value]}})
 
 
-def test_fingerprint_reaches_imports_inside_functions_and_packages(house):
-    assert reachable(["entry"], house) == ["entry", "scd", "scd.a", "scd.sub", "scd.sub.b"]
+def test_fingerprint_reaches_imports_inside_functions_and_packages(code_base):
+    assert reachable(["entry"], code_base) == ["entry", "scd", "scd.a", "scd.sub", "scd.sub.b"]
 
 
 @pytest.mark.parametrize(
@@ -184,29 +184,29 @@ def test_fingerprint_reaches_imports_inside_functions_and_packages(house):
         ("entry.py", "import scd.a", "import scd.a, scd.c", True),
     ],
 )
-def test_only_what_can_change_numbers_changes_the_fingerprint(house, file, old, new, changes):
-    before = fresh_fingerprint(["entry"], house)
-    path = house / file
+def test_only_what_can_change_numbers_changes_the_fingerprint(code_base, file, old, new, changes):
+    before = fresh_fingerprint(["entry"], code_base)
+    path = code_base / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert (fresh_fingerprint(["entry"], house) != before) is changes
+    assert (fresh_fingerprint(["entry"], code_base) != before) is changes
 
 
-def test_fingerprint_is_kept_for_the_life_of_the_process(house):
-    before = code_fingerprint(["entry"], house)
-    (house / "scd/a.py").write_text("x = 5\n")
-    assert code_fingerprint(["entry"], house) == before
-    assert code_fingerprint(["entry"], house, fresh=True) != before
+def test_fingerprint_is_kept_for_the_life_of_the_process(code_base):
+    before = code_fingerprint(["entry"], code_base)
+    (code_base / "scd/a.py").write_text("x = 5\n")
+    assert code_fingerprint(["entry"], code_base) == before
+    assert code_fingerprint(["entry"], code_base, fresh=True) != before
 
 
-def test_relative_imports_are_followed(house):
-    (house / "scd/sub/__init__.py").write_text("from ..c import z\nfrom . import b\n")
-    assert {"scd.c", "scd.sub.b"} <= set(reachable(["scd.sub"], house))
+def test_relative_imports_are_followed(code_base):
+    (code_base / "scd/sub/__init__.py").write_text("from ..c import z\nfrom . import b\n")
+    assert {"scd.c", "scd.sub.b"} <= set(reachable(["scd.sub"], code_base))
 
 
-def test_a_module_that_does_not_exist_is_an_error(house):
+def test_a_module_that_does_not_exist_is_an_error(code_base):
     with pytest.raises(UsageError, match=r"'scd\.nope' is not a file.*_target_"):
-        code_fingerprint(["scd.nope"], house)
+        code_fingerprint(["scd.nope"], code_base)
 
 
 def test_targets_of_our_packages_are_part_of_the_identity():
