@@ -183,7 +183,7 @@ def added_table(
 def relative(found: Mapping[str, Row], arm: str, host: str, name: str, marks: Notes) -> str:
     """A number as a multiple of the host's, or why there is none."""
     if name not in found.get(arm, {}) or name not in found.get(host, {}):
-        return marks.dash("not measured")
+        return marks.dash("not counted" if name == "training_flops" else "not measured")
     return times(found[arm][name] / found[host][name])
 
 

@@ -129,6 +129,15 @@ def test_a_wheel_brings_the_console_command(wheel, tmp_path):
     assert "different runs" in result.stdout
 
 
+def test_runtime_dependencies_are_those_that_the_packages_import():
+    """D18: psutil was a runtime dependency that only tests used; pycocotools was used and only a test dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    used = {name.split(".")[0] for path in SOURCES for name in imported(path)}
+    assert "psutil" in declared and "psutil" in used
+    assert "pycocotools" not in declared and "pycocotools" not in used
+
+
 def test_packages_are_marked_as_packages():
     folders = {path.parent for path in SOURCES}
     assert not [relative(folder) for folder in folders if not (folder / "__init__.py").exists()]
@@ -168,10 +177,12 @@ def test_torch_and_torchvision_of_two_builds_give_one_clear_line(tmp_path, failu
     assert "python -m pip install --force-reinstall 'torch>=2.14' 'torchvision>=0.29'" in line
 
 
-def test_command_line_checks_torchvision_before_it_starts(tmp_path):
+@pytest.mark.parametrize("words", [[], ["multicrop", "--dry-run"], ["mechanism", "--dry-run"]])
+def test_command_line_checks_torchvision_before_it_starts(tmp_path, words):
+    """D5: the listing and the study mechanism gave a traceback."""
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "studies", "multicrop", "tier=smoke", "--dry-run"]
+    command = [sys.executable, "-m", "studies", *words]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert result.returncode == 2
     assert "does not fit torchvision" in result.stderr and "Traceback" not in result.stderr
