@@ -98,7 +98,7 @@ def build_arms() -> dict[str, list[Arm]]:
     constant = {"wrapper": {"preset": "scd", "saliency": "constant"}}
     found["moco"] += [
         arm_on("moco", "scd_constant_moco", "SCD on MoCo, constant map", constant, "SCD with a constant map"),
-        arm_on("moco", "moco_same_rectangle", "MoCo + same rectangle", crops("same_rectangle", 2), "2 views of one place"),
+        arm_on("moco", "moco_same_rectangle", "MoCo + same rectangle", crops("same_rectangle", 2), "2 repeated crops"),
         arm_on("moco", "moco_random", "MoCo + random crops", crops("random", 2), "2 further views of full size"),
         arm_on("moco", "moco_local", "MoCo + local crops", crops("local", 4), "4 small views"),
         arm_on("moco", "scd_moco_local", "SCD on MoCo + local crops", {"wrapper": "scd", **crops("local", 4)},
