@@ -243,7 +243,7 @@ def test_parameter_groups_hold_each_trainable_parameter_once(name):
     assert sorted(held) == sorted(id(parameter) for parameter in method.parameters() if parameter.requires_grad)
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in METHODS if name in ALONE or name.endswith(" on moco")])
 def test_it_works_on_the_meta_device(name):
     method = build(name).to("meta")
     views = meta_batch(build_views(configuration(name)), 8, method.needs)

@@ -18,6 +18,7 @@ from scd.atomic import write_text
 from scd.errors import DataError
 from scd.evaluation.metric import Metric
 from studies.suite.analysis.statistics import select
+from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
     Args:
         planned: the runs in the study's order; one that is shown under two sets of labels is in it twice.
     """
-    from studies.suite.planning.identity import EVALUATION, PRETRAINING, code_fingerprint, target_modules
+    from studies.suite.planning.identity import EVALUATION, MEASUREMENT, PRETRAINING, code_fingerprint, target_modules
     from studies.suite.planning.resolve import unique
 
     usual = [settings.protocol(item) for item in settings.usual_protocols]
@@ -119,7 +120,9 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
     done = [spec for spec in runs if store.status(spec) == DONE]
     finished = {spec.id for spec in done} | set(failed)
     seen = [environment for spec in runs if (environment := store.environment(spec))]
-    roots = (*PRETRAINING, *EVALUATION, *sorted({module for spec in plan for module in target_modules(spec.config)}))
+    entries = {TRAINING: (*PRETRAINING, *EVALUATION), MEASUREMENT_KIND: MEASUREMENT}
+    roots = [root for kind in dict.fromkeys(spec.kind for spec in plan) for root in entries[kind]]
+    roots += sorted({module for spec in plan for module in target_modules(spec.config)})
     roots = tuple(dict.fromkeys(roots))
     protocols = [protocol for spec in plan for protocol in spec.evaluations.values()] + usual
     results = assemble(

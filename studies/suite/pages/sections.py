@@ -68,7 +68,7 @@ def arms(blocks: Blocks, study: Study, results: Results) -> None:
     if entries:
         blocks.items(entries)
     if left_out:
-        blocks.text(f"Left out by the command line: {', '.join(left_out)}.")
+        blocks.text(f"Not part of this page: {', '.join(left_out)}.")
 
 
 def indicators(
@@ -276,7 +276,7 @@ def runs_table(results: Results) -> Table:
     labels = [name for name in results.labels if name not in ("seed", "data") and results.runs[name].notna().any()]
     rows = []
     for values, group in results.runs.groupby(labels, sort=False, dropna=False):
-        row = {label: _plain(value) for label, value in zip(labels, values, strict=True)}
+        row = {label: "" if pandas.isna(value) else _plain(value) for label, value in zip(labels, values, strict=True)}
         row["runs, in the order of seeds"] = " ".join(_run_cell(run) for run in group.itertuples())
         rows.append(row)
     return Table(pandas.DataFrame(rows))

@@ -34,9 +34,9 @@ LOCAL = {"name": "local", "workers": 0, "threads": 1, "loader_workers": 0, "chec
 
 @pytest.fixture(scope="module")
 def runs():
-    """A run of 100 epochs (first), and two of 0 steps."""
+    """A run of 40 epochs (first), and two of 0 steps."""
     settings = resolve_settings("multicrop", [*WORDS, "evaluation.protocols=[knn]"])
-    long = settings.spec(MOCO, 0, overrides={"training": {"budget": {"value": 100}}})
+    long = settings.spec(MOCO, 0, overrides={"training": {"budget": {"value": 40}}})
     planned = resolve([long, settings.spec(MOCO, 1, "none"), settings.spec(MOCO, 2, "none")], check=False)
     return unique(planned)
 
@@ -199,7 +199,7 @@ def test_a_killed_worker_costs_its_run_only_and_the_run_resumes(runs, tmp_path):
     assert not any(psutil.pid_exists(worker.process.pid) for worker in bar.pool.workers)
 
     assert launch(specs(runs), work(runs), store, LOCAL).done == 1
-    assert store.record(wanted[victim])["steps"] == 500
+    assert store.record(wanted[victim])["steps"] == 200
     assert "resumed" in (store.folder(wanted[victim]) / "training.log").read_text()
 
 
@@ -236,7 +236,7 @@ def test_ctrl_c_is_remembered_where_its_exception_gets_lost(heeded):
 
 
 def test_ctrl_c_stops_workers_and_the_same_command_goes_on_beside_another(tmp_path):
-    words = ["seeds=1", "arms=random,moco", "training.budget.value=100"]
+    words = ["seeds=1", "arms=random,moco", "training.budget.value=60"]
     process = command(
         tmp_path / "runs", tmp_path / "out", *words, "launcher.workers=1", "launcher.checkpoint_seconds=0.3"
     )

@@ -53,7 +53,7 @@ def test_arms_have_their_supervision_and_what_they_see_beyond_pixels():
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert rows["A"].split("|")[-2].strip() == "oracle" and rows["B"].split("|")[-2].strip() == "none"
     assert "- **A, annotations:** masks `x.Oracle`" in text and "- **A, backbone:** width 8" in text
-    assert text.strip().endswith("Left out by the command line: C.")
+    assert text.strip().endswith("Not part of this page: C.")
 
 
 def test_how_measured_prints_every_protocol_and_setting():
