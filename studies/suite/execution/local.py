@@ -213,6 +213,8 @@ class Pool:
 
     def _inputs_open(self, spec: RunSpec) -> bool:
         """Whether an input of the run has not ended yet."""
+        if not spec.inputs:
+            return False
         needed = {earlier.id for earlier in spec.inputs.values()}
         open_runs = [*self.waiting, *self.held, *(worker.run for worker in self._busy())]
         return any(self.specs[run].id in needed for run in open_runs)

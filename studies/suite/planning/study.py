@@ -7,6 +7,7 @@ listed, without data, torch or a trained network.
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from scd.errors import unknown
@@ -108,20 +109,24 @@ class RunSpec:
     @property
     def id(self) -> str:
         """16 hexadecimal digits of the pretraining (or measurement): its configuration, code and inputs."""
-        return self.identities()[0]
+        return self._identities[0]
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation id -> the configuration of its protocol, in the order of the configuration."""
         protocols = self.config["evaluation"]["protocols"] if self.kind == TRAINING else []
-        return dict(zip(self.identities()[1:], protocols, strict=True))
+        return dict(zip(self._identities[1:], protocols, strict=True))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal for specs that can be executed together: one pretraining, scored on the same images with one seed."""
         from studies.suite.planning.identity import evaluation_id
 
         return evaluation_id(self.id, self.config, {}) if self.kind == TRAINING else self.id
+
+    @cached_property
+    def _identities(self) -> tuple[str, ...]:
+        return self.identities()
 
     def identities(self, fresh: bool = False) -> tuple[str, ...]:
         """The id of the pretraining or measurement, then those of the evaluations.
