@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # modules that tests share
 
 # Set before torch, datasets and matplotlib are imported; tests that start processes hand these on.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

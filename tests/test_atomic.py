@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from full_disk import FullDisk
 
 from scd import atomic
 from scd.atomic import DiskFull, is_disk_full, write_atomically, write_text
@@ -20,18 +21,6 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         write_atomically(path, half)
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
-
-
-class FullDisk:
-    """Replaces the operating system's fsync on a full disk."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def __call__(self, handle):
-        self.after -= 1
-        if self.after < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_writing_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -79,18 +79,18 @@ def resolve_settings(
     selection = [f"{group}={name}" for group, name in chosen.items()]
     if study in choices("study"):
         selection.append(f"+study={study}")
-    config = _compose(selection)
+    config = _compose(*selection)
     given = _places_as_locations(given, config)
     _check_keys(given, config)
     usual_protocols = OmegaConf.to_container(config.evaluation.protocols, resolve=True)
     words = [f"{key}={_value(key, value)}" for key, value in given.items() if not key.startswith("presets.")]
-    config = deepcopy(_compose([*selection, *words]))
+    config = deepcopy(_compose(*selection, *words))
     OmegaConf.set_struct(config, False)
     if path is not None:
         config.data.locations.path = str(path)
         config.data.title = config.data.title or path.name
     without_data = [word for word in selection if not word.startswith("data=")]
-    usual = _compose(without_data).data.title if "data" in chosen else config.data.title
+    usual = _compose(*without_data).data.title if "data" in chosen else config.data.title
     plain = _plain(config, {key: _parsed(key, value) for key, value in given.items() if key.startswith("presets.")})
     data = plain["data"]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
@@ -140,13 +140,9 @@ def _data_path(chosen: dict[str, str]) -> Path | None:
     return path.resolve()
 
 
-def _compose(overrides: Iterable[str]) -> DictConfig:
-    """The configuration of these overrides; not to be changed."""
-    return _composed(tuple(overrides))
-
-
 @cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
+def _compose(*overrides: str) -> DictConfig:
+    """The configuration of these overrides; not to be changed."""
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", overrides=list(overrides))

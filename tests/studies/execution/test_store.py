@@ -1,6 +1,5 @@
 """The store: statuses, locks between real processes, corruption, full disks."""
 
-import errno
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from full_disk import FullDisk
 
 from scd import atomic
 from scd.atomic import DiskFull
@@ -151,18 +151,6 @@ def test_a_status_query_never_makes_a_claim_fail(tmp_path):
     finally:
         process.kill()
         process.wait()
-
-
-class FullDisk:
-    """Replaces the operating system's fsync on a full disk."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def __call__(self, handle):
-        self.after -= 1
-        if self.after < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_full_disk_leaves_finished_runs_finished_and_no_partial_file(tmp_path, monkeypatch):
