@@ -32,8 +32,8 @@ VIEW_AGREEMENT = Metric(
     "agreement between views",
     "correlation in [-1, 1]",
     None,
-    "Pearson correlation over positions of the map of a corner rectangle (3/4 of the side) with the part of the whole "
-    "image's map that covers it; mean over the images where both vary",
+    f"Pearson correlation over positions of the map of a corner rectangle ({SIDE:g} of the side) with the part of the "
+    "whole image's map that covers it; mean over the images where both vary",
 )
 
 

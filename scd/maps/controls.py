@@ -1,10 +1,10 @@
 """Control map sources. Each one replaces the learned map, and everything else of the method stays.
 
-    ConstantMap  the same number everywhere
-    FrozenMLP    the learned map's network with its random initial weights
-    CentrePrior  a Gaussian at the centre of the image, seen through the crop
-    OtherImage   the learned map of another image of the batch
-    OracleMask   the true mask
+ConstantMap  the same number everywhere
+FrozenMLP    the learned map's network with its random initial weights
+CentrePrior  a Gaussian at the centre of the image, seen through the crop
+OtherImage   the learned map of another image of the batch
+OracleMask   the true mask
 """
 
 import torch

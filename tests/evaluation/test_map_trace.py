@@ -19,6 +19,7 @@ from scd.evaluation.map_trace import (
     SIDE,
     MapsOverTraining,
     correlation,
+    methods_over_training,
     part_of_maps,
     part_view,
     share_text,
@@ -97,6 +98,19 @@ def test_every_snapshot_and_the_trained_method_are_scored(smooth):
         assert numbers[f"{name}@1.00"] == final[name]
     assert {name.split("@")[0] for name in numbers} <= set(MapsOverTraining().metrics)
     assert method.backbone.weight == 1 and method.training  # left as it was found
+
+
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+@pytest.mark.parametrize("device", DEVICES)
+def test_snapshots_are_scored_where_the_trained_method_is(device, smooth):
+    method = Learning()
+    snapshots = dict(states(method, (0.0, -1.0), (0.5, 0.0)))  # on the CPU, as they are read from the disk
+    context = context_of(method.to(device), source_of(train=smooth, test=smooth), 32, snapshots=snapshots)
+    found = [{weight.device.type for weight in scored.parameters()} for _, scored in methods_over_training(context)]
+    assert found == [{device}] * 3
 
 
 def test_the_first_maps_are_kept_in_the_folder(smooth, tmp_path):

@@ -1,12 +1,16 @@
 """The cost profile: its arms, its plan, and what a measurement's configuration holds."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from studies.cost_profile import ARMS, BY_NAME, CHANGES, HOSTS, LABELS, NEEDS_VIT, PAIRED, STUDY, WRAPPERS, config_of
 from studies.cost_tables import RESNET50, VIT
 from studies.suite.execution.measurement import measure, workload
 from studies.suite.planning.command_line import choices, resolve_settings
-from studies.suite.planning.identity import measurement_id
+from studies.suite.planning.identity import MEASUREMENT, ROOT, measurement_id, reachable, target_modules
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,25 @@ def test_the_identity_of_a_measurement_is_its_configuration(plan):
     assert len(set(ids)) == len(ids)
     one, *_ = of_kind(plan, "timed")
     assert measurement_id({**one.config, "measurement": {**one.config["measurement"], "rounds": 7}}) not in ids
+
+
+MEASURED = """
+import json, sys
+from studies.suite.execution.measurement import measure
+measure(json.loads(sys.argv[1]))
+files = {name for name, module in sys.modules.items() if getattr(module, "__file__", None)}
+print("\\n".join(sorted(name for name in files if name.split(".")[0] in ("scd", "baselines"))))
+"""
+
+
+def test_every_module_that_a_measurement_uses_is_part_of_its_identity():
+    settings = resolve_settings("cost_profile", ["tier=smoke"])
+    timing = {"_target_": "scd.profiling.timed.StepTiming", "rounds": 1, "steps": 1, "phase_rounds": 0}
+    config = {"measurement": timing, "arms": {"arm": config_of(settings, "scd_moco", 0)}}
+    config["arms"]["host"] = config_of(settings, "moco", 0)
+    command = [sys.executable, "-c", MEASURED, json.dumps(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    used = set(done.stdout.split())
+    assert {"scd.siamese", "scd.training.step", "scd.scd", "baselines.moco"} <= used
+    assert used <= set(reachable((*MEASUREMENT, *target_modules(config))))

@@ -144,9 +144,11 @@ def _fingerprint(roots: tuple[str, ...], base: Path) -> str:
 
 
 def reachable(roots: Iterable[str], base: Path = ROOT) -> list[str]:
-    """Sorted names of all modules that the roots import, directly or not, within our packages."""
+    """Sorted names of the roots, their packages, and all that they import, directly or not, within our packages."""
     found: set[str] = set()
-    waiting = list(roots)
+    roots = list(roots)
+    packages = [package for root in roots for package in _with_parents(root)[:-1]]
+    waiting = roots + [name for name in packages if name.split(".")[0] in PACKAGES and _path(name, base)]
     while waiting:
         name = waiting.pop()
         path = _path(name, base)
