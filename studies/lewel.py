@@ -13,9 +13,10 @@ import pandas
 
 from studies.references import RANDOM, SUPERVISED, chosen_arms
 from studies.suite.analysis import notation, tables
+from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.conditions import fall_back_to_metric
 from studies.suite.analysis.results import Results
-from studies.suite.analysis.statistics import PairedResult, holm, paired
+from studies.suite.analysis.statistics import PairedResult, holm
 from studies.suite.analysis.verdict import OUTCOMES, outcome_of
 from studies.suite.pages import map_figures, map_traces, study_figures
 from studies.suite.pages import sections as standard
@@ -199,10 +200,7 @@ def mechanisms(main: Results) -> tables.Table:
 
 def swept(results: Results, metric: str) -> dict[str, PairedResult]:
     """SCD minus LEWEL on MoCo, in every scenario of the plan."""
-    return {
-        name: paired(results.where(scenario=name).finished, "scd", "lewel", metric)
-        for name in results.levels("scenario")
-    }
+    return {name: compare(results.where(scenario=name), "scd", "lewel", metric) for name in results.levels("scenario")}
 
 
 def by_outcome(sweep: Mapping[str, PairedResult]) -> str:
@@ -241,8 +239,8 @@ def scenarios(report: Report, sweep: Mapping[str, PairedResult], metric: str) ->
     present = [each for each in SWEPT if results.has(each)]
     values, texts = {}, {}
     for name in sweep:
-        done = results.where(scenario=name).finished
-        found = {each: paired(done, "scd", "lewel", each) for each in present}
+        part = results.where(scenario=name)
+        found = {each: compare(part, "scd", "lewel", each) for each in present}
         columns = {each: results.metric(each) for each in present}
         values[name] = {
             columns[each].label: notation.scaled(columns[each], result.mean) if result.n else float("nan")

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm
 
-RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the lower reference")
+RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the lower reference", pool="")
 SUPERVISED = Arm(
     "supervised",
     "supervised",
     {"method": "supervised"},
     "backbone, images, epochs",
     "a classifier trained on the labels: the upper reference",
+    pool="",
 )
 
 

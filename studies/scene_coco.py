@@ -13,8 +13,9 @@ import pandas
 from studies.references import RANDOM, SUPERVISED
 from studies.scene_images import Images, image_lines
 from studies.suite.analysis import notation, tables
+from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.results import DONE, Results
-from studies.suite.analysis.statistics import by_seed, paired
+from studies.suite.analysis.statistics import by_seed
 from studies.suite.analysis.verdict import find
 from studies.suite.pages import map_figures, study_figures
 from studies.suite.pages import sections as standard
@@ -185,7 +186,7 @@ def sweep(report: Report) -> None:
         part = results.where(images=name)
         row = {"objects in an image": str(counts[name])}
         for control in ("moco", "lewel"):
-            result = paired(part.finished, "scd", control, METRIC)
+            result = compare(part, "scd", control, METRIC)
             title = f"SCD − {report.names[control]}"
             row[title] = tables.difference_cell(METRIC, result, results, notes)
             points += [

@@ -23,6 +23,7 @@ from studies.suite.analysis.statistics import (
     least_margin,
     paired,
     quantile,
+    seeds_interval,
     seeds_needed,
     spread_interval,
 )
@@ -149,18 +150,20 @@ def margin_sentence(main: PairedResult) -> str:
     chance = quantile(0.025, len(PUBLISHED) - 1) * sd * sqrt(2)
     parts = []
     for margin in QUESTIONED:
-        here = seeds_needed(main.sd, margin / 100)
+        here = seeds_interval(main.spread, main.df, margin / 100)
+        known = f"{here[0]:,} to {here[1]:,} paired seeds" if here else "an unknown number of seeds"
+        low, high = seeds_interval(sd, len(PUBLISHED) - 1, margin, paired=False)
         parts.append(
-            f"+{margin} points takes {f'about {here:,} paired seeds' if here else 'an unknown number of seeds'} at "
-            f"this page's spread of SCD − LEWEL, and {seeds_needed(sd, margin, paired=False)} runs of each method at "
-            "the published spread of MoCo v2"
+            f"+{margin} points takes {known} at this page's spread of SCD − LEWEL, and {low} to {high} runs of each "
+            "method at the published spread of MoCo v2"
         )
     within = [margin for margin in QUESTIONED if margin < chance]
     words = {2: "both margins are", 1: f"+{min(within, default=0)} is", 0: "neither margin is"}[len(within)]
     return (
         f"**What the margins mean.** By MoCo v2's five published runs (standard deviation {sd:.2f} points), two single "
         f"runs of one method differ by up to {chance:.2f} points in 95 of 100 cases: as differences of single runs, "
-        f"{words} within chance. With 80 % power, {'; '.join(parts)}."
+        f"{words} within chance. With 80 % power, {'; '.join(parts)} (95 % intervals, as the spread itself is an "
+        "estimate)."
     )
 
 
@@ -181,26 +184,31 @@ def equivalence_table(measured: Mapping[str, PairedResult], names: Mapping[str, 
 def power(report: Report, measured: Mapping[str, PairedResult]) -> None:
     """How many seeds a margin takes, and what the test set adds."""
     section = report.section("How many seeds does a margin take?")
-    spreads = {
-        "here, SCD − LEWEL, asymmetric (paired)": measured["scd-lewel"].sd,
-        "here, symmetric (paired)": measured["scd_symmetric-lewel_symmetric"].sd,
-        "here, on BYOL (paired)": measured["scd_byol-lewel_byol"].sd,
+    compared = {
+        "here, SCD − LEWEL, asymmetric (paired)": measured["scd-lewel"],
+        "here, symmetric (paired)": measured["scd_symmetric-lewel_symmetric"],
+        "here, on BYOL (paired)": measured["scd_byol-lewel_byol"],
     }
-    columns = {name: (None if sd is None else 100 * sd, True) for name, sd in spreads.items()}
-    columns["MoCo v2 on ImageNet, published (unpaired)"] = (published_sd(), False)
+    columns = {name: (result.spread and 100 * result.spread, result.df, True) for name, result in compared.items()}
+    columns["MoCo v2 on ImageNet, published (unpaired)"] = (published_sd(), len(PUBLISHED) - 1, False)
     notes, rows = tables.Notes(), []
     for margin in MARGINS:
         row = {"margin (points)": f"{margin:g}"}
-        for name, (sd, is_paired) in columns.items():
+        for name, (sd, df, is_paired) in columns.items():
+            between = seeds_interval(sd, df, margin, paired=is_paired)
             needed = seeds_needed(sd, margin, paired=is_paired)
-            row[name] = f"{needed:,}" if needed else notes.dash("no two pairs that differ")
+            shown = between and f"{needed:,} [{between[0]:,}, {between[1]:,}]"
+            row[name] = shown or notes.dash("no two pairs that differ")
         rows.append(row)
     spread = {"margin (points)": "standard deviation"}
-    spread |= {name: f"{sd:.2f}" if sd else notes.dash("no two pairs that differ") for name, (sd, _) in columns.items()}
+    spread |= {
+        name: f"{sd:.2f}" if sd else notes.dash("no two pairs that differ") for name, (sd, *_) in columns.items()
+    }
     section.table(tables.Table(pandas.DataFrame([*rows, spread]), notes.lines))
     section.text(
         "Seeds (of each arm) with which a two-sided t test at 5 % finds a true difference of that size with 80 % "
-        "power. The spreads here are those of a small network on few images and are larger than ImageNet's; the "
+        "power, with the 95 % interval that comes from that of the spread. The spreads here are those of a small "
+        "network on few images and are larger than ImageNet's; the "
         f"published column is of single runs of one method ({', '.join(map(str, PUBLISHED))}), whose seeds were not "
         "paired."
     )
@@ -214,7 +222,7 @@ def power(report: Report, measured: Mapping[str, PairedResult]) -> None:
     )
     points = [
         {"row": name, "x": n, "value": least_margin(n, sd, paired=is_paired)}
-        for name, (sd, is_paired) in columns.items()
+        for name, (sd, _, is_paired) in columns.items()
         if sd
         for n in COUNTS
     ]
@@ -239,7 +247,7 @@ def decomposition(report: Report, metric: str) -> None:
             sd = estimate(part.of(arm)[metric] if metric in part.runs else []).sd
             row[f"sd of {report.names[arm]}"] = notes.dash("fewer than two values") if sd is None else f"{100 * sd:.2f}"
         if difference.sd:
-            low, high = spread_interval(100 * difference.sd, difference.n)
+            low, high = spread_interval(100 * difference.sd, difference.n - 1)
             row["sd of the difference"] = f"{100 * difference.sd:.2f} [{low:.2f}, {high:.2f}]"
         else:
             row["sd of the difference"] = notes.dash("fewer than two values")

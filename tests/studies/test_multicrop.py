@@ -122,11 +122,8 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
     assert results.runs["status"].value_counts().to_dict() == {"done": 4, "missing": 4}
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "Its numbers and its answer mean nothing." in text
-    assert (
-        "30.0 (n=1, no interval)" in text
-        and "**Uninformative:** this page does not reproduce its positive control" in text
-    )
-    assert "SCD differs from MoCo by 1.0 points (no interval)." in text
+    assert "30.0 (n=1, no interval)" in text and "**Not resolved** whether SCD is better than MoCo" in text
+    assert "SCD differs from MoCo by 1.0 points (no interval), which is not judged before 3 seeds." in text
     assert "Positive control: MoCo vs. random weights is not measured." in text
     assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
     assert "Not measured: no finished run has these numbers." in text

@@ -5,6 +5,7 @@ from itertools import groupby
 
 from studies.suite.analysis import notation
 from studies.suite.analysis.conditions import BUDGET_WORDS, Condition, axis_words, versus, words
+from studies.suite.analysis.readings import looks_in_words, over_readings
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.verdict import (
     BETTER,
@@ -26,7 +27,23 @@ OPENINGS = {
     UNINFORMATIVE: "**Uninformative:** this page does not reproduce its positive control, so it cannot say whether "
     "{claim}.",
 }
+SMALL = "by less than the smallest effect of interest"
 Labels = Mapping[str, str]
+
+
+def sentence(verdict: Verdict, results: Results, labels: Labels) -> str:
+    """The answer to a claim in one sentence: its outcome, what was found, and by how many seeds."""
+    measured = [finding for finding in verdict.findings if finding.gain.n]
+    opening = _opening(verdict, verdict.claim).rstrip(".")
+    if not measured:
+        return f"{opening}: no contrast has a pair of seeds yet."
+    parts = [
+        f"{f'{where}: ' if where and len(conditions_of(verdict.findings)) > 1 else ''}{_clauses(part, results, labels)}"
+        for where, part in _by_condition(measured)
+    ]
+    missing = verdict.k - len(measured)
+    parts += [f"{missing} of {verdict.k} contrasts have no pair of seeds"] if missing else []
+    return f"{opening}: {'; '.join(parts)} ({_pairs(measured)})."
 
 
 def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
@@ -36,7 +53,7 @@ def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
         labels: arm -> its label.
     """
     found = conditions_of(verdict.findings)
-    opening = OPENINGS[verdict.outcome].format(claim=verdict.claim + _everywhere(found))
+    opening = _opening(verdict, verdict.claim + _everywhere(found))
     measured = [finding for finding in verdict.findings if finding.gain.n]
     if not measured:
         return [f"{opening} No contrast has a pair of seeds yet."]
@@ -46,7 +63,7 @@ def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
     if verdict.outcome == NOT_RESOLVED and verdict.k > 1 and (verdict.having(WORSE) or verdict.having(EQUIVALENT)):
         closing.append(f"After correction for {verdict.k} contrasts, none of them rules out an effect of interest.")
     metrics = " and ".join(dict.fromkeys(results.metric(finding.contrast.metric).label for finding in measured))
-    scale = f"Differences in {metrics} with 95 % intervals, {_pairs(measured)}"
+    scale = f"Differences in {metrics} with 95 % intervals{over_readings(_looks(results))}, {_pairs(measured)}"
     if len(found) == 1:
         return [" ".join([opening, described(measured, results, labels), *closing, f"({scale}.)"])]
     lines = [f"- *{where}:* {described(part, results, labels)}" for where, part in _by_condition(measured)]
@@ -55,19 +72,32 @@ def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
 
 def described(findings: Sequence[Finding], results: Results, labels: Labels) -> str:
     """Findings in sentences: for each treatment, one sentence per outcome."""
+    return " ".join(f"{subject} {predicate}." for subject, predicate in _statements(findings, results, labels))
+
+
+def _clauses(findings: Sequence[Finding], results: Results, labels: Labels) -> str:
+    """The same as clauses of one sentence."""
+    return ", and ".join(
+        f"{subject.lower() if subject == 'It' else subject} {predicate}"
+        for subject, predicate in _statements(findings, results, labels)
+    )
+
+
+def _statements(findings: Sequence[Finding], results: Results, labels: Labels) -> list[tuple[str, str]]:
+    """Subject and predicate of each statement; a subject that was named just before is "It"."""
     arms = list(dict.fromkeys(finding.contrast.treatment for finding in findings))
 
-    def kind(finding: Finding) -> tuple[int, int, bool]:
+    def kind(finding: Finding) -> tuple[int, int, bool, bool]:
         place = arms.index(finding.contrast.treatment), OUTCOMES.index(finding.outcome)
-        return *place, finding.gain.ci_low is None
+        return *place, finding.is_small, finding.gain.ci_low is None or not finding.gain.is_read
 
-    sentences, last = [], None
-    for (arm, outcome, unknown), group in groupby(sorted(findings, key=kind), key=kind):
+    statements, last = [], None
+    for (arm, outcome, _, unknown), group in groupby(sorted(findings, key=kind), key=kind):
         subject = "It" if arm == last else labels[arms[arm]]
         predicate = _difference if unknown else PREDICATES[OUTCOMES[outcome]]
-        sentences.append(f"{subject} {predicate(list(group), results, labels)}.")
+        statements.append((subject, predicate(list(group), results, labels)))
         last = arm
-    return " ".join(sentences)
+    return statements
 
 
 def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: str = "") -> str:
@@ -83,7 +113,10 @@ def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: st
         missing = f"{versus(control.contrast, labels)} is not measured."
         text = described([control], results, labels) if control.gain.n else missing
         sentences.append(f"Positive control{where}: {text}")
+    if looks := _looks(results):
+        sentences.append(f"It is read {'once, ' if len(looks) == 1 else ''}at {looks_in_words(looks)}.")
     known = [finding for finding in verdict.findings if finding.detectable is not None]
+    known = [finding for finding in known if finding.gain.is_read] or known
     if not known:
         sentences.append("No detectable difference can be stated before two pairs of a contrast differ.")
         return " ".join(sentences)
@@ -105,12 +138,12 @@ def conditions_of(findings: Sequence[Finding]) -> list[Condition]:
 
 def _better(group: Sequence[Finding], results: Results, labels: Labels) -> str:
     parts = [f"than {labels[each.contrast.control]} by {_amount(each, results)}" for each in group]
-    return f"is better {_listed(parts)}"
+    return f"is better {_listed(parts)}{_small(group)}"
 
 
 def _worse(group: Sequence[Finding], results: Results, labels: Labels) -> str:
     parts = [f"than {labels[each.contrast.control]} by {_amount(each, results, negated=True)}" for each in group]
-    return f"is worse {_listed(parts)}"
+    return f"is worse {_listed(parts)}{_small(group)}"
 
 
 def _equivalent(group: Sequence[Finding], results: Results, labels: Labels) -> str:
@@ -129,13 +162,29 @@ def _not_resolved(group: Sequence[Finding], results: Results, labels: Labels) ->
 
 def _difference(group: Sequence[Finding], results: Results, labels: Labels) -> str:
     parts = [f"from {labels[each.contrast.control]} by {_amount(each, results)}" for each in group]
-    return f"differs {_listed(parts)}"
+    early = not all(each.gain.is_read for each in group)
+    early = f", which is not judged before {_looks(results)[0]} seeds" if early else ""
+    return f"differs {_listed(parts)}{early}"
 
 
 PREDICATES = {BETTER: _better, WORSE: _worse, EQUIVALENT: _equivalent, NOT_RESOLVED: _not_resolved}
 
 
 # -------------------------------------------------------------------- words
+
+
+def _looks(results: Results) -> Sequence[int]:
+    return results.about.get("looks", ())
+
+
+def _opening(verdict: Verdict, claim: str) -> str:
+    """The outcome and the claim, with a full stop."""
+    text = OPENINGS[verdict.outcome].format(claim=claim)
+    return text.replace("**Supported:**", f"**Supported, {SMALL}:**") if verdict.is_small else text
+
+
+def _small(group: Sequence[Finding]) -> str:
+    return f", {SMALL.removeprefix('by ')}" if all(each.is_small for each in group) else ""
 
 
 def _amount(finding: Finding, results: Results, negated: bool = False) -> str:

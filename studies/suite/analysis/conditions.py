@@ -28,6 +28,15 @@ def cross_conditions(contrasts: Sequence[Contrast], found: Sequence[Condition]) 
     ]
 
 
+def fit_conditions(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
+    """The contrasts without the conditions on labels that no run has, such as ``rho`` on photographs."""
+
+    def of_runs(given: Condition) -> Condition:
+        return {label: value for label, value in given.items() if results.levels(label)}
+
+    return [replace(contrast, conditions=of_runs(contrast.conditions)) for contrast in contrasts]
+
+
 def fall_back_to_metric(contrasts: Sequence[Contrast], results: Results, metric: str) -> list[Contrast]:
     """The contrasts as declared, or all on ``metric`` where no finished run has theirs (images without labels)."""
     if results.has(contrasts[0].metric) or not results.has(metric):

@@ -213,6 +213,7 @@ def assemble(
         "metrics": plain_metrics({**metrics, **study.metrics}),
         "source": dict(source),
         "command": settings.command,
+        **study.design,
         **asdict(progress),
     }
     about.pop("failed")

@@ -6,7 +6,7 @@ of 95 % at n = 3), and Student's t interval covers what it states; only t is use
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
 import numpy
@@ -14,6 +14,7 @@ import pandas
 from scipy import optimize, special, stats
 
 MOST_SEEDS = 100_000
+ALPHA = 0.025  # of each end of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,13 @@ class PairedResult:
     Attributes:
         n: number of pairs; mean, sd: of the differences, in the metric's unit.
         ci_low, ci_high: two-sided t interval at the confidence asked for.
-        p: two-sided paired t test of "no difference"; dz: mean / sd (Cohen's d_z).
+        p: two-sided t test of "no difference"; dz: mean / sd (Cohen's d_z).
         seeds, differences: the common seeds and their differences, in the same order.
+        spread: the standard deviation of a difference that interval and p use: ``sd``, or one that is pooled over the
+            arms of a page (see spread.py); df: its degrees of freedom.
+        alpha: the error of each end of the interval.
+        is_pooled: whether the spread is pooled.
+        is_read: whether the declared readings allow an outcome at this number of seeds (see readings.py).
 
     What n pairs do not determine is None: all spreads for n < 2, and interval, p and dz where all differences are
     equal (a spread of exactly 0 results from few, coarse values and is no evidence of certainty).
@@ -49,17 +55,35 @@ class PairedResult:
     dz: float | None
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
+    spread: float | None = None
+    df: int | None = None
+    alpha: float = ALPHA
+    is_pooled: bool = False
+    is_read: bool = True
 
     def bound(self, side: str, alpha: float) -> float | None:
         """One-sided t bound of the mean, "lower" or "upper", with error ``alpha``; None where the spread is unknown."""
-        if not self.sd:
+        if not self.spread:
             return None
-        half = quantile(alpha, self.n - 1) * self.sd / sqrt(self.n)
+        half = quantile(alpha, self.df) * self.spread / sqrt(self.n)
         return self.mean - half if side == "lower" else self.mean + half
 
     def negated(self) -> "PairedResult":
         """The difference control - treatment."""
-        return difference_of(self.seeds, [-value for value in self.differences])
+        if self.ci_low is None:
+            return replace(self, mean=_minus(self.mean), differences=tuple(-value for value in self.differences))
+        return replace(
+            self,
+            mean=-self.mean,
+            ci_low=-self.ci_high,
+            ci_high=-self.ci_low,
+            dz=-self.dz,
+            differences=tuple(-value for value in self.differences),
+        )
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def quantile(alpha: float, df: int) -> float:
@@ -129,24 +153,43 @@ def paired(
     return difference_of(common, [first[seed] - second[seed] for seed in common], confidence)
 
 
-def difference_of(seeds: Sequence[int], differences: Sequence[float], confidence: float = 0.95) -> PairedResult:
-    """The paired result of given differences, one per seed."""
+def difference_of(
+    seeds: Sequence[int],
+    differences: Sequence[float],
+    confidence: float = 0.95,
+    pooled: tuple[float, int] | None = None,
+    is_read: bool = True,
+) -> PairedResult:
+    """The paired result of given differences, one per seed.
+
+    Args:
+        pooled: standard deviation of a difference and its degrees of freedom, in the place of the differences' own.
+        is_read: whether an outcome may be stated, see :class:`PairedResult`.
+    """
     seeds, values = tuple(int(seed) for seed in seeds), tuple(float(value) for value in differences)
-    summary = estimate(values, confidence)
+    summary, alpha = estimate(values, confidence), (1 - confidence) / 2
     if not summary.sd or summary.sd < 1e-12:
         sd = None if summary.sd is None else 0.0
-        return PairedResult(summary.n, summary.mean, sd, None, None, None, None, seeds, values)
-    statistic = summary.mean / (summary.sd / sqrt(summary.n))
+        nothing = (None,) * 4
+        return PairedResult(summary.n, summary.mean, sd, *nothing, seeds, values, alpha=alpha, is_read=is_read)
+    spread, df = pooled or (summary.sd, summary.n - 1)
+    error = spread / sqrt(summary.n)
+    half = quantile(alpha, df) * error
     return PairedResult(
         n=summary.n,
         mean=summary.mean,
         sd=summary.sd,
-        ci_low=summary.mean - summary.half,
-        ci_high=summary.mean + summary.half,
-        p=float(2 * special.stdtr(summary.n - 1, -abs(statistic))),
+        ci_low=summary.mean - half,
+        ci_high=summary.mean + half,
+        p=float(2 * special.stdtr(df, -abs(summary.mean / error))),
         dz=summary.mean / summary.sd,
         seeds=seeds,
         differences=values,
+        spread=spread,
+        df=df,
+        alpha=alpha,
+        is_pooled=pooled is not None,
+        is_read=is_read,
     )
 
 
@@ -155,26 +198,32 @@ def equivalence(result: PairedResult, margin: float) -> float | None:
 
     None where the spread is unknown.
     """
-    if not result.sd:
+    if not result.spread:
         return None
-    error = result.sd / sqrt(result.n)
+    error = result.spread / sqrt(result.n)
     gaps = ((result.mean + margin) / error, (margin - result.mean) / error)
-    return float(max(special.stdtr(result.n - 1, -gap) for gap in gaps))
+    return float(max(special.stdtr(result.df, -gap) for gap in gaps))
 
 
-def spread_interval(sd: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a standard deviation that was estimated from ``n`` normal values (chi-squared with n - 1)."""
+def spread_interval(sd: float, df: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a standard deviation that was estimated with ``df`` degrees of freedom (chi-squared)."""
     tail = (1 - confidence) / 2
-    low, high = (sd * sqrt((n - 1) / float(stats.chi2.ppf(at, n - 1))) for at in (1 - tail, tail))
+    low, high = (sd * sqrt(df / float(stats.chi2.ppf(at, df))) for at in (1 - tail, tail))
     return low, high
 
 
-def least_margin(n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True) -> float:
-    """The true difference that a two-sided t test with ``n`` seeds (per arm) finds with the given power."""
+def least_margin(
+    n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True, df: int | None = None
+) -> float:
+    """The true difference that a two-sided t test with ``n`` seeds (per arm) finds with the given power.
+
+    Args:
+        df: degrees of freedom of ``sd``, see :func:`t_power`.
+    """
     high = sd / 8
-    while t_power(n, sd, high, alpha, paired) < power:
+    while t_power(n, sd, high, alpha, paired, df) < power:
         high *= 2
-    return float(optimize.brentq(lambda effect: t_power(n, sd, effect, alpha, paired) - power, 0.0, high))
+    return float(optimize.brentq(lambda effect: t_power(n, sd, effect, alpha, paired, df) - power, 0.0, high))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -191,13 +240,15 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def t_power(n: int, sd: float, effect: float, alpha: float = 0.05, paired: bool = True) -> float:
+def t_power(n: int, sd: float, effect: float, alpha: float = 0.05, paired: bool = True, df: int | None = None) -> float:
     """Probability that a two-sided t test with ``n`` seeds (per arm) finds a true difference of ``effect``.
 
     Args:
         sd: of the paired differences, or, with ``paired=False``, of each arm over its seeds.
+        df: degrees of freedom of ``sd``; those of the n seeds where None.
     """
-    df, scale = (n - 1, sqrt(n)) if paired else (2 * n - 2, sqrt(n / 2))
+    own, scale = (n - 1, sqrt(n)) if paired else (2 * n - 2, sqrt(n / 2))
+    df = own if df is None else df
     critical, ncp = quantile(alpha / 2, df), abs(effect) / sd * scale
     # scipy returns NaN where a tail is beyond what it can compute: 1 above, 0 below for an effect that large
     above = numpy.nan_to_num(stats.nct.sf(critical, df, ncp), nan=1.0)
@@ -214,6 +265,26 @@ def seeds_needed(
     if not sd or not isfinite(sd) or not effect:
         return None
     return _fewest(lambda n: t_power(n, sd, effect, alpha, paired) >= power)
+
+
+def seeds_interval(
+    sd: float | None, df: int | None, effect: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True
+) -> tuple[int, int] | None:
+    """The 95 % interval of :func:`seeds_needed`: the numbers of seeds at the ends of the interval of the spread.
+
+    A number of seeds that is computed from the spread of few seeds is itself uncertain: with 4 degrees of freedom its
+    interval reaches from 0.36 to 8.3 times the number.
+
+    Args:
+        df: degrees of freedom of ``sd``.
+
+    Returns:
+        None where no number can be given, see :func:`seeds_needed`.
+    """
+    if not sd or not df:
+        return None
+    low, high = (seeds_needed(each, effect, power, alpha, paired) for each in spread_interval(sd, df))
+    return None if low is None or high is None else (low, high)
 
 
 def _fewest(enough: Callable[[int], bool]) -> int | None:

@@ -7,9 +7,11 @@ from typing import Any
 import pandas
 
 from studies.suite.analysis import notation
+from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.conditions import words
+from studies.suite.analysis.readings import looks_in_words, over_readings
 from studies.suite.analysis.results import DONE, FAILED, Results
-from studies.suite.analysis.statistics import PairedResult, holm, paired, select
+from studies.suite.analysis.statistics import PairedResult, holm, select
 from studies.suite.analysis.verdict import OUTCOMES, Verdict, find, measure
 from studies.suite.planning.study import Contrast
 
@@ -170,23 +172,37 @@ def contrast_table(results: Results, contrasts: Sequence[Contrast], names: Mappi
             notation.number(metric, finding.detectable) if known else notes.dash(why)
         )
         rows.append(row)
-    return Table(pandas.DataFrame(rows), notes.lines, tuple(dict.fromkeys(each.metric for each in contrasts)))
+    lines = [*notes.lines, *interval_note(results)]
+    return Table(pandas.DataFrame(rows), lines, tuple(dict.fromkeys(each.metric for each in contrasts)))
 
 
-def verdict_table(verdicts: Mapping[str, Verdict]) -> Table:
-    """One row per part of a claim: its outcome, the number of contrasts of each outcome, and the positive control.
+def interval_note(results: Results) -> list[str]:
+    """What the intervals of paired differences are, where the study declares readings and pools; a line or none."""
+    parts = []
+    looks = results.about.get("looks", ())
+    if over := over_readings(looks):
+        parts.append(f"hold with 95 %{over}, at {looks_in_words(looks)},")
+    pools = results.about.get("pools", {})
+    if any(list(pools.values()).count(pool) > 2 for pool in pools.values()):
+        parts.append("use a spread that is pooled over the arms of a setting, see *How the answer follows*")
+    return [f"Intervals {' and '.join(parts)}."] if parts else []
+
+
+def verdict_table(verdicts: Mapping[str, Verdict], heading: str = "condition") -> Table:
+    """One row per claim or part of one: its outcome, the number of contrasts of each outcome, the positive control.
 
     Args:
-        verdicts: the part in words -> its verdict.
+        verdicts: the claim or its part in words -> its verdict.
+        heading: of the column with these words.
     """
     rows = [
         {
-            "condition": condition,
+            heading: text,
             "answer": verdict.outcome,
             **{outcome: str(len(verdict.having(outcome))) for outcome in OUTCOMES},
             "positive control": ", ".join(dict.fromkeys(each.outcome for each in verdict.controls)) or NONE,
         }
-        for condition, verdict in verdicts.items()
+        for text, verdict in verdicts.items()
     ]
     return Table(pandas.DataFrame(rows))
 
@@ -209,11 +225,11 @@ def gain_table(
             continue
         row = {f"difference from {labels.get(reference, reference)}": label}
         for column, condition in conditions.items():
-            result = paired(results.finished, arm, reference, metric, **condition)
+            result = compare(results, arm, reference, metric, **condition)
             planned = select(results.runs, arm=arm, **condition)["seed"].nunique()
             row[column] = difference_cell(metric, result, results, notes, planned)
         rows.append(row)
-    return Table(pandas.DataFrame(rows), notes.lines, (metric,))
+    return Table(pandas.DataFrame(rows), [*notes.lines, *interval_note(results)], (metric,))
 
 
 def difference_cell(

@@ -1,41 +1,46 @@
 """The written rule that turns paired differences into an outcome per contrast and an answer per claim.
 
 For a contrast, d is the paired difference over seeds, counted so that d > 0 is an advantage of the treatment, and SESOI
-the smallest effect of interest that the study declares before its runs. With the two-sided 95 % Student-t interval of d
-a contrast is
+the smallest effect of interest that the study declares before its runs. The interval of d is a two-sided Student-t
+interval; its spread is pooled over the arms of the page (spread.py) and its error shared among the declared readings
+(readings.py). A contrast is
 
-- *better* when the interval lies above 0, *worse* when it lies below 0;
+- *better* when the interval lies above 0, *worse* when it lies below 0; where the whole interval also lies within
+  ± SESOI, it is better or worse *by less than the smallest effect of interest*;
 - *equivalent* when the interval contains 0 and lies within ± SESOI;
-- *not resolved* otherwise. The page then states the smallest true difference that a t test with as many seeds and the
-  same spread finds in 80 % of cases.
+- *not resolved* otherwise, and before the first reading. The page then states the smallest true difference that a t
+  test with as many seeds, the same spread and the same error finds in 80 % of cases.
 
-A claim is a family of k contrasts (those that share their ``claim``) and says that the treatment is better in all of
-them. A contrast *excludes* an effect of interest when it is not better and the upper one-sided t bound of d at error
-0.025 / k lies below SESOI: it is worse, equivalent, or too small to be of interest. The positive control of a contrast
-is a known effect, measured in the same conditions, that must come out *better* for the page to be able to see effects
-at all. The claim is
+A claim is a family of k contrasts (those of a :class:`Claim`, or those that share their ``claim``) and says that the
+treatment is better in all of them. A contrast *excludes* an effect of interest when it is not better and the upper
+one-sided t bound of d lies below SESOI, at the error of its interval's upper end divided by k: it is worse, equivalent,
+or too small to be of interest. The positive control of a contrast is a known effect, measured in the same conditions,
+that must come out *better* for the page to be able to see effects at all. The claim is
 
-- *supported* when all k contrasts are better;
+- *supported* when all k contrasts are better, by however little: a small advantage is no evidence against one;
 - *contradicted* when at least one contrast whose positive control is better excludes an effect of interest;
 - *uninformative* when it is neither and the positive control of a contrast that is not better is not better itself;
 - *not resolved* otherwise.
 
 "All are better" is an intersection-union test (Berger 1982, Technometrics 24, 295-300): if d <= 0 in any contrast, the
-claim is supported with probability 0.025 at most, without a correction. "At least one excludes" picks the best of k
-tests and divides by k: if d >= SESOI in all contrasts, the claim is contradicted with probability 0.025 at most.
+claim is supported with probability 0.025 at most over all readings, without a further correction. "At least one
+excludes" picks the best of k tests and divides by k: if d >= SESOI in all contrasts, the claim is contradicted with
+probability 0.025 at most over all readings.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from studies.suite.analysis.comparison import compare
+from studies.suite.analysis.conditions import Condition, cross_conditions, fit_conditions
+from studies.suite.analysis.readings import level, looks_in_words
 from studies.suite.analysis.results import Results
-from studies.suite.analysis.statistics import PairedResult, least_margin, paired
-from studies.suite.planning.study import Contrast
+from studies.suite.analysis.statistics import PairedResult, least_margin
+from studies.suite.planning.study import Contrast, Study
 
 BETTER, WORSE, EQUIVALENT, NOT_RESOLVED = "better", "worse", "equivalent", "not resolved"
 SUPPORTED, CONTRADICTED, UNINFORMATIVE = "supported", "contradicted", "uninformative"
 OUTCOMES = (BETTER, WORSE, EQUIVALENT, NOT_RESOLVED)
-ALPHA = 0.025  # one-sided, each way
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Finding:
         contrast: with its conditions.
         gain: the paired result, positive where the treatment has the advantage.
         outcome: one of ``OUTCOMES``.
-        detectable: the true difference that a test with these seeds and this spread finds with 80 % power, in the
-            metric's unit; None where the spread is unknown.
+        detectable: the true difference that a test with these seeds, this spread and this error finds with 80 % power,
+            in the metric's unit; None where the spread is unknown.
     """
 
     contrast: Contrast
@@ -55,10 +60,18 @@ class Finding:
     outcome: str
     detectable: float | None
 
+    @property
+    def is_small(self) -> bool:
+        """Whether a difference that is not 0 is smaller than the smallest effect of interest, by its whole interval."""
+        inside = self.gain.ci_low is not None and max(abs(self.gain.ci_low), abs(self.gain.ci_high))
+        return self.outcome in (BETTER, WORSE) and inside < self.contrast.sesoi
+
     def excludes_interest(self, k: int) -> bool:
         """Whether, as one of ``k`` contrasts, it excludes an effect of interest."""
-        upper = self.gain.bound("upper", ALPHA / k)
-        return self.outcome != BETTER and upper is not None and upper < self.contrast.sesoi
+        if self.outcome == BETTER or not self.gain.is_read:
+            return False
+        upper = self.gain.bound("upper", self.gain.alpha / k)
+        return upper is not None and upper < self.contrast.sesoi
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ class Verdict:
             return SUPPORTED
         if any(finding.excludes_interest(self.k) and self.is_informative(finding) for finding in open_ones):
             return CONTRADICTED
-        measured = any(finding.gain.n for finding in self.findings)
+        measured = any(finding.gain.n and finding.gain.is_read for finding in self.findings)
         blind = any(not self.is_informative(finding) for finding in open_ones)
         return UNINFORMATIVE if measured and blind else NOT_RESOLVED
 
@@ -96,6 +109,11 @@ class Verdict:
             for control in self.controls
             if control.contrast.conditions == finding.contrast.conditions
         )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the claim is supported, and every advantage is smaller than the smallest effect of interest."""
+        return self.outcome == SUPPORTED and all(finding.is_small for finding in self.findings)
 
     def having(self, outcome: str) -> tuple[Finding, ...]:
         """The findings of one outcome."""
@@ -112,20 +130,20 @@ class Verdict:
 
 def measure(results: Results, contrast: Contrast) -> PairedResult:
     """The paired difference of one contrast in its conditions, treatment minus control."""
-    return paired(results.finished, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
+    return compare(results, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
 
 
 def find(results: Results, contrast: Contrast) -> Finding:
     """The outcome of one contrast."""
     result = measure(results, contrast)
     gain = result.negated() if results.metric(contrast.metric).better == "lower" else result
-    detectable = least_margin(gain.n, gain.sd) if gain.sd else None
+    detectable = least_margin(gain.n, gain.spread, alpha=2 * gain.alpha, df=gain.df) if gain.spread else None
     return Finding(contrast, gain, outcome_of(gain, contrast.sesoi), detectable)
 
 
 def outcome_of(gain: PairedResult, sesoi: float) -> str:
-    """One of ``OUTCOMES``, from the 95 % interval of a difference and the smallest effect of interest."""
-    if gain.ci_low is None:
+    """One of ``OUTCOMES``, from the interval of a difference and the smallest effect of interest."""
+    if gain.ci_low is None or not gain.is_read:
         return NOT_RESOLVED
     if gain.ci_low > 0:
         return BETTER
@@ -156,26 +174,82 @@ def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Fi
     return Verdict(claims.pop(), findings, tuple(controls), len(findings))
 
 
-def rule(k: int, sesoi: str, has_control: bool = True) -> tuple[str, ...]:
+def judge_claims(study: Study, results: Results) -> tuple[Verdict, ...]:
+    """The verdicts of a study's claims, in their order."""
+    verdicts = []
+    for claim in study.claims:
+        contrasts = [replace(each, claim=claim.text) for each in fit_conditions(claim.contrasts, results)]
+        controls = study.control if claim.controls is None else claim.controls
+        verdicts.append(judge(results, contrasts, measure_controls(results, contrasts, controls)))
+    return tuple(verdicts)
+
+
+def measure_controls(
+    results: Results, judged: Sequence[Contrast], controls: Sequence[Contrast] | Sequence[Finding]
+) -> list[Finding]:
+    """The findings of the positive controls in every condition of the judged contrasts."""
+    found: list[Condition] = []
+    for contrast in judged:
+        if contrast.conditions not in found:
+            found.append(contrast.conditions)
+    declared = [control for control in controls if isinstance(control, Contrast)]
+    measured = [control for control in controls if isinstance(control, Finding)]
+    return measured + [find(results, control) for control in cross_conditions(declared, found)]
+
+
+def joined(verdicts: Sequence[Verdict]) -> Verdict:
+    """All findings and controls of several verdicts, each once, for what a page could have seen."""
+    if len(verdicts) == 1:
+        return verdicts[0]
+    findings, controls = (
+        tuple({each.contrast.name: each for verdict in verdicts for each in getattr(verdict, group)}.values())
+        for group in ("findings", "controls")
+    )
+    return Verdict("", findings, controls, len(findings))
+
+
+def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()) -> tuple[str, ...]:
     """The rule as the page prints it, in paragraphs.
 
     Args:
-        k: the number of contrasts in the claim.
+        k: the number of contrasts in the claim; the largest where several claims are judged by it.
         sesoi: the smallest effect of interest with its unit.
         has_control: whether the study declares a positive control.
+        looks: the numbers of seeds at which the study reads its page; empty for a page that is read once.
     """
     each = (
-        "A contrast is a paired difference over seeds, treatment minus control. With its two-sided 95 % Student-t "
-        "interval it is **better** (the interval lies above 0), **worse** (below 0), **equivalent** (it contains 0 and "
-        f"lies within ± {sesoi}, the smallest effect of interest that the study declares), or **not resolved**. The "
-        "detectable difference is the true difference that a t test with as many seeds and this spread finds in 80 % "
-        "of cases."
+        "A contrast is a paired difference over seeds, treatment minus control. With its two-sided Student-t interval "
+        f"it is **better** (the interval lies above 0), **worse** (below 0), **equivalent** (it contains 0 and lies "
+        f"within ± {sesoi}, the smallest effect of interest that the study declares), or **not resolved**. A contrast "
+        "that is better or worse while its whole interval lies within the smallest effect of interest is so *by less "
+        "than the smallest effect of interest*. The detectable difference is the true difference that a t test with as "
+        "many seeds, this spread and this error finds in 80 % of cases."
+    )
+    pooled = (
+        "The spread of a difference is estimated from all arms of its setting together, as arm + seed + residual: a "
+        "difference has twice the residual variance. An arm that varies more than the others (one-sided F test at "
+        "5 %), an arm that is declared to vary otherwise (random weights, training with labels), and a setting with "
+        "fewer than three arms are not pooled: the contrast then has its own spread over seeds."
+    )
+    shared = "The interval has an error of 2.5 % at each end."
+    if len(looks) > 1:
+        shared = (
+            f"The study may be read at {looks_in_words(looks)}. These readings share the error: each end of an "
+            f"interval has {100 * level(looks):.2g} %, so that over all readings together each kind of false outcome "
+            "has a probability of 2.5 % at most. A contrast is judged by the seeds of the last reading that it has "
+            "reached."
+        )
+    elif looks:
+        shared = f"The study is read once, at {looks_in_words(looks)}; the interval has an error of 2.5 % at each end."
+    shared += (
+        " These errors are those of differences that vary normally; by simulation they stay below 5 % with heavy tails "
+        "(t with 3 degrees of freedom) and where one arm varies twice as much as the others."
     )
     whole = "it is" if k == 1 else f"all of its {k} contrasts are"
     claim = [
         f"The claim is **supported** when {whole} better. It is **contradicted** when "
-        f"{'it' if k == 1 else 'one of them'} is not better and has an upper one-sided bound, at error "
-        f"0.025{'' if k == 1 else f' / {k}'}, below the smallest effect of "
+        f"{'it' if k == 1 else 'one of them'} is not better and has an upper one-sided bound, at the error of one end"
+        f"{'' if k == 1 else f' divided by {k}'}, below the smallest effect of "
         f"interest{', while its positive control is better' if has_control else ''}."
     ]
     if k > 1:
@@ -189,4 +263,4 @@ def rule(k: int, sesoi: str, has_control: bool = True) -> tuple[str, ...]:
             "better is not better itself: the page could not have seen the effect."
         )
     claim.append("Otherwise it is **not resolved**.")
-    return each, " ".join(claim)
+    return each, f"{pooled} {shared}", " ".join(claim)

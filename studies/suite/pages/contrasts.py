@@ -14,16 +14,16 @@ from studies.suite.planning.study import Contrast
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim that a page judges, with the contrasts that are listed beside it.
+    """Claims that a page judges together, with the contrasts that are listed beside them.
 
     Attributes:
-        verdict: of the claim.
-        results: which it was judged by; names: arm -> its label in them.
-        contrasts: those of the claim, and others of the same kind.
+        verdicts: of the claims.
+        results: which they were judged by; names: arm -> its label in them.
+        contrasts: those of the claims, and others of the same kind.
         question: its id, where a page answers several.
     """
 
-    verdict: Verdict
+    verdicts: tuple[Verdict, ...]
     results: Results
     names: Mapping[str, str]
     contrasts: Sequence[Contrast]
@@ -31,8 +31,8 @@ class Judgement:
 
 
 def contrasts(blocks: Blocks, judgement: Judgement) -> None:
-    """Paired differences of all contrasts, their claims, and the rule for the one that is judged."""
-    results, declared, verdict = judgement.results, judgement.contrasts, judgement.verdict
+    """Paired differences of all contrasts, their claims, and the rule for those that are judged."""
+    results, declared, verdicts = judgement.results, judgement.contrasts, judgement.verdicts
     names = {each.name: versus(each, judgement.names) for each in declared}
     blocks.table(tables.contrast_table(results, declared, names))
     metrics = list(dict.fromkeys(each.metric for each in declared))
@@ -41,19 +41,24 @@ def contrasts(blocks: Blocks, judgement: Judgement) -> None:
     unit = notation.unit_of_difference(results.metric(metrics[0]))
     blocks.text(
         f"Treatment minus control, {labels}{f' in {unit}' if unit else ''}, over the seeds that both arms have; "
-        f"two-sided 95 % t intervals{corrected}."
+        f"two-sided 95 % t intervals{corrected}. p is that of one reading."
     )
     blocks.text("What is claimed:")
     blocks.items(claims(declared, judgement.names))
     blocks.heading("How the answer follows")
-    blocks.text(f"Claim: *{verdict.claim}*.")
-    metric = results.metric(verdict.findings[0].contrast.metric)
-    margin = notation.size(metric, verdict.findings[0].contrast.sesoi)
-    blocks.text(*rule(verdict.k, margin, bool(verdict.controls)))
-    found = conditions_of(verdict.findings)
-    if len(found) > 1:
+    if len(verdicts) == 1:
+        blocks.text(f"Claim: *{verdicts[0].claim}*.")
+    first = max(verdicts, key=lambda verdict: verdict.k)
+    metric = results.metric(first.findings[0].contrast.metric)
+    margin = notation.size(metric, first.findings[0].contrast.sesoi)
+    blocks.text(*rule(first.k, margin, any(each.controls for each in verdicts), results.about.get("looks", ())))
+    found = conditions_of(first.findings)
+    if len(verdicts) > 1:
+        blocks.text("The claims, each by itself:")
+        blocks.table(tables.verdict_table({verdict.claim: verdict for verdict in verdicts}, "claim"))
+    elif len(found) > 1:
         blocks.text("The parts of the claim, by the same bounds; all of them together give the answer:")
-        blocks.table(tables.verdict_table({words(each): verdict.within(each) for each in found}))
+        blocks.table(tables.verdict_table({words(each): first.within(each) for each in found}))
 
 
 def claims(declared: Sequence[Contrast], names: Mapping[str, str]) -> list[str]:

@@ -6,15 +6,23 @@ figure, its own sections. The page depends on the results alone: ``publish(study
 again.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from studies.suite.analysis.answers import answer, sensitivity
-from studies.suite.analysis.conditions import Condition, cross_conditions
+from studies.suite.analysis.answers import answer, sensitivity, sentence
 from studies.suite.analysis.results import Results, save
 from studies.suite.analysis.tables import Table
-from studies.suite.analysis.verdict import Finding, Verdict, family, find, judge
+from studies.suite.analysis.verdict import (
+    Finding,
+    Verdict,
+    family,
+    joined,
+    judge,
+    judge_claims,
+    measure_controls,
+)
 from studies.suite.pages import sections
 from studies.suite.pages.contrasts import Judgement, contrasts
 from studies.suite.pages.index import write_index
@@ -31,13 +39,13 @@ class Report:
         study, results: what the page is about; out: the folder of the page, for figures. Where the command line chose
             another host than MoCo, the study's arms and contrasts are named by it.
         labels: arm -> its label, of the arms that are planned; names: of all arms of the study.
-        outcome: the answer in one or two words, for the index; the first judged claim sets it.
+        outcome: the answer in a few words, for the index; the first judged claim sets it, or all of the study's claims.
     """
 
     def __init__(self, study: Study, results: Results, out: Path):
         self._as_written = study
         self.study = study = with_host(study, results)
-        self.results = results
+        self.results = replace(results, about={**results.about, **study.design})
         self.out = Path(out)
         self.names = {arm.name: arm.label for arm in study.arms}
         self.labels = {name: label for name, label in self.names.items() if name in results.about["arms"]}
@@ -71,13 +79,37 @@ class Report:
         results, names = results or self.results, names or self.names
         judged = family(declared, self._primary_claim(declared) if claim is None else claim)
         controls = self.study.control if controls is None else controls
-        verdict = judge(results, judged, _measured(results, judged, controls))
+        verdict = judge(results, judged, measure_controls(results, judged, controls))
         first, *others = answer(verdict, results, names)
         first = f"{question}: {first}" if question else first
         self.say(first, *others, summary=first)
         self.outcome = self.outcome or verdict.outcome
-        self._judgements.append(Judgement(verdict, results, names, declared, question))
+        self._judgements.append(Judgement((verdict,), results, names, declared, question))
         return verdict
+
+    def judge_claims(
+        self, results: Results | None = None, names: Mapping[str, str] | None = None, beside: Sequence[Contrast] = ()
+    ) -> tuple[Verdict, ...]:
+        """Judge the study's claims, and answer each of them in one sentence.
+
+        Args:
+            results: what they are judged by; the page's own where None.
+            names: arm -> label in these results; the study's where None.
+            beside: further contrasts that are listed and not judged.
+        """
+        results, names = results or self.results, names or self.names
+        verdicts, lines = judge_claims(self.study, results), []
+        for claim, verdict in zip(self.study.claims, verdicts, strict=True):
+            asked = f"*{claim.question}* " if claim.question else ""
+            lines.append(f"{asked}{sentence(verdict, results, names)}")
+        self.say("\n".join(f"- {line}" for line in lines), summary=" ".join(lines))
+        counts = Counter(verdict.outcome for verdict in verdicts)
+        self.outcome = self.outcome or ", ".join(
+            outcome if len(counts) == 1 else f"{count} {outcome}" for outcome, count in counts.items()
+        )
+        declared = [finding.contrast for verdict in verdicts for finding in verdict.findings]
+        self._judgements.append(Judgement(verdicts, results, names, [*declared, *beside]))
+        return verdicts
 
     def _primary_claim(self, declared: Sequence[Contrast]) -> str:
         """The claim of the study's primary contrast among those declared, by the host's name or by MoCo's."""
@@ -116,7 +148,7 @@ class Report:
         page.text(sections.completeness(results))
         page.blocks += self._first.blocks
         for judgement in self._judgements:
-            page.text(sensitivity(judgement.verdict, judgement.results, judgement.names, judgement.question))
+            page.text(sensitivity(joined(judgement.verdicts), judgement.results, judgement.names, judgement.question))
         sections.arms(page.details("Arms"), study, results)
         page.blocks += self._own
         for judgement in self._judgements:
@@ -169,17 +201,13 @@ def with_host(study: Study, results: Results) -> Study:
         tuple(replace(contrast, claim=named(contrast.claim)) for contrast in group)
         for group in (study.contrasts, study.control)
     )
-    return replace(study, arms=tuple(arms), contrasts=contrasts, control=control)
-
-
-def _measured(
-    results: Results, judged: Sequence[Contrast], controls: Sequence[Contrast] | Sequence[Finding]
-) -> list[Finding]:
-    """The findings of the positive controls in every condition of the judged contrasts."""
-    found: list[Condition] = []
-    for contrast in judged:
-        if contrast.conditions not in found:
-            found.append(contrast.conditions)
-    declared = [control for control in controls if isinstance(control, Contrast)]
-    measured = [control for control in controls if isinstance(control, Finding)]
-    return measured + [find(results, control) for control in cross_conditions(declared, found)]
+    claims = tuple(
+        replace(
+            claim,
+            text=named(claim.text),
+            question=named(claim.question),
+            contrasts=tuple(replace(contrast, claim=named(contrast.claim)) for contrast in claim.contrasts),
+        )
+        for claim in study.claims
+    )
+    return replace(study, arms=tuple(arms), contrasts=contrasts, control=control, claims=claims)

@@ -8,6 +8,7 @@ import pandas
 
 from studies.suite.analysis import notation
 from studies.suite.analysis.conditions import BUDGET_WORDS, Condition, axis_words, versus
+from studies.suite.analysis.readings import over_readings
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.verdict import measure
 from studies.suite.pages import figures
@@ -46,8 +47,8 @@ def differences(results: Results, contrasts: Sequence[Contrast], names: Labels, 
     )
     return Picture(
         path,
-        f"Paired differences in {metric.label}: means with 95 % t intervals; small dots: seeds; band: ± the smallest "
-        "effect of interest.",
+        f"Paired differences in {metric.label}: means with 95 % t intervals"
+        f"{over_readings(results.about.get('looks', ()))}; small dots: seeds; band: ± the smallest effect of interest.",
     )
 
 

@@ -49,6 +49,10 @@ class Arm:
     ``{"wrapper": "scd"}``, ``{"backbone": "vit"}``, or with changes ``{"wrapper": {"preset": "scd", "saliency":
     "constant"}}``. A method's or wrapper's own recipe (views, optimiser, schedule) comes with it. An arm that names no
     method takes the command line's (``method=moco``).
+
+    Arms of one ``pool`` are taken to vary alike over seeds, and their spread is estimated together
+    (studies/suite/analysis/spread.py). Arms that are known to vary otherwise, such as references without training or
+    with labels, have a pool of their own, or none ("").
     """
 
     name: str
@@ -56,6 +60,7 @@ class Arm:
     overrides: dict[str, Any]
     shares: str
     differs: str
+    pool: str = "arms"
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,58 @@ class Contrast:
 
 
 def contrast_factory(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
-    """A function that declares a study's contrasts: ``contrast(treatment, control)``, a third argument is the claim."""
+    """A function that declares a study's contrasts: ``contrast(treatment, control)``.
 
-    def contrast(treatment: str, control: str, claim: str = claim) -> Contrast:
-        return Contrast(f"{treatment}-{control}", treatment, control, metric, sesoi, claim)
+    Its third argument is the claim, ``conditions`` those of the contrast.
+    """
+
+    def contrast(
+        treatment: str, control: str, claim: str = claim, conditions: Mapping[str, Any] | None = None
+    ) -> Contrast:
+        given = dict(conditions or {})
+        name = ", ".join([f"{treatment}-{control}", *(f"{label}={value}" for label, value in given.items())])
+        return Contrast(name, treatment, control, metric, sesoi, claim, given)
 
     return contrast
+
+
+MOST_CONTRASTS = 3  # of a claim
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A small statement that one sentence of the page answers, declared before the numbers.
+
+    A claim says that the treatment is better in each of its contrasts. It has few of them, because the power of "all
+    are better" falls with their number: where one contrast is found in 80 % of cases, three independent ones are found
+    together in 51 %, and twenty in 1 %. A question with several sides is asked as several claims::
+
+        at_cost = {"budget": "flops", "rho": 0.0}
+        Claim(
+            "the separation adds to SCD with a constant map at equal training FLOPs",
+            (contrast("scd", "constant_map", conditions=at_cost),),
+            question="Does the separation add at the same cost?",
+        )
+
+    Attributes:
+        text: what is claimed, as it stands after "whether" and "it does not hold that".
+        contrasts: one to three, each with its conditions. A condition on a label that the runs of a page do not have
+            (``rho`` on photographs) is left out of it.
+        question: what the claim answers, in words or as a reviewers' id; printed before the answer.
+        controls: positive controls, measured in the conditions of each contrast; those of the study where None. Where
+            one of them fails, the claim is "uninformative" and never "contradicted".
+    """
+
+    text: str
+    contrasts: tuple[Contrast, ...]
+    question: str = ""
+    controls: tuple[Contrast, ...] | None = None
+
+    def __post_init__(self):
+        if not 1 <= len(self.contrasts) <= MOST_CONTRASTS:
+            raise ValueError(
+                f"a claim has 1 to {MOST_CONTRASTS} contrasts, '{self.text}' has {len(self.contrasts)}: declare several"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,7 +207,14 @@ class Study:
         name: that of its file; question_ids: the reviewers' questions; question: in words; title: of the page.
         arms, contrasts: declared before any number.
         control: positive controls, contrasts that must come out "better" for the page to be informative.
-        primary: name of the contrast whose claim the page's first sentence answers.
+        primary: name of the contrast whose claim the page's first sentence answers; unused where there are ``claims``.
+        claims: what the page answers, one sentence each (``report.judge_claims()``), in the place of one claim that
+            joins all contrasts.
+        looks: the numbers of paired seeds at which the page may be read, ascending; the last is the most that counts.
+            The readings share the error (studies/suite/analysis/readings.py), so that fewer of them see smaller
+            differences; ``looks=(N,)`` is the plain test of a page that is read once, at ``seeds=N``. Simulated for
+            paired differences with a standard deviation of 2 points, seven arms and five seeds: 80 % power for 2.8
+            points with ``(5,)``, 3.2 with ``(5, 10)``, 3.4 with ``(3, 5, 10)``; 3.4 with ``(5,)`` and two arms.
         plan: lists the runs of some settings, seed by seed.
         sections: called with a page under construction; contributes the study's first table and figure, its sections
             and its prose (see :mod:`studies.suite.pages.publish`).
@@ -181,6 +239,17 @@ class Study:
     deviations: tuple[str, ...] = ()
     notes: Callable[..., dict[str, str]] | None = None
     metrics: dict[str, "Metric"] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    looks: tuple[int, ...] = (3, 5, 10)
+
+    def __post_init__(self):
+        if list(self.looks) != sorted(set(self.looks)) or min(self.looks, default=0) < 2:
+            raise ValueError(f"looks are ascending numbers of at least two seeds, got {self.looks}")
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What a comparison has to know of the study: its readings, and the pool of every arm."""
+        return {"looks": list(self.looks), "pools": {arm.name: arm.pool for arm in self.arms if arm.pool}}
 
     def arm(self, name: str) -> Arm:
         """The arm of that name, or the UsageError that lists the valid ones."""

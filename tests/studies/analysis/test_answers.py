@@ -1,8 +1,10 @@
 """The sentences of an answer, from findings with known numbers."""
 
+from dataclasses import replace
+
 import pytest
 
-from studies.suite.analysis.answers import answer, sensitivity
+from studies.suite.analysis.answers import answer, sensitivity, sentence
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import difference_of
 from studies.suite.analysis.verdict import Finding, Verdict, outcome_of
@@ -131,3 +133,70 @@ def test_what_correction_leaves_open_is_said():
     assert "none of them rules out an effect of interest" in "\n".join(
         answer(Verdict(CLAIM, weak.findings, (), 50), RESULTS, LABELS)
     )
+
+
+def test_a_significant_difference_below_the_smallest_effect_of_interest_is_not_a_contradiction():
+    small = values(0.005, 0.003)
+    found = text(finding("scd", "moco", small))
+    assert found == (
+        "**Supported, by less than the smallest effect of interest:** SCD is better than everything. SCD is better "
+        "than MoCo by 0.50 points [0.20, 0.80], less than the smallest effect of interest. (Differences in linear "
+        "top-1 with 95 % intervals, 3 paired seeds.)"
+    )
+    mixed = text(finding("scd", "moco", small), finding("scd", "constant", values(0.05, 0.03)))
+    assert (
+        mixed.startswith("**Supported:**")
+        and (
+            "SCD is better than SCD with a constant map by 5.0 points [2.0, 8.0]. It is better than MoCo by 0.50 "
+            "points [0.20, 0.80], less than the smallest effect of interest."
+        )
+        in mixed
+    )
+    less = text(finding("scd", "moco", values(-0.005, 0.003)))
+    assert "SCD is worse than MoCo by 0.50 points [0.20, 0.80], less than the smallest effect of interest." in less
+
+
+def test_a_claim_is_answered_in_one_sentence():
+    def said(*findings, **options):
+        return sentence(verdict(*findings, **options), RESULTS, LABELS)
+
+    assert said(finding("scd", "moco", values(MEAN, HALF))) == (
+        "**Supported:** SCD is better than everything: SCD is better than MoCo by 3.3 points [0.3, 6.3] (3 paired "
+        "seeds)."
+    )
+    two = said(finding("scd", "moco", values(MEAN, HALF)), finding("scd", "constant", values(0.003, 0.036)))
+    assert two == (
+        "**Not resolved** whether SCD is better than everything: SCD is better than MoCo by 3.3 points [0.3, 6.3], and "
+        "it cannot be told apart from SCD with a constant map: 0.3 points [−3.3, 3.9]; this page could have detected "
+        "4.2 points (3 paired seeds)."
+    )
+    first, second = ({"budget": budget} for budget in ("epochs", "flops"))
+    apart = said(finding("scd", "moco", values(MEAN, HALF), first), finding("scd", "moco", values(-0.05, HALF), second))
+    assert apart == (
+        "**Contradicted:** it does not hold that SCD is better than everything: equal epochs: SCD is better than MoCo "
+        "by 3.3 points [0.3, 6.3]; equal training FLOPs: SCD is worse than MoCo by 5.0 points [2.0, 8.0] (3 paired "
+        "seeds)."
+    )
+    control = finding("moco", "random", values(0.003, 0.036))
+    blind = said(finding("scd", "moco", values(-0.05, HALF)), controls=[control])
+    assert blind.startswith("**Uninformative:** this page does not reproduce its positive control, so it cannot say")
+    nothing = said(finding("scd", "moco", []))
+    assert nothing == "**Not resolved** whether SCD is better than everything: no contrast has a pair of seeds yet."
+    assert said(finding("scd", "moco", values(MEAN, HALF)), finding("scd", "x", [])).endswith(
+        "; 1 of 2 contrasts have no pair of seeds (3 paired seeds)."
+    )
+
+
+def test_readings_are_named_and_what_is_not_read_yet_is_not_judged():
+    several = Results({**RESULTS.about, "looks": [5, 10]}, None)
+    found = finding("scd", "moco", values(MEAN, HALF))
+    early = replace(found, gain=replace(found.gain, is_read=False), outcome="not resolved")
+    text = "\n".join(answer(verdict(early), several, LABELS))
+    assert text == (
+        "**Not resolved** whether SCD is better than everything. SCD differs from MoCo by 3.3 points [0.3, 6.3], which "
+        "is not judged before 5 seeds. (Differences in linear top-1 with 95 % intervals over all readings, 3 paired "
+        "seeds.)"
+    )
+    assert "It is read at 5 and 10 seeds." in sensitivity(verdict(early), several, LABELS)
+    once = Results({**RESULTS.about, "looks": [5]}, None)
+    assert "It is read once, at 5 seeds." in sensitivity(verdict(early), once, LABELS)

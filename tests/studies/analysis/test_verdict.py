@@ -16,10 +16,12 @@ from studies.suite.analysis.verdict import (
     WORSE,
     family,
     find,
+    joined,
     judge,
+    judge_claims,
     rule,
 )
-from studies.suite.planning.study import Contrast
+from studies.suite.planning.study import Claim, Contrast, Study
 
 CLAIM = "A beats B and C"
 AT = {"rho": 0.0}
@@ -168,10 +170,49 @@ def test_a_family_is_what_shares_the_claim():
 
 def test_the_rule_is_printed_with_its_numbers():
     printed = " ".join(rule(20, "1 point"))
-    assert "all of its 20 contrasts are better" in printed and "at error 0.025 / 20" in printed
-    assert "within ± 1 point" in printed and "divided by 20" in printed
+    assert "all of its 20 contrasts are better" in printed and "at the error of one end divided by 20" in printed
+    assert "within ± 1 point" in printed and "The interval has an error of 2.5 % at each end." in printed
     for outcome in (BETTER, WORSE, EQUIVALENT, NOT_RESOLVED, SUPPORTED, CONTRADICTED, UNINFORMATIVE):
         assert f"**{outcome}**" in printed
     alone = " ".join(rule(1, "1 point", has_control=False))
-    assert "when it is better" in alone and "at error 0.025, below" in alone
+    assert "when it is better" in alone and "at the error of one end, below" in alone
     assert "correction" not in alone and "positive control" not in alone
+    several = " ".join(rule(2, "1 point", looks=(3, 5, 10)))
+    assert "may be read at 3, 5 and 10 seeds" in several and "each end of an interval has 0.83 %" in several
+    assert "The study is read once, at 5 seeds" in " ".join(rule(2, "1 point", looks=(5,)))
+
+
+def test_a_small_advantage_supports_a_claim_and_is_named_so():
+    """A significant +0.1 points, and every interval within ± 1 point."""
+    small = judged({"b": (0.001, 0.0012, 0.0011, 0.0009)}, CONTRASTS[:1], control=GOOD)
+    assert small.outcome == SUPPORTED and small.is_small and small.findings[0].is_small
+    clear = judged({"b": GOOD}, CONTRASTS[:1], control=GOOD)
+    assert clear.outcome == SUPPORTED and not clear.is_small
+    less = find(results({"b": (-0.001, -0.0012, -0.0011, -0.0009), "c": GOOD}), CONTRASTS[0])
+    assert less.outcome == WORSE and less.is_small
+
+
+def test_nothing_is_judged_before_the_first_reading():
+    early = results({"b": BAD, "c": BAD, "random": GOOD})
+    early.about["looks"] = [5, 10]
+    verdict = judge(early, CONTRASTS, [find(early, CONTROL)])
+    assert verdict.outcome == NOT_RESOLVED and {each.outcome for each in verdict.findings} == {NOT_RESOLVED}
+    early.about["looks"] = [4]
+    assert judge(early, CONTRASTS, [find(early, CONTROL)]).outcome == CONTRADICTED
+
+
+def test_claims_of_a_study_are_judged_each_by_itself():
+    """A claim leaves out conditions on labels that the runs lack, and has the study's positive control or its own."""
+    at = Contrast("a-b, budget", "a", "b", "top1", 0.01, "", {**AT, "budget": "epochs"})
+    claims = (
+        Claim("A beats B", (at,)),
+        Claim("A beats C", CONTRASTS[1:]),
+        Claim("A beats C again", CONTRASTS[1:], "", ()),
+    )
+    study = Study("toy", (), "?", "", (), (), (CONTROL,), "", list, list, claims=claims)
+    found = judge_claims(study, results({"b": GOOD, "c": BAD, "random": OPEN}))
+    assert [verdict.claim for verdict in found] == [claim.text for claim in claims]
+    assert [verdict.outcome for verdict in found] == [SUPPORTED, UNINFORMATIVE, CONTRADICTED]
+    assert found[0].findings[0].contrast.conditions == AT
+    whole = joined(found)
+    assert len(whole.findings) == 2 and len(whole.controls) == 1

@@ -21,6 +21,7 @@ from studies.suite.pages.publish import publish
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = GOLDEN / "golden.md"
+READINGS = 3  # at 3, 5 and 10 seeds; each end of an interval has error 0.025 / 3
 FIGURES = ("golden-seeds.png", "golden-cost.png", "golden-differences.png")
 
 
@@ -94,15 +95,35 @@ def test_means_are_those_of_another_calculation(page, records):
     assert (seeds, top1) == ("3", f"{100 * values.mean():.1f} ± {100 * half:.1f}")
 
 
-def test_contrasts_are_those_of_scipy(page, records):
-    scd, moco = of(records, "scd", "epochs", 0.8), of(records, "moco", "epochs", 0.8)
-    test = stats.ttest_rel(scd, moco)
-    interval = test.confidence_interval(0.95)
-    pairs, mean, shown, p, *_ = row(page, "SCD vs. MoCo", "equal epochs, ρ = 0.8")
-    assert (pairs, mean) == ("3", f"{100 * (scd - moco).mean():+.2f}")
+def written(p):
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def test_contrasts_with_a_reference_are_those_of_scipy(page, records):
+    moco, random = of(records, "moco", "epochs", 0.8), of(records, "random", "epochs", 0.8)
+    test = stats.ttest_rel(moco, random)
+    interval = test.confidence_interval(1 - 0.05 / READINGS)
+    pairs, mean, shown, p, *_ = row(page, "MoCo vs. random weights", "equal epochs, ρ = 0.8")
+    assert (pairs, mean) == ("3", f"{100 * (moco - random).mean():+.2f}")
     assert shown == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    assert float(p) == pytest.approx(test.pvalue, abs=5e-4)
-    assert f"and than MoCo by {100 * (scd - moco).mean():.1f} points [" in page  # the answer says the same
+    assert p == written(test.pvalue)
+
+
+def test_contrasts_of_arms_have_the_spread_of_an_additive_model(page, records):
+    """Of the three arms that have all seeds in this setting, fitted by least squares on one column per arm and seed."""
+    values = np.array([of(records, arm, "epochs", 0.8) for arm in ("scd", "moco", "same_rectangle")])
+    design = np.zeros((9, 6))
+    for place, (arm, seed) in enumerate(np.ndindex(3, 3)):
+        design[place, [arm, 3 + seed]] = 1
+    residual = values.ravel() - design @ np.linalg.lstsq(design, values.ravel(), rcond=None)[0]
+    error, df = np.sqrt(2 * (residual @ residual / 4) / 3), 4
+    mean = (values[0] - values[1]).mean()
+    half = stats.t.isf(0.025 / READINGS, df) * error
+    pairs, shown_mean, shown, p, *_ = row(page, "SCD vs. MoCo", "equal epochs, ρ = 0.8")
+    assert (pairs, shown_mean) == ("3", f"{100 * mean:+.2f}")
+    assert shown == f"[{100 * (mean - half):+.2f}, {100 * (mean + half):+.2f}]"
+    assert p == written(2 * stats.t.sf(mean / error, df))
+    assert f"and than MoCo by {100 * mean:.1f} points [" in page  # the answer says the same
 
 
 def test_a_failed_run_is_named_with_its_reason_and_only_common_seeds_are_paired(page):

@@ -12,12 +12,12 @@ from studies.suite.analysis import tables
 from studies.suite.analysis.results import load
 from studies.suite.analysis.verdict import find
 from studies.suite.pages.publish import Report, publish, with_host
-from studies.suite.planning.study import Arm, Study, contrast_factory
+from studies.suite.planning.study import Arm, Claim, Study, contrast_factory
 
 contrast = contrast_factory("linear_top1", 0.01, "A is better than B")
 CONTRASTS = (contrast("a", "b"), contrast("a", "c", "A is better than C"))
 CONTROL = (contrast("b", "c", "B has learned something"),)
-ARMS = tuple(Arm(name, name.upper(), {}, "shares", "differs") for name in "abc")
+ARMS = tuple(Arm(name, name.upper(), {}, "shares", "differs", pool="") for name in "abc")
 
 
 def sections(report):
@@ -27,7 +27,9 @@ def sections(report):
     report.section("Own section").text("of the study")
 
 
-STUDY = Study("toy", ("R0-a",), "Is A better?", "A toy", ARMS, CONTRASTS, CONTROL, "a-b", list, sections)
+STUDY = Study(
+    "toy", ("R0-a",), "Is A better?", "A toy", ARMS, CONTRASTS, CONTROL, "a-b", list, sections, looks=(3,)
+)  # fmt: skip
 
 
 def with_control(found, top1=(0.2, 0.21, 0.22)):
@@ -110,6 +112,27 @@ def test_two_claims_are_two_answers_with_their_questions(tmp_path):
     assert "R0-a: **Supported:** A is better than B." in text and "R0-b: **Supported:** another claim." in text
     assert report.answered().about["answer"].count("**Supported:**") == 2
     assert "**What this page could have seen (R0-a).**" in text and "**What this page could have seen (R0-b).**" in text
+
+
+def test_claims_are_one_sentence_each(tmp_path):
+    claims = (
+        Claim("A is better than B", (contrast("a", "b"),), "Is A better?"),
+        Claim("C is better than B", (contrast("c", "b", conditions={"budget": "epochs", "absent": 1}),), "And C?"),
+    )
+    study = replace(STUDY, claims=claims, sections=lambda report: report.judge_claims(beside=CONTRASTS[1:]))
+    text = publish(study, with_control(results()), tmp_path).read_text(encoding="utf-8")
+    assert text.split("\n\n")[2].splitlines() == [
+        "- *Is A better?* **Supported:** A is better than B: A is better than B by 11.0 points [6.7, 15.3] (3 paired "
+        "seeds).",
+        "- *And C?* **Contradicted:** it does not hold that C is better than B: C is worse than B by 30.0 points "
+        "[27.5, 32.5] (3 paired seeds).",
+    ]
+    about = json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8"))
+    assert about["outcome"] == "1 supported, 1 contradicted" and about["answer"].startswith("*Is A better?* **Supp")
+    assert about["looks"] == [3] and about["pools"] == {}
+    listed = text[text.index("<b>Contrasts</b>") :]
+    assert listed.count("| A vs. ") == 2 and listed.count("| C vs. B") == 1
+    assert "The claims, each by itself:" in listed and "| C is better than B | contradicted" in listed
 
 
 def test_arms_are_named_by_the_host_of_the_command_line():
