@@ -228,7 +228,7 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
     pooled = (
         "The spread of a difference is estimated from all arms of its setting together, as arm + seed + residual: a "
         "difference has twice the residual variance. An arm that varies more than the others (one-sided F test at "
-        "5 %), an arm that is declared to vary otherwise (random weights, training with labels), and a setting with "
+        "7 %), an arm that is declared to vary otherwise (random weights, training with labels), and a setting with "
         "fewer than three arms are not pooled: the contrast then has its own spread over seeds."
     )
     shared = "The interval has an error of 2.5 % at each end."
@@ -243,7 +243,7 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
         shared = f"The study is read once, at {looks_in_words(looks)}; the interval has an error of 2.5 % at each end."
     shared += (
         " These errors are those of differences that vary normally; by simulation they stay below 5 % with heavy tails "
-        "(t with 3 degrees of freedom) and where one arm varies twice as much as the others."
+        "(t with 3 degrees of freedom) and where one arm varies up to three times as much as the others."
     )
     whole = "it is" if k == 1 else f"all of its {k} contrasts are"
     claim = [

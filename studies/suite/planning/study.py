@@ -213,7 +213,7 @@ class Study:
         looks: the numbers of paired seeds at which the page may be read, ascending; the last is the most that counts.
             The readings share the error (studies/suite/analysis/readings.py), so that fewer of them see smaller
             differences; ``looks=(N,)`` is the plain test of a page that is read once, at ``seeds=N``. Simulated for
-            paired differences with a standard deviation of 2 points, seven arms and five seeds: 80 % power for 2.8
+            paired differences with a standard deviation of 2 points, seven arms and five seeds: 80 % power for 2.9
             points with ``(5,)``, 3.2 with ``(5, 10)``, 3.4 with ``(3, 5, 10)``; 3.4 with ``(5,)`` and two arms.
         plan: lists the runs of some settings, seed by seed.
         sections: called with a page under construction; contributes the study's first table and figure, its sections

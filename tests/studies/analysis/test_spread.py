@@ -43,17 +43,17 @@ def test_an_arm_that_varies_more_keeps_its_own_spread(first, second):
     assert rest == 20 and others > (table[2] - table[3]).std(ddof=1)
 
 
-def test_the_guard_is_an_f_test_at_5_percent():
-    """For normal values of one variance an arm is found wider in 5 % of tables, the same as by scipy's F."""
+def test_the_guard_is_an_f_test_at_7_percent():
+    """For normal values of one variance an arm is found wider in 7 % of tables, the same as by scipy's F."""
     tables, arms = np.random.default_rng(5).normal(0, 1, (4000, 4, 5)), 4
     residual = tables - tables.mean(2, keepdims=True) - tables.mean(1, keepdims=True)
     residual += tables.mean((1, 2), keepdims=True)
     of_arm = (residual**2).sum(2)[:, 0] * arms / (arms - 1)
     rest = (residual**2).sum((1, 2)) - of_arm
-    first = stats.f.sf((of_arm / 4) / (rest / 8), 4, 8) < 0.05
-    assert first.mean() == pytest.approx(0.05, abs=0.0103)  # three standard errors
+    first = stats.f.sf((of_arm / 4) / (rest / 8), 4, 8) < 0.07
+    assert first.mean() == pytest.approx(0.07, abs=0.0121)  # three standard errors
     own = spread_of_difference(tables, 0, 1)[1] == 4
-    assert own[first].all() and first.mean() < own.mean() < 0.12  # either of two arms
+    assert own[first].all() and first.mean() < own.mean() < 0.16  # either of two arms
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (4, 1)])
