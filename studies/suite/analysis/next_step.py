@@ -81,7 +81,7 @@ def next_step(results: Results, verdicts: Sequence[Verdict], minutes: float = in
     Args:
         results: the runs of the study, with its readings in ``about``; their arms are arms of the study, and not rows
             that it derives from several of them.
-        verdicts: of its claims, by the same results.
+        verdicts: of its claims, by the same results: ``judge_claims(study, results)``, or ``report.verdicts``.
         minutes: of runs, one after another; a step that does not fit is left out, and a cheaper one may follow.
     """
     looks, found = results.about.get("looks", ()), {}

@@ -141,7 +141,10 @@ def paired(
     confidence: float = 0.95,
     **conditions: object,
 ) -> PairedResult:
-    """Paired difference of two arms over their common seeds.
+    """Paired difference of two arms over their common seeds, by the spread of these differences alone.
+
+    A page compares its arms by :func:`studies.suite.analysis.comparison.compare`, which pools spreads and keeps to the
+    declared readings.
 
     Args:
         records: one row per run, with columns arm, seed, the labels in ``conditions`` and the metric.

@@ -111,6 +111,11 @@ class Report:
         self._judgements.append(Judgement(verdicts, results, names, [*declared, *beside]))
         return verdicts
 
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Of all claims that were judged so far, in the page's order."""
+        return tuple(verdict for judgement in self._judgements for verdict in judgement.verdicts)
+
     def _primary_claim(self, declared: Sequence[Contrast]) -> str:
         """The claim of the study's primary contrast among those declared, by the host's name or by MoCo's."""
         claims = {

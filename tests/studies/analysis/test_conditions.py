@@ -1,8 +1,17 @@
 """Conditions as values and in words."""
 
+from dataclasses import replace
+
 import pandas
 
-from studies.suite.analysis.conditions import conditions, cross_conditions, fall_back_to_metric, title, words
+from studies.suite.analysis.conditions import (
+    conditions,
+    cross_conditions,
+    fall_back_to_metric,
+    fit_conditions,
+    title,
+    words,
+)
 from studies.suite.analysis.results import Results
 from studies.suite.planning.study import Contrast
 
@@ -23,6 +32,12 @@ def test_contrasts_are_crossed_with_conditions():
     assert len({each.name for each in crossed}) == 4 and {each.claim for each in crossed} == {"A beats B"}
     assert [each.conditions for each in crossed] == found
     assert cross_conditions([CONTRAST], [{}]) == [CONTRAST]
+
+
+def test_conditions_on_labels_that_no_run_has_are_left_out():
+    declared = replace(CONTRAST, conditions={"rho": 0.8, "other": 1, "absent": 2})
+    (fitted,) = fit_conditions([declared], Results({}, RUNS))
+    assert fitted.conditions == {"rho": 0.8} and fitted.name == declared.name
 
 
 def test_contrasts_fall_back_to_a_metric_that_was_measured():

@@ -97,6 +97,11 @@ def test_a_study_of_measurements_has_no_training_settings():
     assert (about["base"], about["overrides"], about["protocols"]) == ({}, {}, [])
 
 
+def test_readings_and_pools_of_the_study_are_kept():
+    about = assembled().about
+    assert about["looks"] == list(STUDY.looks) and about["pools"] == dict.fromkeys(("random", "moco", "scd"), "arms")
+
+
 def test_results_come_back_from_disk(tmp_path):
     before = results((0.6, 0.61), "failed", 'why, "quoted" | really')
     save(before, tmp_path)

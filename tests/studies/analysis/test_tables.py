@@ -67,6 +67,20 @@ def test_gain_table_marks_fewer_pairs():
     assert cells(found) == ["A", "+9.50 [+3.15, +15.85] (n=2)"]
 
 
+def test_tables_of_differences_say_what_their_intervals_are():
+    plain = tables.gain_table(results(), LABELS, "linear_top1", "b", {"here": {"budget": "epochs"}})
+    assert plain.notes == []  # one reading, no pool
+    declared = results(looks=[3, 5], pools=dict.fromkeys("abc", "arms"))
+    found = tables.gain_table(declared, LABELS, "linear_top1", "b", {"here": {"budget": "epochs"}})
+    assert found.notes == [
+        "Intervals hold with 95 % over all readings, at 3 and 5 seeds, and use a spread that is pooled over the arms "
+        "of a setting, see *How the answer follows*."
+    ]
+    assert found.notes == tables.contrast_table(declared, [CONTRAST], {"a-b": "A vs. B"}).notes
+    alone = results(looks=[3], pools={"a": "arms", "b": "arms"})  # two arms: nothing to pool
+    assert tables.contrast_table(alone, [CONTRAST], {"a-b": "A vs. B"}).notes == []
+
+
 def test_verdict_table_counts_outcomes():
     control = find(results(), CONTRAST)
     found = tables.verdict_table({"here": judge(results(), [CONTRAST], [control])})

@@ -130,6 +130,8 @@ def test_claims_are_one_sentence_each(tmp_path):
     about = json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8"))
     assert about["outcome"] == "1 supported, 1 contradicted" and about["answer"].startswith("*Is A better?* **Supp")
     assert about["looks"] == [3] and about["pools"] == {}
+    report = Report(study, with_control(results()), tmp_path)
+    assert report.judge_claims() == report.verdicts and len(report.verdicts) == 2
     listed = text[text.index("<b>Contrasts</b>") :]
     assert listed.count("| A vs. ") == 2 and listed.count("| C vs. B") == 1
     assert "The claims, each by itself:" in listed and "| C is better than B | contradicted" in listed
