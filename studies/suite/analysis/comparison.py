@@ -1,10 +1,9 @@
 """The paired difference of two arms of a page, with the spread and the reading that the study declares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
-import pandas
 
 from studies.suite.analysis.readings import reading_at, status_by_seed
 from studies.suite.analysis.results import DONE, Results
@@ -26,31 +25,37 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
         KeyError: a condition that is no label of the runs.
         ValueError: conditions that do not single out one run of an arm and a seed.
     """
-    runs = select(results.runs, **conditions)
-    states = {arm: status_by_seed(select(runs, arm=arm)) for arm in (treatment, control)}
-    reading = reading_at(results.about.get("looks", ()), states[treatment], states[control])
-    done = runs[runs["status"] == DONE]
-    values = {arm: by_seed(select(done, arm=arm), metric) for arm in (treatment, control)}
-    common = sorted(set(values[treatment]) & set(values[control]))
-    if reading.seeds is not None:
-        common = [seed for seed in common if seed in reading.seeds]
-    differences = [values[treatment][seed] - values[control][seed] for seed in common]
-    pooled = _pooled(results.about.get("pools", {}), done, treatment, control, metric, common)
-    return difference_of(common, differences, 1 - 2 * reading.alpha, pooled, reading.is_read)
+    pool = _pool(results.about.get("pools", {}), treatment, control)
+    columns = [name for name in dict.fromkeys(("arm", "seed", "status", metric, *conditions)) if name in results.runs]
+    runs = results.runs.loc[results.runs["arm"].isin([treatment, control, *pool]), columns]
+    by_arm = dict(iter(select(runs, **conditions).groupby("arm", sort=False)))
+    nothing = runs.iloc[:0]
+    states = [status_by_seed(by_arm.get(arm, nothing)) for arm in (treatment, control)]
+    reading = reading_at(results.about.get("looks", ()), *states)
+    values = {arm: by_seed(part[part["status"] == DONE], metric) for arm, part in by_arm.items()}
+    first, second = (values.get(arm, {}) for arm in (treatment, control))
+    seeds = [seed for seed in sorted(set(first) & set(second)) if reading.seeds is None or seed in reading.seeds]
+    differences = [first[seed] - second[seed] for seed in seeds]
+    members = [arm for arm in values if arm in pool and set(seeds) <= set(values[arm])]
+    pooled = _pooled({arm: [values[arm][seed] for seed in seeds] for arm in members}, treatment, control)
+    return difference_of(seeds, differences, 1 - 2 * reading.alpha, pooled, reading.is_read)
 
 
-def _pooled(
-    pools: Mapping[str, str], done: pandas.DataFrame, treatment: str, control: str, metric: str, seeds: list[int]
-) -> tuple[float, int] | None:
-    """The pooled spread and its degrees of freedom, or None where the contrast keeps its own."""
+def _pool(pools: Mapping[str, str], treatment: str, control: str) -> list[str]:
+    """The arms over which the spread of a contrast may be pooled; none where its arms are not in one pool."""
     pool = pools.get(treatment)
-    if not pool or pools.get(control) != pool or len(seeds) < 2:
+    return [arm for arm in pools if pools[arm] == pool] if pool and pools.get(control) == pool else []
+
+
+def _pooled(values: Mapping[str, Sequence[float]], treatment: str, control: str) -> tuple[float, int] | None:
+    """The pooled spread and its degrees of freedom, or None where the contrast keeps its own.
+
+    Args:
+        values: arm -> its values at the seeds of the contrast, in their order.
+    """
+    seeds = len(values.get(treatment, ()))
+    if len(values) < 3 or seeds < 2:
         return None
-    members = [arm for arm in dict.fromkeys(done["arm"]) if pools.get(arm) == pool]
-    values = {arm: by_seed(select(done, arm=arm), metric) for arm in members}
-    table = {arm: [found[seed] for seed in seeds] for arm, found in values.items() if set(seeds) <= set(found)}
-    if len(table) < 3:
-        return None
-    places = [list(table).index(arm) for arm in (treatment, control)]
-    spread, df = spread_of_difference(numpy.array(list(table.values())), *places)
-    return (float(spread), int(df)) if df > len(seeds) - 1 and spread > 0 else None
+    places = [list(values).index(arm) for arm in (treatment, control)]
+    spread, df = spread_of_difference(numpy.array(list(values.values())), *places)
+    return (float(spread), int(df)) if df > seeds - 1 and spread > 0 else None
