@@ -114,7 +114,7 @@ class Claim:
         )
 
     Attributes:
-        text: what is claimed, as it stands after "whether" and "it does not hold that".
+        text: what is claimed, as it stands after "whether" and "it does not hold that"; it names its conditions.
         contrasts: one to three, each with its conditions. A condition on a label that the runs of a page do not have
             (``rho`` on photographs) is left out of it.
         question: what the claim answers, in words or as a reviewers' id; printed before the answer.
