@@ -5,10 +5,12 @@ import logging
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
 
@@ -107,6 +109,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
         return 0
 
+    check_writable(settings.out)
     page = PageOfStudy(study, settings, planned, store)
     try:
         specs = {name: item.spec for name, item in runs.items()}
@@ -137,16 +140,45 @@ class PageOfStudy:
             self.last = time.monotonic()
 
     def write(self) -> Path | None:
-        """Write the page from all records that there are; None while there are none."""
+        """Write the page from all records that there are; None while there are none.
+
+        Raises:
+            UsageError: the folder of the pages cannot be written to.
+        """
         from studies.suite.analysis.results import gather
         from studies.suite.pages.publish import publish
 
         results = gather(self.study, self.settings, self.planned, self.store)
         if results.finished.empty:
             return None
-        if self.study.prepare is not None:
-            results = self.study.prepare(results, self.settings)
-        return publish(self.study, results, self.settings.out)
+        try:
+            if self.study.prepare is not None:
+                results = self.study.prepare(results, self.settings)
+            return publish(self.study, results, self.settings.out)
+        except OSError as error:
+            raise unwritable(self.settings.out, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder of the pages before any run.
+
+    Raises:
+        UsageError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> UsageError:
+    """The one-line error for a folder of pages that cannot be written to."""
+    if is_disk_full(error):
+        return DiskFull(disk_full(folder))
+    reason = error.strerror or error
+    return UsageError(f"pages cannot be written to '{folder}': {reason}; finished runs are kept; choose --out=FOLDER")
 
 
 def in_words(seconds: float) -> str:

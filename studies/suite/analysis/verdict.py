@@ -19,7 +19,8 @@ that must come out *better* for the page to be able to see effects at all. The c
 
 - *supported* when all k contrasts are better, by however little: a small advantage is no evidence against one;
 - *contradicted* when at least one contrast whose positive control is better excludes an effect of interest;
-- *uninformative* when it is neither and the positive control of a contrast that is not better is not better itself;
+- *uninformative* when it is neither and the positive control of a contrast that is not better is measured and not
+  better itself;
 - *not resolved* otherwise.
 
 "All are better" is an intersection-union test (Berger 1982, Technometrics 24, 295-300): if d <= 0 in any contrast, the
@@ -98,17 +99,21 @@ class Verdict:
             return SUPPORTED
         if any(finding.excludes_interest(self.k) and self.is_informative(finding) for finding in open_ones):
             return CONTRADICTED
-        measured = any(finding.gain.n and finding.gain.is_read for finding in self.findings)
-        blind = any(not self.is_informative(finding) for finding in open_ones)
+        measured = any(_is_measured(finding) for finding in self.findings)
+        blind = any(
+            _is_measured(control) and control.outcome != BETTER
+            for finding in open_ones
+            for control in self.controls_of(finding)
+        )
         return UNINFORMATIVE if measured and blind else NOT_RESOLVED
 
+    def controls_of(self, finding: Finding) -> tuple[Finding, ...]:
+        """The positive controls in the conditions of a finding."""
+        return tuple(each for each in self.controls if each.contrast.conditions == finding.contrast.conditions)
+
     def is_informative(self, finding: Finding) -> bool:
-        """Whether every positive control in the conditions of a finding is better."""
-        return all(
-            control.outcome == BETTER
-            for control in self.controls
-            if control.contrast.conditions == finding.contrast.conditions
-        )
+        """Whether every positive control in the conditions of a finding is better; one without runs is not."""
+        return all(control.outcome == BETTER for control in self.controls_of(finding))
 
     @property
     def is_small(self) -> bool:
@@ -126,6 +131,11 @@ class Verdict:
             for group in (self.findings, self.controls)
         )
         return Verdict(self.claim, findings, controls, self.k)
+
+
+def _is_measured(finding: Finding) -> bool:
+    """Whether a contrast has an interval that may be read."""
+    return finding.gain.ci_low is not None and finding.gain.is_read
 
 
 def measure(results: Results, contrast: Contrast) -> PairedResult:
@@ -260,7 +270,7 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
     if has_control:
         claim.append(
             "It is **uninformative** when neither is the case and the positive control of a contrast that is not "
-            "better is not better itself: the page could not have seen the effect."
+            "better is measured and not better itself: the page could not have seen the effect."
         )
     claim.append("Otherwise it is **not resolved**.")
     return each, f"{pooled} {shared}", " ".join(claim)

@@ -93,9 +93,15 @@ def test_contradicted_when_a_contrast_excludes_an_effect_of_interest():
 
 
 def test_uninformative_when_the_positive_control_fails():
-    for control in (OPEN, BAD, (0.05,), ()):  # not resolved, worse, one pair, none
+    for control in (OPEN, BAD):
         assert judged({"b": GOOD, "c": BAD}, control=control).outcome == UNINFORMATIVE
         assert judged({"b": GOOD, "c": OPEN}, control=control).outcome == UNINFORMATIVE
+
+
+def test_a_positive_control_without_an_interval_has_not_failed_and_supports_no_contradiction():
+    for control in ((0.05,), ()):  # one pair, none: arms that are not asked for, or not finished
+        assert judged({"b": GOOD, "c": BAD}, control=control).outcome == NOT_RESOLVED
+        assert judged({"b": GOOD, "c": OPEN}, control=control).outcome == NOT_RESOLVED
 
 
 def test_not_resolved_when_a_contrast_is_open_and_the_control_holds():

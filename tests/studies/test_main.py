@@ -1,0 +1,33 @@
+"""The command line from end to end: what stands in the way of a page is one line."""
+
+import errno
+
+from studies.__main__ import EXIT_USAGE, main, unwritable
+
+SMALL = ["multicrop", "tier=smoke", "arms=random", "seeds=1", "axes.budgets=[epochs]", "axes.rho=[0.0]"]
+ONE_PROTOCOL = ["evaluation.protocols=[knn]", "launcher.workers=0"]
+
+
+def test_a_folder_of_pages_that_cannot_be_made_is_refused_before_any_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out, store = tmp_path / "file" / "reports", tmp_path / "runs"
+    assert main([*SMALL, "--out", str(out), "--store", str(store)]) == EXIT_USAGE
+    assert capsys.readouterr().err == (
+        f"error: pages cannot be written to '{out}': Not a directory; finished runs are kept; choose --out=FOLDER\n"
+    )
+    assert not list(store.glob("pretraining/[!.]*"))
+
+
+def test_a_page_that_cannot_be_written_is_one_line_and_keeps_the_runs(tmp_path, capsys):
+    out, store = tmp_path / "reports", tmp_path / "runs"
+    out.mkdir()
+    (out / "figures").write_text("in the place of the folder")
+    assert main([*SMALL, *ONE_PROTOCOL, "--out", str(out), "--store", str(store)]) == EXIT_USAGE
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: pages cannot be written to '{out}': ") and "finished runs are kept" in error
+    assert len(list(store.glob("evaluations/*/*.json"))) >= 1
+
+
+def test_a_full_disk_is_named(tmp_path):
+    text = str(unwritable(tmp_path, OSError(errno.ENOSPC, "No space left on device")))
+    assert text.startswith(f"no space is left in '{tmp_path}'")
