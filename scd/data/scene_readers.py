@@ -58,7 +58,8 @@ def _class_names(source: Source, dataset: Dataset) -> tuple[str, ...]:
     if not isinstance(fields, dict) or not {"bbox", "category"} <= set(fields):
         raise DataError(f"'{source.name}': column 'objects' holds {objects}, it needs bbox and category")
     category = getattr(fields["category"], "feature", fields["category"])
-    names = category.names if isinstance(category, ClassLabel) else source.class_names
+    own = None if "label" in dataset.column_names else source.class_names  # those of labels are of whole images
+    names = category.names if isinstance(category, ClassLabel) else own
     if not names:
         raise DataError(f"'{source.name}': the categories of its objects have no names (a ClassLabel)")
     return tuple(names)

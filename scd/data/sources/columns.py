@@ -1,12 +1,12 @@
-"""From the columns of a file to the columns of a source: names, labels as numbers, and what the masks hold."""
+"""From the columns of a file to the columns of a source: their names, and what the masks hold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Image
+from datasets import Dataset, Image
 
 from scd.data.cache import content_hash
-from scd.data.sources.quiet import without_progress_bars
+from scd.data.sources.labels import number_labels
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
@@ -41,25 +41,28 @@ def read_columns(
         if len(dataset) == 0:
             raise DataError(f"split '{split}' of '{name}' has no rows")
     named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
-    splits = number_labels({split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
+    labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
+    backgrounds = number_labels(name, labels.splits, "background")
+    splits = backgrounds.splits
     features = next(iter(splits.values())).features
     kind = (mask_kind or find_mask_kind(splits)) if "mask" in features else None
     foreground = tuple(int(value) for value in foreground) if foreground is not None else None
-    class_names = names_of_labels(features, "label")
     fingerprints = {}
     for split in splits:
         identity = {"content": contents[split], "columns": named, "mask": [kind, foreground]}
         if split != "train":  # the numbers of its labels depend on the training split's names
-            identity["class_names"] = class_names
+            identity["class_names"] = labels.names
+            identity["background_names"] = backgrounds.names
         fingerprints[split] = content_hash(identity)
     return {
         "name": name,
         "splits": splits,
         "fingerprints": fingerprints,
-        "class_names": class_names,
-        "background_names": names_of_labels(features, "background"),
+        "class_names": labels.names,
+        "background_names": None if backgrounds.plain else backgrounds.names,
         "mask_kind": kind,
         "foreground": foreground,
+        "notes": [*labels.notes, *backgrounds.notes],
     }
 
 
@@ -93,36 +96,6 @@ def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) ->
             raise DataError(f"column '{wanted[column]}' of '{source}' holds {feature}, not images")
         dataset = dataset.cast_column(column, Image())
     return dataset
-
-
-def number_labels(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """Labels that are text become numbers, with one numbering for all splits (:func:`class_order`)."""
-    labelled = {split: dataset for split, dataset in splits.items() if "label" in dataset.column_names}
-    types = {getattr(dataset.features["label"], "dtype", None) for dataset in labelled.values()}
-    if not types & {"string", "large_string"}:
-        return dict(splits)
-    names = class_order({split: dataset.unique("label") for split, dataset in labelled.items()})
-    with without_progress_bars():
-        cast = {
-            split: dataset.cast_column("label", ClassLabel(names=list(names))) for split, dataset in labelled.items()
-        }
-    return {**splits, **cast}
-
-
-def class_order(names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Class names of all splits in the order of their numbers: alphabetical, those of the training split first.
-
-    The numbers of the training labels therefore depend on no other split.
-    """
-    first = sorted(set(names.get("train", ())))
-    others = set().union(*names.values()) - set(first)
-    return (*first, *sorted(others))
-
-
-def names_of_labels(features: Mapping, column: str) -> tuple[str, ...] | None:
-    """Names of the numbers in a column, where the file has them."""
-    feature = features.get(column)
-    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def find_mask_kind(splits: Mapping[str, Dataset]) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
 
 from scd.data.cache import cache_dir, file_hash
 from scd.data.sources.columns import read_columns
@@ -85,9 +87,41 @@ def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
     try:
         with without_progress_bars():
             return {
-                split: Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache_dir() / "arrow"))
+                split: Dataset.from_parquet(
+                    [str(path) for path in paths], features=features_of(paths), cache_dir=str(cache_dir() / "arrow")
+                )
                 for split, paths in files.items()
             }
-    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+    except (datasets.exceptions.DatasetGenerationError, NotImplementedError, OSError, ValueError) as error:
         listed = ", ".join(str(path) for paths in files.values() for path in paths)
         raise DataError(f"cannot read parquet ({listed}): {error.__cause__ or error}") from error
+
+
+def features_of(paths: Sequence[Path]) -> Features | None:
+    """The types of the columns, where the files do not say them in a way that can be read: None.
+
+    Columns that are stored as a dictionary (pandas' categories) have the type of their values.
+
+    Raises:
+        DataError: files of one split that name the classes of a column differently: its numbers mean different things.
+    """
+    schemas = [pq.read_schema(path) for path in paths]
+    found = [Features.from_arrow_schema(without_dictionaries(schema)) for schema in schemas]
+    for path, features in zip(paths[1:], found[1:], strict=True):
+        for column, feature in features.items():
+            names = (getattr(found[0].get(column), "names", None), getattr(feature, "names", None))
+            if column in found[0] and names[0] != names[1]:
+                raise DataError(
+                    f"'{paths[0]}' and '{path}' are one split, but name the classes of '{column}' differently; write "
+                    "both with the same names"
+                )
+    stored = any(pa.types.is_dictionary(field.type) for schema in schemas for field in schema)
+    return found[0] if stored else None
+
+
+def without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """The schema with the values' type in the place of each dictionary's."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)

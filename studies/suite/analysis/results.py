@@ -5,6 +5,7 @@
 The page can be written again from these two files.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas
 
 from scd.atomic import write_text
-from scd.errors import DataError
+from scd.errors import DataError, UsageError
 from scd.evaluation.metric import Metric
 from studies.suite.analysis.statistics import select
 from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "records"
 DONE, FAILED, MISSING = "done", "failed", "missing"
 _METRICS: dict[str, dict[str, Metric]] = {}
-_SOURCES: dict[str, dict[str, str]] = {}
+_SOURCES: dict[str, dict[str, Any]] = {}
 TEXT_COLUMNS = {"run": str, "reason": str, "supervision": str}
 
 
@@ -162,16 +163,74 @@ def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     return found
 
 
-def describe_source(settings: "Settings") -> dict[str, str]:
-    """What the images are, in the source's own words; kept for the life of the process."""
+def describe_source(settings: "Settings") -> dict[str, Any]:
+    """What the images are, in the source's own words, and notes on them; kept for the life of the process."""
     from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import evaluation_data
 
     data, locations = settings.base["data"], settings.locations
     key = json.dumps([data, locations], sort_keys=True, default=str)
     if key not in _SOURCES:
         source = open_data(data, locations)
-        _SOURCES[key] = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+        found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+        images = evaluation_data(settings.base, source)
+        _SOURCES[key] = {**found, "notes": [*images.notes, *images.overlap()]}
     return _SOURCES[key]
+
+
+def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
+    """What a user must know about their images before anything is trained.
+
+    Args:
+        decode: also compare the pixels of training and scored images.
+    """
+    if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
+        return []
+    if decode:
+        return describe_source(settings)["notes"]
+    from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import evaluation_data
+
+    return evaluation_data(settings.base, open_data(settings.base["data"], settings.locations)).notes
+
+
+def place_of(settings: "Settings") -> str | None:
+    """A hash of where the images lie and of the columns that are read; None for embedded images."""
+    if settings.embedded:
+        return None
+    options = settings.base["data"]["options"]
+    places = {name: settings.locations[name] for name in settings.locations if name != "left_out"}
+    for name, value in places.items():
+        paths = [str(Path(path).expanduser().absolute()) for path in ([value] if isinstance(value, str) else value)]
+        places[name] = paths
+    content = [options.get("_target_"), options.get("repo"), options.get("columns"), places]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_page(settings: "Settings") -> None:
+    """Make sure that the page would not replace that of other images with the same title.
+
+    Raises:
+        UsageError: it would; the text says how to give these images another title.
+    """
+    try:
+        about = read_about(Path(settings.out) / FOLDER / f"{settings.page}.json")
+    except DataError:  # none, or one that cannot be read
+        return
+    place = place_of(settings)
+    if about.get("place", place) == place or about["source"].get("fingerprint") in (None, fingerprint_of(settings)):
+        return
+    raise UsageError(
+        f"page '{settings.page}' in '{settings.out}' is of other images called '{about['data']}'; give yours another "
+        "title: data.title=NAME"
+    )
+
+
+def fingerprint_of(settings: "Settings") -> str:
+    """The fingerprint of the images as they are now."""
+    from studies.suite.planning.assembly import open_data
+
+    return open_data(settings.base["data"], settings.locations).fingerprint
 
 
 def assemble(
@@ -180,7 +239,7 @@ def assemble(
     plan: Sequence[RunSpec],
     numbers: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Metric],
-    source: Mapping[str, str],
+    source: Mapping[str, Any],
     progress: Progress,
 ) -> Results:
     """Results from their parts.
@@ -190,7 +249,7 @@ def assemble(
             of labels is in it twice.
         numbers: run id -> the numbers of a finished run, those of its training and of its evaluations together.
         metrics: definitions of the protocols' numbers, from the runs' protocols.
-        source: name, version, description and fingerprint of the images.
+        source: name, version, description, fingerprint and notes of the images.
         progress: how far the study is.
     """
     trained = [spec for spec in plan if spec.kind == TRAINING]
@@ -203,6 +262,7 @@ def assemble(
         "tier": settings.tier,
         "meaningful": settings.meaningful,
         "data": settings.data,
+        "place": place_of(settings),
         "seeds": list(settings.seeds),
         "arms": list(dict.fromkeys(spec.labels["arm"] for spec in plan)),
         "axes": settings.axes,

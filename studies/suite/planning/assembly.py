@@ -13,12 +13,13 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from scd.data.recipes import build_recipe
+from scd.data.recipes import build_recipe, extra_crops
 from scd.data.sources.source import Source
 from scd.data.views import Recipe
 from scd.errors import DataError, UsageError, unknown
 from scd.method import Method
 from scd.seeds import derive_seed
+from studies.suite.planning.checks import check_types
 
 SIGNS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -47,6 +48,8 @@ def open_data(data: Mapping[str, Any], locations: Mapping[str, Any]) -> Source:
 def build_views(config: Mapping[str, Any]) -> Recipe:
     """The view recipe of a configuration."""
     views = {key: value for key, value in config["views"].items() if value is not None and key != "recipe"}
+    check_types(build_recipe, views, "views.")
+    check_types(extra_crops, views.get("extra") or {}, "views.extra.")
     return build_recipe(config["views"]["recipe"], **views)
 
 
@@ -116,6 +119,7 @@ def _check_arguments(value: Any) -> None:
     for key in value:
         if key not in SIGNS and key not in accepted:
             raise unknown(f"argument of {name}", key, accepted)
+    check_types(made, {key: item for key, item in value.items() if key in accepted}, f"{name}: ")
 
 
 def _with_inputs(value: Any, inputs: Mapping[str, nn.Module]) -> Any:

@@ -11,6 +11,7 @@ from scd.errors import DataError, UsageError
 from scd.profiling.flops import training_flops
 from scd.training.budget import Budget
 from studies.suite.planning.assembly import build_method, build_views, open_data
+from studies.suite.planning.checks import check_numbers, check_training
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
 from studies.suite.planning.settings import COUNTED, is_embedded
@@ -102,6 +103,7 @@ class Resolver:
         if spec.kind != TRAINING:
             return Planned(spec, 0)
         inputs = {name: self.input(earlier) for name, earlier in spec.inputs.items()}
+        check_numbers(spec.config)
         opened = self.open(spec)
         config = merge(spec.config, {"data": {"fingerprints": opened.fingerprints}})
         config["method"] = with_classes(config["method"], opened.classes, config["data"]["title"])
@@ -115,6 +117,8 @@ class Resolver:
         cost = self.cost(config, inputs)
         steps = self.steps(config, epoch, cost)
         seconds = None
+        if steps != 0:
+            check_training(config, epoch, steps)
         if steps is None:
             seconds = training["budget"]["value"]
         else:
@@ -180,7 +184,12 @@ class Resolver:
         if key not in self.costs:
             earlier = {name: self.method(spec) for name, spec in (inputs or {}).items()}
             method = build_method({**parts, "seed": 0, "seed_of": {}}, earlier)
-            self.costs[key] = training_flops(method, build_views(config), batch).total
+            views = build_views(config)
+            try:
+                self.costs[key] = training_flops(method, views, batch).total
+            except ValueError as error:  # of torch, for example batch norm of a single image
+                name = type(method).__name__
+                raise UsageError(f"{name} cannot train with training.batch_size={batch}: {error}") from error
         return self.costs[key]
 
     def method(self, spec: RunSpec):

@@ -1,8 +1,10 @@
 """Parquet files by path, glob and list; a file that cannot be used is named."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from scd.data.images import load_images
 from scd.data.sources.parquet import Parquet
@@ -75,6 +77,45 @@ def test_options_of_reading_change_every_fingerprint(tmp_path):
 def test_missing_files_say_so(options, text):
     with pytest.raises(UsageError, match=text):
         Parquet(**options)
+
+
+def pictures(path, **columns) -> str:
+    """A parquet file as other tools write it: encoded images and columns of any Arrow type."""
+    count = len(next(iter(columns.values())))
+    pixels = pa.array([encode_png(np.full((20, 20, 3), 9, np.uint8))] * count)
+    pq.write_table(pa.table({"image": pixels, **columns}), path)
+    return str(path)
+
+
+def test_labels_that_are_stored_as_a_dictionary(tmp_path):
+    """pandas' categories ended in a traceback."""
+    train = pictures(tmp_path / "train.parquet", label=pa.array(["b", "a", "b"]).dictionary_encode())
+    test = pictures(tmp_path / "test.parquet", label=pa.array(["b"]))
+    found = Parquet(train=train, test=test)
+    assert found.class_names == ("a", "b") and found.split("train")["label"][:] == [1, 0, 1]
+    assert found.split("test")["label"][:] == [1] and len(load_images(found, "train", 8)) == 3
+
+
+def test_a_column_of_structs_is_no_column_of_labels(tmp_path):
+    nested = pa.array([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
+    file = pictures(tmp_path / "train.parquet", label=nested, kind=pa.array(["a", "b"]))
+    with pytest.raises(DataError, match="column 'label' holds struct.*; name another column with data.options.columns"):
+        Parquet(train=file)
+    assert Parquet(train=file, columns={"label": "kind"}).class_names == ("a", "b")
+
+
+def test_parts_of_a_split_must_name_their_classes_alike(tmp_path):
+    """The names of the first part were taken for all of them."""
+    files = []
+    for number, names in enumerate((["a", "b"], ["b", "a"])):
+        features = Features(image=Image(), label=ClassLabel(names=names))
+        rows = {"image": [encode_png(np.full((20, 20, 3), 9, np.uint8))], "label": [0]}
+        files.append(str(tmp_path / f"{number}.parquet"))
+        Dataset.from_dict(rows, features=features).to_parquet(files[-1])
+    with pytest.raises(DataError, match="are one split, but name the classes of 'label' differently"):
+        Parquet(train=files)
+    found = Parquet(train=files[0], test=files[1])
+    assert (found.split("train")["label"][:], found.split("test")["label"][:]) == ([0], [1])
 
 
 def test_bad_files_say_so(tmp_path):
