@@ -88,7 +88,7 @@ def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
         with without_progress_bars():
             return {
                 split: Dataset.from_parquet(
-                    [str(path) for path in paths], features=features_of(paths), cache_dir=str(cache_dir() / "arrow")
+                    [glob.escape(str(path)) for path in paths], features=features_of(paths), cache_dir=str(cache_dir() / "arrow")
                 )
                 for split, paths in files.items()
             }

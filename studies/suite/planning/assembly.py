@@ -79,7 +79,7 @@ def instantiate(config: Mapping[str, Any], *given: Any, inputs: Mapping[str, nn.
     """
     if not config.get("_target_"):
         raise UsageError(f"a configuration without _target_ cannot be built: {dict(config)}")
-    _check_arguments(config)
+    check_arguments(config)
     filled = _with_inputs(config, inputs or {})
     try:
         return hydra.utils.instantiate(filled, *given, _convert_="all")
@@ -95,16 +95,20 @@ def instantiate(config: Mapping[str, Any], *given: Any, inputs: Mapping[str, nn.
         raise UsageError(f"{config['_target_']} cannot be built: {lines[0]}") from error
 
 
-def _check_arguments(value: Any) -> None:
-    """Every ``_target_`` can be imported, and takes the arguments beside it."""
+def check_arguments(value: Any) -> None:
+    """Every ``_target_`` can be imported, and takes the arguments beside it; nothing is built.
+
+    Raises:
+        UsageError: no such module or class, or an argument that it does not take or whose type is another one.
+    """
     if isinstance(value, list | tuple):
         for item in value:
-            _check_arguments(item)
+            check_arguments(item)
     if not isinstance(value, Mapping):
         return
     for key, item in value.items():
         if key not in SIGNS:
-            _check_arguments(item)
+            check_arguments(item)
     if "_target_" not in value:
         return
     target = value["_target_"]

@@ -21,6 +21,7 @@ WHOLE_OR_NULL = {
     "evaluation.train_limit": 1,
     "evaluation.test_limit": 1,
 }
+PLURAL = {int: "whole numbers", float: "numbers", bool: "truth values", str: "text"}
 SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 
@@ -103,7 +104,8 @@ def in_words(hint: Any) -> str:
     """An annotation for people."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(in_words(each) for each in inner)
+        kinds = [each for each in inner if each is not type(None)]
+        return " or ".join(map(in_words, kinds)) + (", or null" if type(None) in inner else "")
     if origin is Literal:
         return " or ".join(map(repr, inner))
     if hint in SCALARS:
@@ -112,7 +114,7 @@ def in_words(hint: Any) -> str:
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return "a mapping"
     each = [item for item in inner if item is not ...]
-    return "a list" + (f", each {in_words(each[0])}" if each else "")
+    return f"a list of {PLURAL[each[0]]}" if each and each[0] in PLURAL else "a list"
 
 
 def shown(value: Any) -> str:

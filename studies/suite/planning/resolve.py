@@ -10,7 +10,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.profiling.flops import training_flops
 from scd.training.budget import Budget
-from studies.suite.planning.assembly import build_method, build_views, open_data
+from studies.suite.planning.assembly import build_method, build_views, check_arguments, open_data
 from studies.suite.planning.checks import check_numbers, check_training
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
@@ -159,6 +159,7 @@ class Resolver:
             DataError: data that a protocol cannot work with (classes, masks), found before any training.
         """
         asked = spec.config["evaluation"]["protocols"]
+        check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
         if not self.check:
             return asked
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
