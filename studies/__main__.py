@@ -96,7 +96,8 @@ def run(options: argparse.Namespace, command: str) -> int:
     store = Store(settings.store)
     if old := store.old_runs():
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
-    check_page(settings)
+    if not options.dry_run:
+        check_page(settings)
     planned = resolve(study.plan(settings), check=not options.dry_run)
     for note in data_notes(settings, planned, decode=not options.dry_run):
         print(f"note: {note}", file=sys.stderr)

@@ -10,6 +10,7 @@ from scd.data.sources.labels import number_labels
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
+MOST_LISTED = 5  # names of columns in a note
 MASK_KINDS = ("binary", "instances", "classes")
 
 
@@ -41,6 +42,7 @@ def read_columns(
         if len(dataset) == 0:
             raise DataError(f"split '{split}' of '{name}' has no rows")
     named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    notes = unread_columns(splits, named)
     labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
     backgrounds = number_labels(name, labels.splits, "background")
     splits = backgrounds.splits
@@ -62,8 +64,20 @@ def read_columns(
         "background_names": None if backgrounds.plain else backgrounds.names,
         "mask_kind": kind,
         "foreground": foreground,
-        "notes": [*labels.notes, *backgrounds.notes],
+        "notes": [*notes, *labels.notes, *backgrounds.notes],
     }
+
+
+def unread_columns(splits: Mapping[str, Dataset], named: Mapping[str, str]) -> list[str]:
+    """A note on the columns that are not read: labels may stand under another name there."""
+    read = {*named.values(), *(set(COLUMNS) - set(named))}
+    others = dict.fromkeys(name for dataset in splits.values() for name in dataset.column_names if name not in read)
+    if not others:
+        return []
+    labelled = named.get("label", "label") in next(iter(splits.values())).column_names
+    listed = ", ".join([*list(others)[:MOST_LISTED], *(["..."] if len(others) > MOST_LISTED else [])])
+    hint = "" if labelled else "; one of labels is named with data.options.columns.label=NAME"
+    return [f"Columns that are not read ({len(others)}): {listed}{hint}."]
 
 
 def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:

@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
-from scd.data.sources.folder_scan import first_names, scan
+from scd.data.sources.folder_scan import first_names, printable, scan
 from scd.data.sources.source import Source, named_splits
 from scd.errors import DataError, UsageError
 
@@ -90,14 +90,23 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
             raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
         by_class = has_classes(root, contents.images)
         splits = _split_by_hash(root, contents.images, test_fraction, by_class)
-        return FoundImages(splits, set(splits) if by_class else set(), notes)
+        return without_lone_class(FoundImages(splits, set(splits) if by_class else set(), notes))
     beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
     if beside:
         where = " and ".join(names.values())
         notes.append(f"Images beside {where}, not read ({len(beside)}): {first_names(beside, root)}.")
     splits = {split: by_folder[name] for split, name in names.items()}
     labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
-    return FoundImages(splits, labelled, notes)
+    return without_lone_class(FoundImages(splits, labelled, notes))
+
+
+def without_lone_class(found: FoundImages) -> FoundImages:
+    """The same images without labels, where all of them lie in folders of one name: it tells no image from another."""
+    names = {file.parent.name for split in found.labelled for file in found.splits[split]}
+    if len(names) != 1:
+        return found
+    note = f"All images lie in folders called '{printable(names.pop())}', which is no label."
+    return FoundImages(found.splits, set(), [*found.notes, note])
 
 
 def find_splits(root: Path, by_folder: Mapping[str, Sequence[Path]], empty: Sequence[str]) -> dict[str, str]:

@@ -93,7 +93,8 @@ def number_labels(source: str, splits: Mapping[str, Dataset], column: str = "lab
             found[split] = read
     if not found:
         return result
-    result.notes = [f"The {split} images have no {column}s." for split in splits if split not in found]
+    without = [{"train": "training"}.get(split, split) for split in splits if split not in found]
+    result.notes = [f"The {words} images have no {column}s." for words in without]
     first = next(iter(found))
     names = list(found[first].names if found[first].ordered else sorted_names(found[first]))
     for split, read in found.items():
@@ -143,12 +144,13 @@ def read_labels(where: str, dataset: Dataset, column: str) -> Column:
             f"{where}: column '{column}' holds {kind}, not one class for each image (text or whole numbers); name "
             f"another column with data.options.columns.{column}=..."
         )
-    negative = pc.fill_null(pc.less(values, NO_LABEL), False).to_numpy(zero_copy_only=False)
-    if negative.any():
-        row = int(negative.argmax())
-        raise DataError(
-            f"{where} row {row}: {column} {values[row]}; classes are 0 or more, and {NO_LABEL} means no {column}"
-        )
+    if pa.types.is_signed_integer(values.type):
+        negative = pc.fill_null(pc.less(values, NO_LABEL), False).to_numpy(zero_copy_only=False)
+        if negative.any():
+            row = int(negative.argmax())
+            raise DataError(
+                f"{where} row {row}: {column} {values[row]}; classes are 0 or more, and {NO_LABEL} means no {column}"
+            )
     return encoded(pc.cast(values, pa.string()), missing=(str(NO_LABEL),), numeric=True)
 
 

@@ -84,11 +84,12 @@ def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
     Raises:
         DataError: a file that is not a parquet file, with the names of all files.
     """
+    cache = str(cache_dir() / "arrow")
     try:
         with without_progress_bars():
             return {
                 split: Dataset.from_parquet(
-                    [glob.escape(str(path)) for path in paths], features=features_of(paths), cache_dir=str(cache_dir() / "arrow")
+                    [glob.escape(str(path)) for path in paths], features=features_of(paths), cache_dir=cache
                 )
                 for split, paths in files.items()
             }

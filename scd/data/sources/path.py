@@ -7,7 +7,7 @@ from pathlib import Path
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.image_folder import ImageFolder
 from scd.data.sources.parquet import Parquet
-from scd.data.sources.source import Source, named_splits
+from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
 
 SHARD = re.compile(r"-\d+-of-\d+$")  # of a split that is written in parts: train-00000-of-00002.parquet
@@ -56,6 +56,8 @@ class PathSource(Source):
             if test_fraction is not None:
                 raise UsageError(f"test_fraction splits a folder of images, but '{path}' holds parquet files")
             found: Source = Parquet(**files, **named, name=root.resolve().name)
+            folders = sorted(path.name for path in root.iterdir() if path.is_dir() and split_of(path.name))
+            notes += [f"Not read beside the parquet files: {', '.join(folders)}."] if folders else []
         else:
             for option, value in named.items():
                 if value:

@@ -88,6 +88,11 @@ class Source:
         """Hash of all splits."""
         return content_hash(self.fingerprints)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether each training image has a label; ``class_names`` may be those of objects, or of another split."""
+        return "train" in self.splits and "label" in self.splits["train"].column_names
+
     def split(self, name: str) -> Dataset:
         """One split. Raises UsageError for a split that does not exist."""
         if name not in self.splits:

@@ -8,6 +8,7 @@ The page can be written again from these two files.
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def describe_source(settings: "Settings") -> dict[str, Any]:
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
         images = evaluation_data(settings.base, source)
-        _SOURCES[key] = {**found, "notes": [*images.notes, *images.overlap()]}
+        _SOURCES[key] = {**found, "place": place_of(settings), "notes": [*images.notes, *images.overlap()]}
     return _SOURCES[key]
 
 
@@ -208,17 +209,24 @@ def place_of(settings: "Settings") -> str | None:
 
 
 def check_page(settings: "Settings") -> None:
-    """Make sure that the page would not replace that of other images with the same title.
+    """Make sure that the page can be written, and would not replace that of other images with the same title.
 
     Raises:
-        UsageError: it would; the text says how to give these images another title.
+        UsageError: it cannot, or it would; the text says how to choose another folder or title.
     """
+    try:
+        Path(settings.out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.out):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"pages cannot be written to '{settings.out}': {reason}; give another --out") from error
     try:
         about = read_about(Path(settings.out) / FOLDER / f"{settings.page}.json")
     except DataError:  # none, or one that cannot be read
         return
-    place = place_of(settings)
-    if about.get("place", place) == place or about["source"].get("fingerprint") in (None, fingerprint_of(settings)):
+    known, place = about.get("source", {}), place_of(settings)
+    if known.get("place", place) == place or known["fingerprint"] == fingerprint_of(settings):
         return
     raise UsageError(
         f"page '{settings.page}' in '{settings.out}' is of other images called '{about['data']}'; give yours another "
@@ -249,7 +257,7 @@ def assemble(
             of labels is in it twice.
         numbers: run id -> the numbers of a finished run, those of its training and of its evaluations together.
         metrics: definitions of the protocols' numbers, from the runs' protocols.
-        source: name, version, description, fingerprint and notes of the images.
+        source: name, version, description, fingerprint, place and notes of the images.
         progress: how far the study is.
     """
     trained = [spec for spec in plan if spec.kind == TRAINING]
@@ -262,7 +270,6 @@ def assemble(
         "tier": settings.tier,
         "meaningful": settings.meaningful,
         "data": settings.data,
-        "place": place_of(settings),
         "seeds": list(settings.seeds),
         "arms": list(dict.fromkeys(spec.labels["arm"] for spec in plan)),
         "axes": settings.axes,

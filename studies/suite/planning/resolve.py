@@ -147,7 +147,7 @@ class Resolver:
                 source = open_data(data, spec.locations)
                 fingerprints, found = dict(source.fingerprints), training_images(source)
                 check_sizes(spec.config, source)
-                classes = len(source.class_names) if source.class_names else None
+                classes = len(source.class_names) if source.labelled and source.class_names else None
             limit = data["train_limit"]
             self.opened[key] = OpenedData(fingerprints, found if limit is None else min(found, limit), classes)
         return self.opened[key]
