@@ -45,6 +45,17 @@ def test_a_column_with_another_meaning_loses_its_own():
     assert renamed["label"][:] == [7] and renamed["background"][:] == [3]
 
 
+def test_columns_that_are_not_read_are_named():
+    """A column of labels under another name left the set without labels, silently."""
+    named = source({"train": dataset(image=[PIXELS], labels=[3])})
+    assert named.notes == (
+        "Columns that are not read (1): labels; one of labels is named with data.options.columns.label=NAME.",
+    )
+    assert not named.labelled and source({"train": dataset(image=[PIXELS], label=[3])}).labelled
+    many = dataset(image=[PIXELS], label=[3], **{f"x{number}": [0] for number in range(7)})
+    assert source({"train": many}).notes == ("Columns that are not read (7): x0, x1, x2, x3, x4, ....",)
+
+
 def test_bytes_and_paths_become_images():
     rows = Dataset.from_dict({"image": [PIXELS["bytes"]]}, features=Features({"image": Value("binary")}))
     assert isinstance(rename_columns("mine", rows, {}).features["image"], Image)

@@ -145,6 +145,15 @@ def test_a_folder_of_images_beside_many_images_is_named(tmp_path):
         ImageFolder(tmp_path)
 
 
+def test_one_folder_of_all_images_is_no_label(tmp_path):
+    """Every image had the class 'photos', and kNN an accuracy of 1."""
+    for number in range(5):
+        picture(tmp_path / "photos" / f"{number}.png", number)
+    found = ImageFolder(tmp_path)
+    assert found.class_names is None and not found.labelled
+    assert found.notes == ("All images lie in folders called 'photos', which is no label.",)
+
+
 def test_a_class_called_train(tmp_path):
     """F11: a class 'train' beside 'bus' was taken for the training split."""
     for name in ("train", "bus", "car"):
