@@ -99,6 +99,8 @@ def run(options: argparse.Namespace, command: str) -> int:
     if not options.dry_run:
         check_page(settings)
     planned = resolve(study.plan(settings), check=not options.dry_run)
+    if not planned:
+        raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
     for note in data_notes(settings, planned, decode=not options.dry_run):
         print(f"note: {note}", file=sys.stderr)
     runs = unique(planned)

@@ -89,7 +89,7 @@ def instantiate(config: Mapping[str, Any], *given: Any, inputs: Mapping[str, nn.
             if isinstance(cause, UsageError):
                 raise cause from error
             cause = cause.__cause__
-        if error.__cause__ is not None and not isinstance(error.__cause__, TypeError):
+        if error.__cause__ is not None and not isinstance(error.__cause__, TypeError | RuntimeError):
             raise error.__cause__ from error
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         raise UsageError(f"{config['_target_']} cannot be built: {lines[0]}") from error
@@ -118,12 +118,12 @@ def check_arguments(value: Any) -> None:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"_target_ '{target}' cannot be imported: {error}") from error
     accepted = inspect.signature(made).parameters
+    check_types(made, {key: item for key, item in value.items() if key in accepted}, f"{name}: ")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         return
     for key in value:
         if key not in SIGNS and key not in accepted:
             raise unknown(f"argument of {name}", key, accepted)
-    check_types(made, {key: item for key, item in value.items() if key in accepted}, f"{name}: ")
 
 
 def _with_inputs(value: Any, inputs: Mapping[str, nn.Module]) -> Any:

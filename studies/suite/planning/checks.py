@@ -5,7 +5,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scd.errors import UsageError
+from scd.errors import UsageError, unknown
+from scd.training.budget import UNITS
 
 WHOLE = {  # settings of a run that are whole numbers -> the smallest one
     "training.batch_size": 1,
@@ -20,7 +21,14 @@ WHOLE_OR_NULL = {
     "data.test_limit": 1,
     "evaluation.train_limit": 1,
     "evaluation.test_limit": 1,
+    **{f"seed_of.{axis}": 0 for axis in ("init", "order", "views", "probe")},
 }
+CHOICES = {
+    "training.accelerator": ("cpu", "cuda"),
+    "training.precision": ("32-true", "bf16-mixed"),
+    "training.budget.unit": UNITS,
+}
+OPEN = ("auto", "from_data", "???")  # values that stand for others of any kind
 PLURAL = {int: "whole numbers", float: "numbers", bool: "truth values", str: "text"}
 SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
@@ -33,14 +41,16 @@ def check_kind(key: str, value: Any, usual: Any) -> None:
 
     Args:
         value: what the word gives; null is checked where it is used.
-        usual: what stands there without it; where that is text or null, any value is taken.
+        usual: what stands there without it; where that is null or one of ``OPEN``, any value is taken.
 
     Raises:
         UsageError: another kind.
     """
-    if value is None or usual is None or isinstance(usual, str):
+    if value is None or usual is None or usual in OPEN:
         return
-    if isinstance(usual, bool):
+    if isinstance(usual, str):
+        right, words = isinstance(value, str | Mapping), SCALARS[str]
+    elif isinstance(usual, bool):
         right, words = isinstance(value, bool), SCALARS[bool]
     elif isinstance(usual, int | float):
         right, words = _is_number(value), SCALARS[float]
@@ -131,16 +141,25 @@ def _is_number(value: Any) -> bool:
 # ---------------------------------------------------------------- the settings of one run
 
 
-def check_numbers(config: Mapping[str, Any]) -> None:
-    """Counts and sizes of a run's configuration are whole numbers in their range.
+def at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Counts and sizes of a run's configuration are whole numbers in their range, and choices are among the valid ones.
 
     Raises:
         UsageError: one that is not; the text names it.
     """
+    for key, valid in CHOICES.items():
+        if (chosen := at(config, key)) not in valid:
+            raise unknown(key, chosen, valid)
     for key, least in {**WHOLE, **WHOLE_OR_NULL}.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = at(config, key)
         if value is None and (key in WHOLE_OR_NULL or key.startswith("views.extra")):
             continue
         if not fits(value, int) or value < least:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
-from studies.suite.planning.checks import check_kind
+from studies.suite.planning.checks import at, check_kind
 from studies.suite.planning.settings import PRESETS, Settings
 from studies.suite.planning.study import Study, merge
 
@@ -96,7 +96,8 @@ def resolve_settings(
     usual_title = _compose(*without_data).data.title if "data" in chosen else config.data.title
     plain = _plain(config, {key: _parsed(key, value) for key, value in given.items() if key.startswith("presets.")})
     for key in given:
-        check_kind(key, _at(plain, key), _at(usual, key))
+        place = key.lstrip("+~")
+        check_kind(key, at(plain, place), at(usual, place))
     data = plain["data"]
     if "left_out" in data["locations"]:
         data["locations"]["left_out"] = [
@@ -112,7 +113,7 @@ def resolve_settings(
         base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
         shared=plain["run"],
         given=_given(given, chosen, plain),
-        data=data["title"],
+        data=str(data["title"]),
         locations={key: value for key, value in data["locations"].items() if value not in (None, [])},
         axes=plain["axes"],
         presets=plain["presets"],
@@ -121,7 +122,7 @@ def resolve_settings(
         store=Path(store),
         out=Path(out),
         launcher=plain["launcher"],
-        page=_page(study, data["title"], None if path is not None else usual_title, names, given, chosen),
+        page=_page(study, str(data["title"]), None if path is not None else usual_title, names, given, chosen),
         meaningful=plain["meaningful"],
         command=command,
     )
@@ -178,7 +179,7 @@ def _compose(*overrides: str) -> DictConfig:
             return compose("config", overrides=list(overrides))
     except OverrideParseException as error:
         raise UsageError(f"cannot read '{error.override}': {_first_line(error)}; quote special characters") from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: wrapper=5
         raise UsageError(f"wrong option: {_first_line(error)}") from error
 
 
@@ -245,14 +246,6 @@ def _usual(config: DictConfig) -> dict[str, Any]:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    value: Any = config
-    for part in key.lstrip("+~").split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:

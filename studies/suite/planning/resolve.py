@@ -11,7 +11,7 @@ from scd.errors import DataError, UsageError
 from scd.profiling.flops import training_flops
 from scd.training.budget import Budget
 from studies.suite.planning.assembly import build_method, build_views, check_arguments, open_data
-from studies.suite.planning.checks import check_numbers, check_training
+from studies.suite.planning.checks import check_training, check_values
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
 from studies.suite.planning.settings import COUNTED, is_embedded
@@ -103,7 +103,7 @@ class Resolver:
         if spec.kind != TRAINING:
             return Planned(spec, 0)
         inputs = {name: self.input(earlier) for name, earlier in spec.inputs.items()}
-        check_numbers(spec.config)
+        check_values(spec.config)
         opened = self.open(spec)
         config = merge(spec.config, {"data": {"fingerprints": opened.fingerprints}})
         config["method"] = with_classes(config["method"], opened.classes, config["data"]["title"])

@@ -68,6 +68,17 @@ def settings():
         ({"method": {"queue_size": 0}}, "queue_size is at least 1 key, not 0"),
         ({"method": {"queue_size": -64}}, "queue_size is at least 1 key, not -64"),
         ({"method": {"bn_groups": 3}}, "a batch of 16 does not split into 3 batch-norm groups"),
+        ({"method": {"momentum": 2}}, "momentum is a share in [0, 1], not 2"),
+        ({"method": {"temperature": 0}}, "temperature is above 0, not 0"),
+        ({"method": {"dim": 0}}, "the widths of an MLP are 1 or more, not"),
+        (
+            {"backbone": {"widths": [8, -1]}},
+            "build_backbone cannot be built: Trying to create tensor with negative dim",
+        ),
+        ({"backbone": {"name": 5}}, "build_backbone: name must be text, not 5"),
+        ({"seed_of": {"init": "x"}}, "seed_of.init='x': it must be a whole number, 0 or more, or null"),
+        ({"training": {"accelerator": "gpu"}}, "unknown training.accelerator 'gpu'"),
+        ({"training": {"precision": "16-mixed"}}, "unknown training.precision '16-mixed'; did you mean 'bf16-mixed'"),
         ({"method": {"symmetric": 1}}, "MoCo: symmetric must be true or false, not 1"),
         ({"schedule": {"warmup_epochs": -1}}, "schedule.warmup_epochs is 0 or more epochs, not -1"),
         ({"schedule": {"name": "linear"}}, "unknown schedule 'linear'"),
@@ -90,6 +101,22 @@ def test_what_an_arm_or_an_axis_sets_is_checked_as_well(settings, changes, text)
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["axes.rho=[]"], "there is nothing to run: these arms, seeds and axes leave no run"),
+        (["axes.budgets=[epoch]"], "unknown budget (axes.budgets) 'epoch'; did you mean 'epochs'"),
+        (["evaluation.protocols=[3]"], "a protocol is a name or a mapping, not 3"),
+        (["wrapper=5"], "wrong option: Config group override must be a string or a list"),
+    ],
+)
+def test_words_that_leave_no_run_or_no_configuration(words, text, tmp_path, capsys):
+    """These ended in tracebacks."""
+    assert main(["multicrop", *SMALL, *words, "--dry-run", "--store", str(tmp_path), "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+
+
 def test_good_settings_pass(tmp_path):
     words = ["optimizer.lr=1", "training.budget.value=0.5", "schedule.warmup_epochs=0.25", "method.queue_size=32"]
     words += ["views.scale=[0.5,1]", "data.train_limit=null", "optimizer.clip=2", "views.extra={kind: local, count: 1}"]
@@ -106,6 +133,8 @@ def test_good_settings_pass(tmp_path):
         ("a", [], False),
         ({}, [], False),
         ("auto", 3, False),
+        (5, "sgd", False),
+        (None, "sgd", True),
         (3, "auto", True),
         (None, 3, True),
         ("vit", {"_target_": "a.B"}, True),
