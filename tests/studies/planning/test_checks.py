@@ -73,9 +73,12 @@ def settings():
         ({"method": {"dim": 0}}, "the widths of an MLP are 1 or more, not"),
         (
             {"backbone": {"widths": [8, -1]}},
-            "build_backbone cannot be built: Trying to create tensor with negative dim",
+            "build_backbone cannot be built: Trying to create tensor",
         ),
-        ({"backbone": {"name": 5}}, "build_backbone: name must be text, not 5"),
+        (
+            {"backbone": {"_target_": "scd.nn.backbone.build_backbone", "name": 5}},
+            "build_backbone: name must be text, not 5",
+        ),
         ({"seed_of": {"init": "x"}}, "seed_of.init='x': it must be a whole number, 0 or more, or null"),
         ({"training": {"accelerator": "gpu"}}, "unknown training.accelerator 'gpu'"),
         ({"training": {"precision": "16-mixed"}}, "unknown training.precision '16-mixed'; did you mean 'bf16-mixed'"),
