@@ -16,13 +16,14 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from PIL import Image
 
-from scd.data.images import open_image, square
+from scd.data.decoding import picture
+from scd.data.images import check_size, square
+from scd.data.masks import read_mask
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps
 SLACK = 0.01  # pixels by which a box may leave the image, because of rounding
-BITMAPS = ("1", "L", "P", "I", "I;16")  # modes of a map of ids
 
 
 @dataclass
@@ -79,20 +80,20 @@ class Reader(ABC):
 
     def ids(self, record: dict, column: str, row: int, whole: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
         """A map of ids, (H, W) as in the file and (S, S) on the canvas."""
-        file = open_image(record[column], column, row, self.source)
-        if file.mode not in BITMAPS:
-            raise DataError(f"{self.at(row)}: the {column} is {file.mode}, a map of ids has one channel")
-        if file.size != whole.size:
-            sizes = f"{file.width}x{file.height}, the image {whole.width}x{whole.height}"
-            raise DataError(f"{self.at(row)}: the {column} is {sizes}; they must have one size")
-        return np.asarray(file).astype(np.int64), np.asarray(square(file, size, Image.Resampling.NEAREST), np.int64)
+        what = f"{self.at(row)}: the {column}"
+        values = read_mask(record[column], column, row, self.source.name, "instances")
+        check_size(values, whole, what)
+        if values.max() > np.iinfo(np.int32).max:
+            raise DataError(f"{what} holds the number {values.max()}, which is too large for an id")
+        canvas = square(Image.fromarray(values.astype(np.int32)), size, Image.Resampling.NEAREST)
+        return values, np.asarray(canvas, np.int64)
 
     def at(self, row: int) -> str:
         return f"'{self.source.name}' row {row}"
 
     def scene(self, record: dict, row: int, size: int):
         """Image (3, S, S), semantic (S, S), instances (n, S, S) and the objects on the canvas."""
-        whole = open_image(record["image"], "image", row, self.source).convert("RGB")
+        whole = picture(record["image"], row, self.source.name)
         image = np.asarray(square(whole, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         semantic, masks, objects = self.parts(record, row, whole, size)
         for number in self.ignore:

@@ -134,7 +134,7 @@ def test_a_map_of_another_size_or_kind_says_so():
     source = coco_like(two_objects(), [entry([12, 4, 6, 6])] * 2)
     for pixels, text in (
         (np.zeros((20, 41), np.uint8), "row 0: the mask is 41x20, the image 40x20; they must have one size"),
-        (np.zeros((20, 40, 3), np.uint8), "row 0: the mask is RGB, a map of ids has one channel"),
+        (np.full((20, 40, 3), [1, 2, 3], np.uint8), r"row 0: the mask is a coloured picture \(RGB\); a mask has one"),
     ):
         dataset = source.splits["train"].remove_columns("mask").add_column("mask", [png(pixels)])
         dataset = dataset.cast_column("mask", ImageFeature())

@@ -19,6 +19,13 @@ def draw_instances(masks: Sequence[np.ndarray], crowd: Sequence[bool], height: i
     return encode_png(out)
 
 
+def filled_box(box: Sequence[float], height: int, width: int) -> np.ndarray:
+    """Pixels (H, W) bool whose centre lies in a box [x, y, w, h]."""
+    x, y, w, h = box
+    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
+    return ((rows > y) & (rows < y + h))[:, None] & ((columns > x) & (columns < x + w))[None]
+
+
 def object_features(names: Sequence[str]) -> Features:
     """``image``, ``mask`` and ``objects`` (lists ``bbox`` [x, y, w, h] in pixels, ``category``, ``iscrowd``)."""
     objects = {

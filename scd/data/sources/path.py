@@ -65,6 +65,7 @@ class PathSource(Source):
             mask_kind=found.mask_kind,
             foreground=found.foreground,
             description=found.description,
+            notes=found.notes,
         )
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise DataError(f"'{path}' has changed since the run was planned; give the command again")

@@ -33,9 +33,10 @@ class Source:
             the training split depends on no other split.
         version: of a generator; default: the first digits of the fingerprint.
         class_names, background_names: names of the integer labels, where known.
-        mask_kind: None; "binary" (the object above 127); "instances" (k > 0 is object k); "classes" (class ids).
+        mask_kind: None, or one of :data:`scd.data.masks.KINDS`.
         foreground: for "classes", the ids that are foreground; None: every id above 0.
         description: one line for reports.
+        notes: what was found and is not used, one sentence each; pages print them.
 
     Attributes:
         embedded: True for a generator of this suite: its images follow from its options and its code.
@@ -57,6 +58,7 @@ class Source:
         mask_kind: str | None = None,
         foreground: Sequence[int] | None = None,
         description: str = "",
+        notes: Sequence[str] = (),
     ):
         self.name = name
         self.splits = dict(splits)
@@ -67,6 +69,7 @@ class Source:
         self.mask_kind = mask_kind
         self.foreground = None if foreground is None else tuple(foreground)
         self.description = description
+        self.notes = tuple(notes)
 
     @classmethod
     def example(cls, folder: Path) -> "Source":
