@@ -146,11 +146,11 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
         cells = dataset.select_columns([column]).with_format("arrow")[:][column]
         stored = pc.is_valid(pc.struct_field(cells, "bytes"))
         paths = pc.if_else(stored, None, pc.struct_field(cells, "path")).to_pylist()
-        named = [(row, Path(path)) for row, path in enumerate(paths) if path]
+        named = [(row, path) for row, path in enumerate(paths) if path]
         for row, path in named:
-            if not path.is_file():
+            if not Path(path).is_file():
                 raise DataError(f"'{source}' {split} row {row}: the {column} '{path}' is not a file of this machine")
-        hashes += file_hashes([path for _, path in named])
+        hashes += file_hashes([Path(path) for _, path in named])
     return hashes
 
 
