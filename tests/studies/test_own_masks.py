@@ -92,6 +92,7 @@ def refused(tmp_path, capsys, *words) -> str:
 
 def test_masks_of_several_meanings_ask(tmp_path, capsys):
     write_masks(tmp_path / "masks", levels(20, 255, 0))
+    capsys.readouterr()
     line = refused(tmp_path, capsys, f"data={tmp_path / 'masks'}")
     assert "hold the values 0, 20, 255, which does not tell what they mean" in line
     assert line.endswith("data.options.mask_kind=binary|trimap|classes|instances")
