@@ -213,4 +213,6 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _in_cache(path: Path) -> bool:
-    return path.absolute().is_relative_to(cache_dir().absolute())
+    """Whether a path lies in the cache or is a folder above it, which could not be made."""
+    path, cache = path.absolute(), cache_dir().absolute()
+    return path.is_relative_to(cache) or cache.is_relative_to(path)

@@ -202,6 +202,14 @@ def test_an_unwritable_cache_is_blamed_and_not_the_data(monkeypatch, tmp_path, m
     assert not isinstance(caught.value, DataError)
 
 
+def test_an_unwritable_home_is_blamed(monkeypatch, tmp_path):
+    (tmp_path / "home").write_text("")
+    monkeypatch.delenv("SCD_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(UsageError, match=unwritable("home/.cache/scd-suite")):
+        Shapes(train=10, test=10, size=16)
+
+
 def test_no_home_and_no_entry_in_the_password_file(monkeypatch):
     """F15: a RuntimeError."""
 

@@ -19,16 +19,16 @@ from scd.data.cache import content_hash, file_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
 VERSION = "2"
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
-BOX_ONLY = "objects have no segmentation; their boxes are drawn filled."
-NO_AREA = "objects have only polygons of fewer than three corners; nothing of them is drawn."
-TURNED = "images have an EXIF orientation; their annotations count as drawn on the upright picture."
+BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
+NO_AREA = "Objects with only polygons of fewer than three corners, of which nothing is drawn"
+TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 
 
 class Coco(Source):
@@ -146,6 +146,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
         masks = [draw_entry(entry, height, width, content.file, counted) for entry in image.entries]
         for entry, mask in zip(image.entries, masks, strict=True):
             boxes.add(entry, mask)
+        count_boxes([entry.bbox for entry in image.entries], height, width, counted)
         crowd = [entry.crowd for entry in image.entries]
         columns["image"].append(str(image.path.resolve()))
         columns["mask"].append(draw_instances(masks, crowd, height, width))
@@ -158,7 +159,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
         )
     boxes.check()
     dataset = Dataset.from_dict(columns, features=object_features(names))
-    dataset.info.description = "\n".join(f"{count:,} {what}" for what, count in sorted(counted.items()) if count)
+    dataset.info.description = describe(counted)
     return dataset
 
 

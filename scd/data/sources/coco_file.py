@@ -137,15 +137,16 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
             raise DataError(f"'{file}' lists {entry['file_name']} twice, as image {ids_of[path]} and {key}")
         ids_of[path] = key
         images[key] = CocoImage(path, _size(entry, f"'{file}' image {key}"))
-    notes = [f"{repeated} images are listed twice in '{file.name}' and count once."] if repeated else []
+    notes = [f"Images that are listed twice in '{file.name}' and count once: {repeated:,}."] if repeated else []
     return images, notes + _unlisted(set(ids_of), folder)
 
 
 def _located(folder: Path, name: object, what: str) -> Path | None:
-    """The file of an image, also if its name was written on Windows or as part of an address."""
+    """The file of an image, also if its name was written on Windows, as part of an address, or from another folder."""
     if not isinstance(name, str):
         raise DataError(f"{what}: file_name is {json.dumps(name)}, it must be text")
-    for written in (name, name.replace("\\", "/"), unquote(name), unquote(name).replace("\\", "/")):
+    plain = unquote(name).replace("\\", "/")
+    for written in (name, name.replace("\\", "/"), plain, Path(plain).name):
         if written and "\0" not in written and (folder / written).is_file():
             return folder / written
     return None
@@ -160,7 +161,11 @@ def _unlisted(listed: set[Path], folder: Path) -> list[str]:
         for path in place.iterdir()
         if path.suffix.lower() in endings and path.is_file() and path.resolve() not in names
     ]
-    return [f"{len(found):,} images in '{folder.name}' are not in its annotations and are left out."] if found else []
+    return (
+        [f"Images in '{folder.name}' that its annotations do not list and that are left out: {len(found):,}."]
+        if found
+        else []
+    )
 
 
 def _size(entry: dict, what: str) -> tuple[int, int] | None:

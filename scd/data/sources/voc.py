@@ -4,6 +4,7 @@ Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge"
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image as PillowImage
 from scd.data.cache import content_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
@@ -26,8 +27,10 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-TURNED = "images have an EXIF orientation; their annotations count as drawn on the upright picture."
-FROM_0 = "boxes begin at 0 or below, where VOC's pixels count from 1; they are moved by one pixel and cut, as all are."
+TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
+FROM_0 = (
+    "Boxes that begin at 0 or below, where VOC's pixels count from 1; they are moved by one pixel and cut, as all are"
+)
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
@@ -137,7 +140,7 @@ def _listed(root: Path, sets: Sequence[str], task: str) -> list[tuple[str, str]]
 
 def _repeated(found: Sequence[tuple[str, str]]) -> list[str]:
     count = len(found) - len(set(found))
-    return [f"{count:,} images are listed twice and count once."] if count else []
+    return [f"Images that are listed twice and count once: {count:,}."] if count else []
 
 
 def _image(folder: Path, name: str) -> Path:
@@ -210,20 +213,19 @@ def _contents(rows: Sequence[dict]) -> list:
 
 def _with_boxes(rows: list[dict]) -> Dataset:
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
-    turned = from_0 = 0
+    counted: Counter[str] = Counter()
     for row in rows:
         width, height = upright_size(row["image"], row["size"])
-        turned += stored_size(row["image"])[1] != 1
+        counted[TURNED] += stored_size(row["image"])[1] != 1
+        counted[FROM_0] += sum(min(box[:2]) <= -1 for box in row["boxes"])
+        count_boxes(row["boxes"], height, width, counted)
         n = len(row["boxes"])
         columns["image"].append(str(row["image"].resolve()))
         masks = [filled_box(box, height, width) for box in row["boxes"]]
         columns["mask"].append(draw_instances(masks, [False] * n, height, width))
         columns["objects"].append({"bbox": row["boxes"], "category": row["categories"], "iscrowd": [0] * n})
-        from_0 += sum(min(box[:2]) <= -1 for box in row["boxes"])
     dataset = Dataset.from_dict(columns, features=object_features(CLASSES))
-    dataset.info.description = "\n".join(
-        f"{count:,} {what}" for count, what in ((turned, TURNED), (from_0, FROM_0)) if count
-    )
+    dataset.info.description = describe(counted)
     return dataset
 
 

@@ -185,7 +185,7 @@ def test_objects_without_a_segmentation_get_their_box(coco):
     expected = np.zeros((20, 30), np.uint8)
     expected[:, :2], expected[2:18, 6:20], expected[4:8, 8:12] = 3, 2, 1
     np.testing.assert_array_equal(boxes_and_map(source)[1], expected)
-    assert source.notes == ("train: 3 objects have no segmentation; their boxes are drawn filled.",)
+    assert source.notes == ("train: Objects without a segmentation, whose boxes are drawn filled: 3.",)
 
 
 def test_polygons_in_other_lists(coco):
@@ -202,7 +202,7 @@ def test_polygons_without_area_are_counted(coco):
     coco[1]["annotations"][0]["segmentation"] = [[8, 4, 12, 4]]
     source = open_coco(coco)
     assert source.notes == (
-        "train: 1 objects have only polygons of fewer than three corners; nothing of them is drawn.",
+        "train: Objects with only polygons of fewer than three corners, of which nothing is drawn: 1.",
     )
     assert load_scenes(source, "train", 20).dropped["hidden"] == 1
 
@@ -295,7 +295,7 @@ def test_annotations_belong_to_the_upright_picture(coco):
     source = open_coco(coco)
     loaded = load_scenes(source, "train", 20)
     assert (loaded.images[0][:, loaded.instances[0][0]] == 255).all()
-    turned = "train: 1 images have an EXIF orientation; their annotations count as drawn on the upright picture."
+    turned = "train: Images with an EXIF orientation, whose annotations count as drawn on the upright picture: 1."
     assert source.notes == (turned,)
     exif[ORIENTATION] = 6
     Image.fromarray(pixels).save(folder / "images" / "1.png", exif=exif)

@@ -74,6 +74,16 @@ def test_names_of_files_in_other_spellings(coco, name):
     assert opened(coco).images[1].path == coco[0] / "images" / "sub folder" / "3.png"
 
 
+@pytest.mark.parametrize("name", ["..\\..\\media\\upload\\4\\2.png", "images/2.png", "/data/local-files/?d=x/2.png"])
+def test_names_from_another_folder(coco, name):
+    """Label Studio writes the place of its own upload."""
+    coco[1]["images"][1]["file_name"] = name
+    assert opened(coco).images[1].path == coco[0] / "images" / "2.png"
+    coco[1]["images"][0]["file_name"] = "elsewhere/2.png"
+    with pytest.raises(DataError, match="twice, as image 1 and 2"):
+        opened(coco)
+
+
 @pytest.mark.parametrize("size", [{"width": 0, "height": 0}, {"width": None}])
 def test_sizes_that_are_not_given_are_left_to_the_picture(coco, size):
     coco[1]["images"][0].update(size)
@@ -85,8 +95,8 @@ def test_what_is_left_out_is_noted(coco):
     coco[1]["images"].append(dict(coco[1]["images"][0]))
     coco[1]["categories"].insert(0, {"id": 0, "name": "dog"})
     assert opened(coco).notes == [
-        "1 images are listed twice in 'a.json' and count once.",
-        "1 images in 'images' are not in its annotations and are left out.",
+        "Images that are listed twice in 'a.json' and count once: 1.",
+        "Images in 'images' that its annotations do not list and that are left out: 1.",
         "The category 'dog' with the id 0 has no objects and repeats a name; it is left out.",
     ]
 

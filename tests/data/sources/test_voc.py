@@ -162,14 +162,14 @@ def test_images_with_other_endings_and_listed_twice(devkit):
     (year / "JPEGImages" / "000003.jpg").unlink()
     (year / "ImageSets" / "Main" / "test.txt").write_text("000003\n000003  1\n")
     source = opened(devkit)
-    assert len(source.split("test")) == 1 and source.notes == ("test: 1 images are listed twice and count once.",)
+    assert len(source.split("test")) == 1 and source.notes == ("test: Images that are listed twice and count once: 1.",)
 
 
 def test_boxes_that_begin_at_0_are_noted(devkit):
     (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(("dog", 0, 5.5, 8, 9.25, 0)))
     source = opened(devkit)
     assert load_scenes(source, "test", 20).boxes[0].tolist() == [[0, 4.5, 8, 9.25]]
-    assert source.notes[0].startswith("test: 1 boxes begin at 0 or below, where VOC's pixels count from 1")
+    assert source.notes[-1].startswith("test: Boxes that begin at 0 or below, where VOC's pixels count from 1")
 
 
 def test_boxes_belong_to_the_upright_picture(devkit):
