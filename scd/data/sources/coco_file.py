@@ -161,11 +161,8 @@ def _unlisted(listed: set[Path], folder: Path) -> list[str]:
         for path in place.iterdir()
         if path.suffix.lower() in endings and path.is_file() and path.resolve() not in names
     ]
-    return (
-        [f"Images in '{folder.name}' that its annotations do not list and that are left out: {len(found):,}."]
-        if found
-        else []
-    )
+    note = f"Images in '{folder.name}' that its annotations do not list and that are left out: {len(found):,}."
+    return [note] if found else []
 
 
 def _size(entry: dict, what: str) -> tuple[int, int] | None:
