@@ -35,7 +35,7 @@ THRESHOLD = 127  # grey levels above are the object
 END = 16  # grey levels this near to black or white are its end
 MIXED = 0.3  # share of grey levels between the ends that soft borders stay below
 MANY_CLASSES = 200  # more ids than this, without 255, are as likely to be grey levels
-MOST_LOOKED_AT = 4096  # masks of a split
+MOST_LOOKED_AT = 16_384  # masks of a split
 JPEG_GREY = 12  # levels by which the channels of a grey picture may differ after JPEG compression
 ASK = f"say what they are: data.options.mask_kind={'|'.join(KINDS)}"
 
@@ -205,7 +205,7 @@ def find_kind(name: str, splits: Mapping[str, Dataset], contents: Mapping[str, o
     """What the masks of a set hold, and notes on what is ignored of them.
 
     The training split decides; masks of other splits must not contradict it. All masks of a split are looked at or, of
-    more than 4096, as many evenly spaced ones.
+    more than 16,384, as many evenly spaced ones.
 
     * Two values that are black and white are binary, and so are masks with values at both ends, some of them next to
       white, and few between (soft or compressed borders). 0, 128 and 255 are a trimap.

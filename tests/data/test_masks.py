@@ -200,9 +200,9 @@ def test_empty_masks_decide_nothing():
 
 
 def test_the_whole_set_is_looked_at():
-    assert rows_looked_at(4096) == list(range(4096))
+    assert rows_looked_at(16_384) == list(range(16_384))
     rows = rows_looked_at(100_000)
-    assert len(rows) == 4096 and rows[0] == 0 and rows[-1] == 99_999 and max(np.diff(rows)) <= 25
+    assert len(rows) == 16_384 and rows[0] == 0 and rows[-1] == 99_999 and max(np.diff(rows)) <= 7
 
 
 @pytest.mark.parametrize(

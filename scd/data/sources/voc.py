@@ -29,8 +29,6 @@ CLASSES = (
 )  # fmt: skip
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
-    "Boxes that begin at 0 or below, where VOC's pixels count from 1; they are moved by one pixel and cut, as all are"
-)
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
