@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import ClassLabel, Dataset
 from PIL import Image
+from scipy import ndimage
 
 from scd.data.decoding import picture
 from scd.data.images import check_size, square
@@ -23,6 +24,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps
+AGREES = 2  # pixels by which a box and the extent of its object in the map may differ
 SLACK = 0.01  # pixels by which a box may leave the image, because of rounding
 
 
@@ -158,13 +160,15 @@ class ObjectReader(Reader):
         if objects is None or isinstance(objects, list):
             objects = objects or []
             objects = {key: [entry.get(key, 0) for entry in objects] for key in ("bbox", "category", "iscrowd")}
+        if None in objects["category"]:
+            raise DataError(f"{self.at(row)} object {objects['category'].index(None)}: it has no category")
         categories = np.array(objects["category"], np.int64)
         n = len(categories)
         crowd = np.array(objects.get("iscrowd", [0] * n), bool)
         if len(objects["bbox"]) != n or len(crowd) != n:
             raise DataError(f"{self.at(row)}: {n} categories, {len(objects['bbox'])} boxes and {len(crowd)} iscrowd")
         for k, (box, category) in enumerate(zip(objects["bbox"], categories, strict=True)):
-            if len(box) != 4 or not np.isfinite(box).all():
+            if box is None or len(box) != 4 or None in box or not np.isfinite(box).all():
                 raise DataError(f"{self.at(row)} object {k}: the box is {box}, it needs four finite numbers")
             if not 0 <= category < len(self.class_names):
                 last = len(self.class_names) - 1
@@ -186,11 +190,24 @@ class ObjectReader(Reader):
             if not (values[y0:y1, x0:x1] == k + 1).any():
                 raise DataError(f"{self.at(row)} object {k}: none of its pixels in the {self.column} lie in its box")
         use = ~crowd & ~empty & ~hidden
+        self.check_meaning(row, values, boxes, use)
         self.count("crowd", crowd)
         self.count("empty box", ~crowd & empty)
         self.count("hidden", ~crowd & ~empty & hidden)
         self.count("clipped box", use & (np.abs(corners - inside) > SLACK).any(axis=1))
         return Objects(inside[use], categories[use], numbers[use])
+
+    def check_meaning(self, row: int, values: np.ndarray, boxes: np.ndarray, use: np.ndarray) -> None:
+        """Raise DataError if the boxes of a row fit its map as x0, y0, x1, y1 and none fits as x, y, w, h."""
+        as_sides = as_corners = False
+        for k, found in enumerate(ndimage.find_objects(values, max_label=len(boxes))):
+            if use[k]:
+                y, x = found
+                extent = np.array([x.start, y.start, x.stop, y.stop])
+                as_sides |= np.abs(extent - [*boxes[k, :2], *boxes[k, :2] + boxes[k, 2:]]).max() <= AGREES
+                as_corners |= np.abs(extent - boxes[k]).max() <= AGREES
+        if as_corners and not as_sides:
+            raise DataError(f"{self.at(row)}: its boxes are x0, y0, x1, y1; they must be x, y, width, height")
 
     def count(self, reason: str, which) -> None:
         if np.any(which):
