@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset
 
-from scd.data.cache import cache_dir
+from scd.data.cache import writable_folder
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.quiet import errors_only
@@ -37,7 +37,7 @@ class Hub(Source):
         mask_kind: str | None = None,
         foreground: Sequence[int] | None = None,
     ):
-        splits, others = download(repo, config, revision, cache_dir() / "hub")
+        splits, others = download(repo, config, revision, writable_folder("hub"))
         named = {"repo": repo, "config": config, "revision": revision}
         contents = {split: {**named, "content": dataset._fingerprint} for split, dataset in splits.items()}
         read = read_columns(repo, splits, contents, columns, mask_kind, foreground)

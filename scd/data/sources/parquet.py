@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
-from scd.data.cache import cache_dir, file_hash
+from scd.atomic import is_disk_full
+from scd.data.cache import cache_dir, cache_full, cached_folder, content_hash, file_hashes
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.quiet import without_progress_bars
@@ -26,7 +28,7 @@ class Parquet(Source):
     Args:
         train, validation, test: a path, a glob or a list of them for each split; at least one split.
         columns: image, label, mask, objects or background -> the name of that column in the files, where it differs.
-        mask_kind: "binary", "instances" or "classes"; None: derived from the columns and the first masks.
+        mask_kind: one of :data:`scd.data.masks.KINDS`; None: derived from the columns and the masks.
         foreground: for masks of class ids, the ids that are foreground; None: every id above 0.
         name: for reports and errors.
 
@@ -49,8 +51,8 @@ class Parquet(Source):
         files = {split: find_files(split, value) for split, value in named.items() if value is not None}
         if not files:
             raise UsageError("source parquet: name at least one of train=, validation=, test= (file paths or globs)")
-        digests = {split: [file_hash(path) for path in found] for split, found in files.items()}
-        splits = read_parquet(files)
+        digests = {split: file_hashes(found) for split, found in files.items()}
+        splits = {split: read_parquet(found, digests[split]) for split, found in files.items()}
         super().__init__(
             **read_columns(name, splits, digests, columns, mask_kind, foreground),
             description=f"parquet files of {name}",
@@ -78,23 +80,35 @@ def find_files(split: str, value: Files) -> list[Path]:
     return found
 
 
-def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
-    """One data set per split.
+def read_parquet(files: Sequence[Path], digests: Sequence[str]) -> Dataset:
+    """The data set of some files; they are converted once, and the result is kept in the cache.
+
+    Args:
+        files: parquet files of the same columns.
+        digests: their hashes.
 
     Raises:
+        UsageError: the cache cannot be written.
         DataError: a file that is not a parquet file, with the names of all files.
     """
-    cache = str(cache_dir() / "arrow")
-    try:
+
+    def fill(folder: Path) -> None:
+        named, cache = [glob.escape(str(path)) for path in files], str(folder / "unpacked")
         with without_progress_bars():
-            return {
-                split: Dataset.from_parquet(
-                    [glob.escape(str(path)) for path in paths], features=features_of(paths), cache_dir=cache
-                )
-                for split, paths in files.items()
-            }
+            made = Dataset.from_parquet(named, features=features_of(files), cache_dir=cache)
+        for number, part in enumerate(made.cache_files):
+            Path(part["filename"]).rename(folder / f"{number:05d}.arrow")
+        del made
+        shutil.rmtree(cache)
+
+    try:
+        folder = cached_folder("parquet", content_hash([datasets.__version__, *digests]), fill)
+        parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("[0-9]*.arrow"))]
+        return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     except (datasets.exceptions.DatasetGenerationError, NotImplementedError, OSError, ValueError) as error:
-        listed = ", ".join(str(path) for paths in files.values() for path in paths)
+        if is_disk_full(error):
+            raise cache_full(cache_dir() / "parquet") from error
+        listed = ", ".join(map(str, files))
         raise DataError(f"cannot read parquet ({listed}): {error.__cause__ or error}") from error
 
 

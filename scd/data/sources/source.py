@@ -37,7 +37,7 @@ class Source:
             the training split depends on no other split.
         version: of a generator; default: the first digits of the fingerprint.
         class_names, background_names: names of the integer labels, where known.
-        mask_kind: None; "binary" (the object above 127); "instances" (k > 0 is object k); "classes" (class ids).
+        mask_kind: None, or one of :data:`scd.data.masks.KINDS`.
         foreground: for "classes", the ids that are foreground; None: every id above 0.
         description: one line for reports.
         notes: what was found and is not used, one sentence each; pages print them.

@@ -23,7 +23,8 @@ def dataset(**columns) -> Dataset:
 
 
 def source(splits: dict, **options) -> Source:
-    return Source(**read_columns("mine", splits, dict.fromkeys(splits, "content"), **options))
+    contents = {split: rows._fingerprint for split, rows in splits.items()}
+    return Source(**read_columns("mine", splits, contents, **options))
 
 
 def half_mask(value: int) -> dict:

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as Pillow
 
 from scd.data.images import load_images
 from scd.data.sources.parquet import Parquet
@@ -131,3 +132,33 @@ def test_bad_files_say_so(tmp_path):
     Dataset.from_dict({"picture": [1], "label": [0]}).to_parquet(str(no_image))
     with pytest.raises(DataError, match="has no column 'image'; its columns: picture, label"):
         Parquet(train=no_image)
+
+
+def test_images_that_the_file_only_names_are_part_of_the_identity(tmp_path):
+    """F4: a parquet file of paths stayed the same when the images did not."""
+    paths = [str(tmp_path / f"{number}.bmp") for number in range(3)]
+    for path in paths:
+        Pillow.new("RGB", (20, 20), (9, 9, 9)).save(path)
+    for column in (paths, [{"bytes": None, "path": path} for path in paths]):
+        Dataset.from_dict({"image": column}).to_parquet(str(tmp_path / "train.parquet"))
+        before = Parquet(train=tmp_path / "train.parquet")
+        assert load_images(before, "train", 20).images.max() == 9
+        Pillow.new("RGB", (20, 20), (200, 9, 9)).save(paths[1])
+        after = Parquet(train=tmp_path / "train.parquet")
+        assert before.fingerprint != after.fingerprint
+        assert load_images(after, "train", 20).images.amax(dim=(1, 2, 3)).tolist() == [9, 200, 9]
+        Pillow.new("RGB", (20, 20), (9, 9, 9)).save(paths[1])
+    Dataset.from_dict({"image": [*paths, "https://example.org/a.png"]}).to_parquet(str(tmp_path / "train.parquet"))
+    with pytest.raises(
+        DataError, match="train row 3: the image 'https://example.org/a.png' is not a file of this machine"
+    ):
+        Parquet(train=tmp_path / "train.parquet")
+
+
+def test_an_image_cell_without_bytes_and_path_is_named(tmp_path):
+    """F25: an AttributeError."""
+    cells = [encode_png(np.zeros((20, 20, 3), np.uint8)), {"bytes": None, "path": None}]
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": cells}), file)
+    with pytest.raises(DataError, match="'parquet' row 1: no image"):
+        load_images(Parquet(train=file), "train", 20)
