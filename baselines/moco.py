@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scd.errors import UsageError
 from scd.nn.heads import MLP
 from scd.nn.losses import info_nce
 from scd.nn.norm import group_batch_norm, has_batch_norm
@@ -29,10 +30,15 @@ class QueueContrast(Matcher):
         dim: D of the embeddings.
         queue_size: K, a multiple of the keys that arrive at once (the batch over all processes).
         temperature: tau.
+
+    Raises:
+        UsageError: a queue without keys, or a temperature that is not above 0.
     """
 
     def __init__(self, dim: int, queue_size: int, temperature: float):
         super().__init__()
+        if not temperature > 0:
+            raise UsageError(f"temperature is above 0, not {temperature}")
         self.queue = Queue(dim, queue_size)
         self.temperature = temperature
         self.waiting: list[Tensor] = []

@@ -196,7 +196,7 @@ class MomentumSiamese(JointEmbedding):
         momentum_schedule: "constant" (MoCo) or "cosine", which brings m to 1 at the last step (BYOL, DINO).
 
     Raises:
-        UsageError: an unknown momentum schedule.
+        UsageError: an unknown momentum schedule, or a momentum outside [0, 1].
 
     NOTE: the EMA runs in ``after_step``. MoCo runs it between the query's and the key's forward pass; both give the
     same sequence of target weights at every key forward pass, since the online weights do not change in between.
@@ -216,6 +216,8 @@ class MomentumSiamese(JointEmbedding):
         super().__init__(backbone, projector, matcher, symmetric)
         if momentum_schedule not in ("constant", "cosine"):
             raise UsageError(f"momentum_schedule is 'constant' or 'cosine', not '{momentum_schedule}'")
+        if not 0 <= momentum <= 1:
+            raise UsageError(f"momentum is a share in [0, 1], not {momentum}")
         self.base_momentum = momentum
         self.momentum_schedule = momentum_schedule
         self.momentum_pairs: list[tuple[nn.Module, nn.Module]] = []  # (momentum copy, online module)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return run(options, command=shlex.join(["python", "-m", "studies", *arguments]))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("\nstopped; finished runs are kept, and the same command continues from here", file=sys.stderr)
@@ -88,6 +88,7 @@ def run(options: argparse.Namespace, command: str) -> int:
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
+    from studies.suite.analysis.results import check_page, data_notes
     from studies.suite.execution.forecast import estimate, table, work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.local import crew
@@ -97,7 +98,13 @@ def run(options: argparse.Namespace, command: str) -> int:
     store = Store(settings.store)
     if old := store.old_runs():
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
+    if not options.dry_run:
+        check_page(settings)
     planned = resolve(study.plan(settings), check=not options.dry_run)
+    if not planned:
+        raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
+    for note in data_notes(settings, planned, decode=not options.dry_run):
+        print(f"note: {note}", file=sys.stderr)
     runs = unique(planned)
     missing = [run for run, item in runs.items() if store.status(item.spec) is not Status.DONE]
     if options.dry_run:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import nan
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas
 
@@ -14,7 +15,8 @@ from studies.suite.analysis.results import FOLDER, Results, load
 from studies.suite.analysis.statistics import paired, select
 from studies.suite.analysis.tables import Notes, Table
 from studies.suite.pages import figures
-from studies.suite.pages.markdown import Blocks, Picture
+from studies.suite.pages.markdown import Blocks, Picture, in_line
+from studies.suite.pages.study_figures import plain_text
 from studies.suite.planning.command_line import load_study, study_names
 
 METRIC, HOST, RANDOM = "linear_top1", "moco", "random"
@@ -36,7 +38,8 @@ def section(blocks: Blocks, out: Path, page: str) -> None:
         "those at the first setting are shown."
     )
     for results in pages:
-        blocks.heading(f"[{results.page}]({results.page}.md): {results.about['data']}, {seeds_of(results)} seeds")
+        data = in_line(results.about["data"])
+        blocks.heading(f"[{results.page}]({quote(results.page)}.md): {data}, {seeds_of(results)} seeds")
         for words, axis in settings_found(results):
             blocks.text(f"**{words}**" if words else "")
             blocks.table(page_table(results, axis))
@@ -149,6 +152,10 @@ def cost_points(pages: list[Results]) -> pandas.DataFrame:
             continue
         labels, metric = labels_of(results), results.metric(METRIC)
         for run in select(results.finished, **settings_found(results)[0][1]).to_dict("records"):
-            place = {"panel": results.about["data"], "row": labels[run["arm"]], "style": BUDGET_WORDS[run["budget"]]}
+            place = {
+                "panel": plain_text(results.about["data"]),
+                "row": labels[run["arm"]],
+                "style": BUDGET_WORDS[run["budget"]],
+            }
             rows.append({**place, "cost": run["total_flops"] / 1e12, "value": notation.scaled(metric, run[METRIC])})
     return pandas.DataFrame(rows)

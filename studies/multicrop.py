@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from scd.errors import unknown
 from studies.references import RANDOM, SUPERVISED, chosen_arms
 from studies.suite.analysis import tables
 from studies.suite.analysis.conditions import BUDGET_WORDS, conditions, cross_conditions, title, words
@@ -85,7 +86,11 @@ CONTROL = CONTRASTS[-1:]
 
 def plan(settings: Settings) -> list[RunSpec]:
     """All runs, seed by seed, so that a stopped study has complete seeds."""
-    asked = [budget for budget in BUDGET_WORDS if budget in settings.axes.get("budgets", BUDGET_WORDS)]
+    chosen = settings.axes.get("budgets", BUDGET_WORDS)
+    for budget in chosen:
+        if budget not in BUDGET_WORDS:
+            raise unknown("budget (axes.budgets)", budget, BUDGET_WORDS)
+    asked = [budget for budget in BUDGET_WORDS if budget in chosen]
     return [
         run(settings, arm, seed, budget, correlation)
         for seed, correlation, budget in product(settings.seeds, correlations(settings), asked)

@@ -31,4 +31,4 @@ def has_labels(settings: Settings) -> bool:
         return not isinstance(objects, list) or objects == [1, 1]
     from studies.suite.planning.assembly import open_data  # imports torch, which importing a study must not
 
-    return open_data(settings.base["data"], settings.locations).class_names is not None
+    return open_data(settings.base["data"], settings.locations).labelled

@@ -105,7 +105,7 @@ def opened(path: str | None) -> Folder | None:
     source = PathSource(path)
     _ = EvaluationData(source, 1).split  # raises where there is none
     config = {"_target_": PATH_SOURCE, "path": path, "fingerprint": source.fingerprint}
-    return Folder(path, training_images(source), source.class_names is not None, config)
+    return Folder(path, training_images(source), source.labelled, config)
 
 
 def equally_many(settings: Settings, folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:

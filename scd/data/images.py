@@ -1,9 +1,9 @@
 """Images of a split as arrays: decoded once onto a square canvas, kept in the cache and in memory."""
 
-import hashlib
-import io
-import json
+import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +13,12 @@ import psutil
 import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from scd.data.cache import cached_folder
+from scd.data import decoding, masks
+from scd.data.array_file import ArrayFile
+from scd.data.cache import cached_folder, content_hash
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.seeds import generator
@@ -31,7 +33,7 @@ class ImageSet:
     Args:
         images: (N, 3, S, S) uint8.
         labels: (N,) int64, or None.
-        masks: (N, S, S) uint8, 1 on the object and 0 elsewhere, or None.
+        masks: (N, S, S) uint8, 1 on the object, 0 elsewhere, 2 where it is unknown; or None.
         backgrounds: (N,) int64 background classes, or None.
         class_names: names of the labels, or None.
     """
@@ -75,8 +77,7 @@ def load_images(source: Source, split: str, size: int, limit: int | None = None)
     dataset = source.split(split)
     check_memory(source, split, size, limit)
     rows = chosen_rows(dataset, limit)
-    key = [source.fingerprints[split], source.mask_kind, source.foreground, split, size, len(rows)]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    name = content_hash(images_key(source, split, size, len(rows)))
     folder = cached_folder("images", name, lambda unfinished: _write(source, dataset, rows, size, unfinished))
     return replace(_read(folder), class_names=source.class_names)
 
@@ -100,6 +101,12 @@ def image_parts(source: Source, split: str, size: int, limit: int | None = None,
             if column in records[0]
         }
         yield ImageSet(**columns, class_names=source.class_names)
+
+
+def images_key(source: Source, split: str, size: int, count: int) -> list:
+    """What ``count`` decoded images of a split depend on, the code that decodes them included."""
+    code = [inspect.getsource(module) for module in (decoding, masks, sys.modules[__name__])]
+    return [source.fingerprints[split], source.mask_kind, source.foreground, split, size, count, content_hash(code)]
 
 
 # ---------------------------------------------------------------- which images, and whether they fit
@@ -168,7 +175,7 @@ def require_memory(needed: int, what: str) -> None:
 
 
 def decoded_rows(dataset: Dataset, rows: Iterable[int], source: Source, size: int) -> Iterable[dict[str, np.ndarray]]:
-    """Rows as ``image`` (3, S, S) uint8 and, where the set has them, ``mask`` (S, S) uint8 {0, 1}, ``label``,
+    """Rows as ``image`` (3, S, S) uint8 and, where the set has them, ``mask`` (S, S) uint8 {0, 1, 2}, ``label``,
     ``background``."""
     raw = undecoded(dataset)
     for row in rows:
@@ -185,31 +192,28 @@ def undecoded(dataset: Dataset, columns: Sequence[str] = ("image", "mask")) -> D
 
 def decode_row(record: dict, row: int, source: Source, size: int) -> dict[str, np.ndarray]:
     """One record of an undecoded data set, see :func:`decoded_rows`."""
-    image = open_image(record["image"], "image", row, source).convert("RGB")
+    image = decoding.picture(record["image"], row, source.name)
     out = {"image": np.asarray(square(image, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)}
     if "mask" in record:
-        mask = open_image(record["mask"], "mask", row, source)
-        if mask.size != image.size:
-            raise DataError(
-                f"'{source.name}' row {row}: the mask is {mask.width}x{mask.height}, the image "
-                f"{image.width}x{image.height}; they must have one size"
-            )
-        mask = mask if mask.mode in ("P", "I", "I;16") else mask.convert("L")
-        values = np.asarray(square(mask, size, Image.Resampling.NEAREST))
-        out["mask"] = foreground(values, source).astype(np.uint8)
+        what = f"{decoding.place(record['mask'] or {}, row, source.name)}: the mask"
+        values = masks.read_mask(record["mask"], "mask", row, source.name, source.mask_kind)
+        check_size(values, image, what)
+        shown = masks.foreground(values, source.mask_kind, source.foreground, what)
+        out["mask"] = np.asarray(square(Image.fromarray(shown), size, Image.Resampling.NEAREST))
     for column in ("label", "background"):
         if column in record:
             out[column] = np.int64(record[column])
     return out
 
 
-def foreground(values: np.ndarray, source: Source) -> np.ndarray:
-    """Which mask values are the object, by the kind of the source's masks."""
-    if source.mask_kind == "binary":
-        return values > 127
-    if source.mask_kind == "classes" and source.foreground is not None:
-        return np.isin(values, source.foreground)
-    return values > 0
+def check_size(values: np.ndarray, image: Image.Image, what: str) -> None:
+    """Raise DataError if a mask (H, W), named by ``what``, has another size than its upright image."""
+    height, width = values.shape
+    if (width, height) != image.size:
+        raise DataError(
+            f"{what} is {width}x{height}, the image {image.width}x{image.height}; they must have one size, upright as "
+            "the EXIF orientation says"
+        )
 
 
 def square(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Image:
@@ -221,23 +225,6 @@ def square(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Im
     return image.resize((size, size), filter_, box=(left, top, left + side, top + side))
 
 
-def open_image(cell: dict | None, column: str, row: int, source: Source) -> Image.Image:
-    """The image of one cell of an undecoded data set.
-
-    Raises:
-        DataError: no image, or one that cannot be decoded, by source, row and file.
-    """
-    if cell is None:
-        raise DataError(f"'{source.name}' row {row}: no {column}")
-    where = f"'{source.name}' row {row}" + (f" ({cell['path']})" if cell.get("path") else "")
-    try:
-        image = Image.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") is not None else cell["path"])
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: the {column} cannot be decoded ({error})") from error
-    return image
-
-
 # ---------------------------------------------------------------- the cache
 
 
@@ -245,16 +232,15 @@ def _write(source: Source, dataset: Dataset, rows: np.ndarray, size: int, folder
     n = len(rows)
     shapes = {"image": (n, 3, size, size), "mask": (n, size, size), "label": (n,), "background": (n,)}
     types = {"image": np.uint8, "mask": np.uint8, "label": np.int64, "background": np.int64}
-    present = [column for column in shapes if column in dataset.column_names]
-    arrays = {
-        column: np.lib.format.open_memmap(folder / f"{column}.npy", "w+", types[column], shapes[column])
-        for column in present
-    }
-    for i, record in enumerate(decoded_rows(dataset, rows, source, size)):
-        for column in present:
-            arrays[column][i] = record[column]
-    for array in arrays.values():
-        array.flush()
+    with ExitStack() as files:
+        arrays = {
+            column: files.enter_context(ArrayFile(folder / f"{column}.npy", types[column], shapes[column]))
+            for column in shapes
+            if column in dataset.column_names
+        }
+        for record in decoded_rows(dataset, rows, source, size):
+            for column, array in arrays.items():
+                array.append(record[column][None])
 
 
 @lru_cache(maxsize=8)

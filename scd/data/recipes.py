@@ -152,8 +152,8 @@ def extra_views(kind: str, size: int, scale: Sequence[float], count: int) -> dic
 
 def pair(option: str, value: Sequence[float]) -> tuple[float, float]:
     """Two numbers as a tuple, from whatever sequence a configuration gives."""
-    if len(value) != 2:
-        raise UsageError(f"views.{option} needs two numbers (low, high), not {list(value)}")
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise UsageError(f"views.{option} needs two numbers [low, high], not {value}")
     return float(value[0]), float(value[1])
 
 

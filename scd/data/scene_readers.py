@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from datasets import ClassLabel, Dataset
 from PIL import Image
+from scipy import ndimage
 
-from scd.data.images import open_image, square
+from scd.data.decoding import picture
+from scd.data.images import check_size, square
+from scd.data.masks import read_mask
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps
+AGREES = 2  # pixels by which a box and the extent of its object in the map may differ
 SLACK = 0.01  # pixels by which a box may leave the image, because of rounding
-BITMAPS = ("1", "L", "P", "I", "I;16")  # modes of a map of ids
 
 
 @dataclass
@@ -58,7 +61,8 @@ def _class_names(source: Source, dataset: Dataset) -> tuple[str, ...]:
     if not isinstance(fields, dict) or not {"bbox", "category"} <= set(fields):
         raise DataError(f"'{source.name}': column 'objects' holds {objects}, it needs bbox and category")
     category = getattr(fields["category"], "feature", fields["category"])
-    names = category.names if isinstance(category, ClassLabel) else source.class_names
+    own = None if "label" in dataset.column_names else source.class_names  # those of labels are of whole images
+    names = category.names if isinstance(category, ClassLabel) else own
     if not names:
         raise DataError(f"'{source.name}': the categories of its objects have no names (a ClassLabel)")
     return tuple(names)
@@ -79,20 +83,20 @@ class Reader(ABC):
 
     def ids(self, record: dict, column: str, row: int, whole: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
         """A map of ids, (H, W) as in the file and (S, S) on the canvas."""
-        file = open_image(record[column], column, row, self.source)
-        if file.mode not in BITMAPS:
-            raise DataError(f"{self.at(row)}: the {column} is {file.mode}, a map of ids has one channel")
-        if file.size != whole.size:
-            sizes = f"{file.width}x{file.height}, the image {whole.width}x{whole.height}"
-            raise DataError(f"{self.at(row)}: the {column} is {sizes}; they must have one size")
-        return np.asarray(file).astype(np.int64), np.asarray(square(file, size, Image.Resampling.NEAREST), np.int64)
+        what = f"{self.at(row)}: the {column}"
+        values = read_mask(record[column], column, row, self.source.name, "instances")
+        check_size(values, whole, what)
+        if values.max() > np.iinfo(np.int32).max:
+            raise DataError(f"{what} holds the number {values.max()}, which is too large for an id")
+        canvas = square(Image.fromarray(values.astype(np.int32)), size, Image.Resampling.NEAREST)
+        return values, np.asarray(canvas, np.int64)
 
     def at(self, row: int) -> str:
         return f"'{self.source.name}' row {row}"
 
     def scene(self, record: dict, row: int, size: int):
         """Image (3, S, S), semantic (S, S), instances (n, S, S) and the objects on the canvas."""
-        whole = open_image(record["image"], "image", row, self.source).convert("RGB")
+        whole = picture(record["image"], row, self.source.name)
         image = np.asarray(square(whole, size, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         semantic, masks, objects = self.parts(record, row, whole, size)
         for number in self.ignore:
@@ -157,13 +161,15 @@ class ObjectReader(Reader):
         if objects is None or isinstance(objects, list):
             objects = objects or []
             objects = {key: [entry.get(key, 0) for entry in objects] for key in ("bbox", "category", "iscrowd")}
+        if None in objects["category"]:
+            raise DataError(f"{self.at(row)} object {objects['category'].index(None)}: it has no category")
         categories = np.array(objects["category"], np.int64)
         n = len(categories)
         crowd = np.array(objects.get("iscrowd", [0] * n), bool)
         if len(objects["bbox"]) != n or len(crowd) != n:
             raise DataError(f"{self.at(row)}: {n} categories, {len(objects['bbox'])} boxes and {len(crowd)} iscrowd")
         for k, (box, category) in enumerate(zip(objects["bbox"], categories, strict=True)):
-            if len(box) != 4 or not np.isfinite(box).all():
+            if box is None or len(box) != 4 or None in box or not np.isfinite(box).all():
                 raise DataError(f"{self.at(row)} object {k}: the box is {box}, it needs four finite numbers")
             if not 0 <= category < len(self.class_names):
                 last = len(self.class_names) - 1
@@ -185,11 +191,24 @@ class ObjectReader(Reader):
             if not (values[y0:y1, x0:x1] == k + 1).any():
                 raise DataError(f"{self.at(row)} object {k}: none of its pixels in the {self.column} lie in its box")
         use = ~crowd & ~empty & ~hidden
+        self.check_meaning(row, values, boxes, use)
         self.count("crowd", crowd)
         self.count("empty box", ~crowd & empty)
         self.count("hidden", ~crowd & ~empty & hidden)
         self.count("clipped box", use & (np.abs(corners - inside) > SLACK).any(axis=1))
         return Objects(inside[use], categories[use], numbers[use])
+
+    def check_meaning(self, row: int, values: np.ndarray, boxes: np.ndarray, use: np.ndarray) -> None:
+        """Raise DataError if the boxes of a row fit its map as x0, y0, x1, y1 and none fits as x, y, w, h."""
+        as_sides = as_corners = False
+        for k, found in enumerate(ndimage.find_objects(values, max_label=len(boxes))):
+            if use[k]:
+                y, x = found
+                extent = np.array([x.start, y.start, x.stop, y.stop])
+                as_sides |= np.abs(extent - [*boxes[k, :2], *boxes[k, :2] + boxes[k, 2:]]).max() <= AGREES
+                as_corners |= np.abs(extent - boxes[k]).max() <= AGREES
+        if as_corners and not as_sides:
+            raise DataError(f"{self.at(row)}: its boxes are x0, y0, x1, y1; they must be x, y, width, height")
 
     def count(self, reason: str, which) -> None:
         if np.any(which):

@@ -21,6 +21,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from scd.data.images import ImageSet
+from scd.data.masks import is_object
 from scd.errors import DataError, UsageError
 from scd.evaluation.features import extract
 from scd.evaluation.labels import accuracy, check_classes
@@ -184,7 +185,7 @@ def make_mixed_sets(train: ImageSet, test: ImageSet, limit: int) -> MixedSets:
     needed, index = torch.cat([donors_same, donors_other]).unique(return_inverse=True)
     backgrounds = fill_holes(train.images[needed], train.masks[needed])[index]
     objects = test.images[foregrounds]
-    inside = test.masks[foregrounds].bool()[:, None]  # (M, 1, S, S)
+    inside = is_object(test.masks[foregrounds])[:, None]  # (M, 1, S, S)
     same, other = (torch.where(inside, objects, part) for part in backgrounds.split(len(labels)))
     return MixedSets(same, other, labels, foregrounds, donors_same, donors_other)
 
@@ -195,8 +196,7 @@ def usable_foregrounds(train: ImageSet, test: ImageSet, limit: int = MAX_OBJECTS
         if part.masks is None or part.labels is None:
             raise DataError(f"the {name} images have no masks or no labels; mixed backgrounds need both")
     order = torch.randperm(len(test), generator=generator(MIX_SEED, "mixed", "foregrounds"))
-    covered = test.masks.bool().flatten(1)
-    usable = covered.any(dim=1) & ~covered.all(dim=1)
+    usable = is_object(test.masks).flatten(1).any(dim=1) & ~test.masks.bool().flatten(1).all(dim=1)
     foregrounds = order[usable[order]][:limit].sort().values
     if len(foregrounds) == 0:
         raise DataError("no test image has both an object and a background in its mask")
@@ -231,7 +231,7 @@ def fill_holes(images: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         images: uint8.
-        masks: (N, S, S); the hole is where > 0, and never the whole image.
+        masks: (N, S, S); the hole is where > 0 (object or unknown), and never the whole image.
     """
     filled = images.clone().numpy()
     for image, hole in zip(filled, masks.numpy() > 0, strict=True):

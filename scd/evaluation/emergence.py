@@ -177,7 +177,7 @@ def best_head(heads: Tensor, masks: Tensor) -> Prediction:
 
     Args:
         heads: attention (n, H, h, w).
-        masks: (n, S, S), foreground where > 0.
+        masks: (n, S, S), 1 on the object, 0 elsewhere, 2 where it is unknown.
     """
     hard = torch.stack([mass_set(head) for head in heads.unbind(1)], dim=1)
     overlap = torch.stack([overlaps(head, masks) for head in hard.unbind(1)], dim=1)  # (n, H)

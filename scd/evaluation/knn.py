@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd.errors import UsageError
-from scd.evaluation.labels import accuracy
+from scd.evaluation.labels import accuracy, check_classes
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.protocol import N_TEST, N_TRAIN, Context, EvaluationData, Protocol
 
@@ -42,6 +42,9 @@ class KNN(Protocol):
 
     def applies(self, data: EvaluationData) -> bool:
         return data.has("label")
+
+    def check(self, data: EvaluationData) -> None:
+        check_classes(data.train.labels, data.test.labels, data.train.class_names, least=1, name="kNN")
 
     def measure(self, context: Context) -> dict[str, float]:
         train, test = context.data.train, context.data.test

@@ -34,25 +34,35 @@ def held_out_part(count: int, seed: int) -> Tensor:
 
 
 def check_classes(
-    train_labels: Tensor, test_labels: Tensor, class_names: Sequence[str] | None = None, kind: str = "class"
+    train_labels: Tensor,
+    test_labels: Tensor,
+    class_names: Sequence[str] | None = None,
+    kind: str = "class",
+    least: int = MIN_PER_CLASS,
+    name: str = "a linear probe",
 ) -> None:
-    """Check that a probe can be trained and scored. A class that neither set shows is no error.
+    """Check that a classifier can be trained and scored. A class that neither set shows is no error.
+
+    Args:
+        kind: what the classes are of, for the message.
+        least: training images that each class needs.
+        name: of the classifier, for the message.
 
     Raises:
-        DataError: a class with fewer than 5 training images, a test class without training images, or a single class.
+        DataError: a class with too few training images, a test class without training images, or a single class.
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     in_train, in_test = (torch.bincount(labels.cpu(), minlength=classes) for labels in (train_labels, test_labels))
     for c in range(classes):
-        if 0 < in_train[c] < MIN_PER_CLASS or (in_train[c] == 0 and in_test[c] > 0):
-            name = f"'{class_names[c]}'" if class_names else c
+        if 0 < in_train[c] < least or (in_train[c] == 0 and in_test[c] > 0):
+            which = f"'{class_names[c]}'" if class_names else c
+            needed = f"{least} training image{'s' if least > 1 else ''}"
             raise DataError(
-                f"{kind} {name} has {int(in_train[c])} training images and {int(in_test[c])} test images; "
-                f"a linear probe needs at least {MIN_PER_CLASS} training images of it (raise the limit on training "
-                f"images or leave the {kind} out)"
+                f"{kind} {which} has {int(in_train[c])} training images and {int(in_test[c])} test images; "
+                f"{name} needs at least {needed} of it (raise the limit on training images or leave the {kind} out)"
             )
     if int((in_train > 0).sum()) < 2:
-        raise DataError(f"a linear probe needs two {kind}es, the training set shows {int((in_train > 0).sum())}")
+        raise DataError(f"{name} needs two {kind}es, the training set shows {int((in_train > 0).sum())}")
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from scd.data.masks import is_known, is_object
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.saliency import CHUNK_PIXELS, f_curve, iou, max_f
 from scd.maps.tokencut import component_of
@@ -79,7 +80,7 @@ def scores(predictions: Mapping[str, Prediction], masks: Tensor) -> dict[str, fl
     There is no corloc if all masks are empty.
 
     Args:
-        masks: (n, S, S), foreground where > 0.
+        masks: (n, S, S), 1 on the object, 0 elsewhere, 2 where it is unknown; unknown pixels count for nothing.
     """
     truth = true_boxes(masks)
     numbers = {}
@@ -95,7 +96,7 @@ def scores(predictions: Mapping[str, Prediction], masks: Tensor) -> dict[str, fl
 def overlaps(hard: Tensor, masks: Tensor) -> Tensor:
     """IoU (n,) of positions (n, h, w) bool, resized by nearest neighbour, with masks (n, S, S); 1 if both are empty."""
     resized = F.interpolate(hard[:, None].float(), masks.shape[1:], mode="nearest-exact")[:, 0] > 0.5
-    return iou(resized, masks > 0)
+    return iou(resized & is_known(masks), is_object(masks))
 
 
 def f_curves(soft: Tensor, masks: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def f_curves(soft: Tensor, masks: Tensor) -> Tensor:
     curves = []
     for part, mask in zip(soft.split(chunk), masks.split(chunk), strict=True):
         resized = F.interpolate(part[:, None].float(), mask.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-        curves.append(f_curve(resized.clamp_(0, 1), mask > 0))
+        curves.append(f_curve(resized.clamp_(0, 1), is_object(mask), is_known(mask)))
     return torch.cat(curves)
 
 
@@ -141,7 +142,7 @@ def true_boxes(masks: Tensor) -> list[Tensor]:
     """Boxes (k, 4) in [0, 1] of each mask's 4-connected components, k = 0 for an empty one; masks (n, S, S)."""
     height, width = masks.shape[1:]
     boxes = []
-    for mask in (masks > 0).cpu().numpy():
+    for mask in is_object(masks).cpu().numpy():
         labels, _ = ndimage.label(mask)
         found = [
             [x.start / width, y.start / height, x.stop / width, y.stop / height]

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.features import extract, extract_saliency
 from scd.evaluation.metric import Metric
+from scd.evaluation.overlap import shared_images
 from scd.method import Method
 
 SCORED = ("test", "validation")  # the splits that can be scored, in order of preference
@@ -117,7 +117,6 @@ class EvaluationData:
         self.canvas = canvas
         self.train_limit = train_limit
         self.test_limit = test_limit
-        self._columns: dict[str, frozenset[str]] = {}
         self._derived: dict[tuple, EvaluationData] = {}
 
     def derived(self, source: Source, canvas: int, train_limit: int | None, test_limit: int | None) -> "EvaluationData":
@@ -145,27 +144,31 @@ class EvaluationData:
         labelled = [name for name in present if "label" in self.columns(name)]
         return (labelled or present)[0]
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about these images: what their source does not use, and which split is scored."""
+        notes = list(self.source.notes)
+        if self.split != SCORED[0]:
+            why = "have no labels" if SCORED[0] in self.source.splits else "do not exist"
+            notes.append(f"The {self.split} images are scored, because {SCORED[0]} images {why}.")
+        return notes
+
+    def overlap(self) -> list[str]:
+        """A note where scored images are training images, too; of labelled images that are not generated."""
+        if self.source.embedded or not self.has("label"):
+            return []
+        shared, total = shared_images(self.train.images, self.test.images), len(self.test)
+        if not shared:
+            return []
+        return [f"{shared} of the {total} scored images are training images, too: accuracies are too high."]
+
     def columns(self, split: str) -> frozenset[str]:
-        """The columns of a split. "label" is one of them only where the images are labelled (labels of 0 or more).
+        """The columns of a split. Sources give a column of labels only to splits whose images are all labelled.
 
         Raises:
             UsageError: a split that does not exist.
-            DataError: a split in which only some images are labelled.
         """
-        if split not in self._columns:
-            dataset = self.source.split(split)
-            columns = set(dataset.column_names)
-            if "label" in columns:
-                unlabelled = np.asarray(dataset["label"][:]) < 0
-                if unlabelled.all():
-                    columns.remove("label")
-                elif unlabelled.any():
-                    raise DataError(
-                        f"'{self.source.name}' {split}: {unlabelled.sum()} of {len(unlabelled)} labels are below 0; "
-                        "label all images or none"
-                    )
-            self._columns[split] = frozenset(columns)
-        return self._columns[split]
+        return frozenset(self.source.split(split).column_names)
 
     def has(self, column: str) -> bool:
         """Whether the training images and the test images have a column."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd.data.masks import is_known, is_object
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.protocol import N_TEST, Context, EvaluationData, Protocol
 
@@ -80,18 +81,20 @@ def saliency_scores(maps: Tensor, masks: Tensor) -> dict[str, float]:
 
     Args:
         maps: (N, h, w) float in [0, 1], resized bilinearly to the masks' size.
-        masks: (N, S, S), foreground where > 0.
+        masks: (N, S, S), 1 on the object, 0 elsewhere, 2 where it is unknown; unknown pixels count for nothing.
     """
     chunk = max(1, CHUNK_PIXELS // masks[0].numel())
     collected: dict[str, list[Tensor]] = {name: [] for name in ("plain", "inverted", "f_plain", "f_inverted", "share")}
     for part, mask in zip(maps.split(chunk), masks.split(chunk), strict=True):
-        truth = mask.to(maps.device) > 0
+        mask = mask.to(maps.device)
+        truth, known = is_object(mask), is_known(mask)
         m = F.interpolate(part[:, None].float(), truth.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         m = m.clamp_(0, 1)
         for name, polarity in (("plain", m), ("inverted", 1 - m)):
-            collected[name].append(iou(polarity >= 0.5, truth))
-            collected[f"f_{name}"].append(f_curve(polarity, truth))
-        collected["share"].append(truth.flatten(1).double().mean(dim=1))
+            collected[name].append(iou((polarity >= 0.5) & known, truth))
+            collected[f"f_{name}"].append(f_curve(polarity, truth, known))
+        inside, counted = (region.flatten(1).sum(dim=1).double() for region in (truth, known))
+        collected["share"].append(inside / counted.clamp_min(1))
     plain, inverted, f_plain, f_inverted, share = (torch.cat(parts) for parts in collected.values())
     return {
         "saliency_iou": float(plain.mean()),
@@ -116,7 +119,7 @@ def max_f(curves: Tensor) -> float:
     return float(curves.mean(dim=0).max())
 
 
-def f_curve(maps: Tensor, truth: Tensor) -> Tensor:
+def f_curve(maps: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
     """F_beta (n, 255) of each image at each threshold t, foreground where map >= t, in [0, 1].
 
     P = TP / predicted area, R = TP / true area. P := 1 where nothing is predicted and R := 1 where the mask is empty
@@ -125,8 +128,9 @@ def f_curve(maps: Tensor, truth: Tensor) -> Tensor:
     Args:
         maps: (n, S, S) float in [0, 1].
         truth: (n, S, S) bool.
+        known: (n, S, S) bool, the pixels that count; None: all.
     """
-    hits, area = threshold_counts(maps, truth)  # (n, 255) each
+    hits, area = threshold_counts(maps, truth, known)  # (n, 255) each
     size = truth.flatten(1).sum(dim=1, keepdim=True)  # (n, 1)
     precision = torch.where(area > 0, hits / area.clamp_min(1), 1.0)
     recall = torch.where(size > 0, hits / size.clamp_min(1), 1.0)
@@ -139,8 +143,8 @@ def f_beta(precision: Tensor, recall: Tensor) -> Tensor:
     return torch.where(weighted > 0, (1 + BETA2) * precision * recall / weighted.clamp_min(1e-12), 0.0)
 
 
-def threshold_counts(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels with 255 map >= i that lie on the object, and all of them: two (n, 255) float64, for all i at once.
+def threshold_counts(maps: Tensor, truth: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Known pixels with 255 map >= i that lie on the object, and all of them: two (n, 255) float64, for all i at once.
 
     Each pixel falls into one bin, the last threshold that it reaches; sums over bins from the right give the counts.
     """
@@ -148,6 +152,7 @@ def threshold_counts(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     last = (maps.flatten(1) * THRESHOLDS).to(torch.int64).clamp_(max=THRESHOLDS - 1)  # (n, S*S)
     last += THRESHOLDS * torch.arange(n, device=maps.device)[:, None]
     last = last.mul_(2).add_(truth.flatten(1))
-    counts = torch.bincount(last.flatten(), minlength=2 * THRESHOLDS * n).view(n, THRESHOLDS, 2)
+    last = last.flatten() if known is None or known.all() else last[known.flatten(1)]
+    counts = torch.bincount(last, minlength=2 * THRESHOLDS * n).view(n, THRESHOLDS, 2)
     outside, hits = counts.flip(1).cumsum(1).flip(1).double().unbind(dim=2)
     return hits, outside + hits

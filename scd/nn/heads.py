@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from scd.errors import unknown
+from scd.errors import UsageError, unknown
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 NORMS = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -24,7 +24,7 @@ class MLP(nn.Module):
         last_norm: the norm after the last Linear: "none", "batch" or "layer".
 
     Raises:
-        UsageError: an unknown norm or activation.
+        UsageError: an unknown norm or activation, or a width below 1.
         ValueError: fewer than two dims.
     """
 
@@ -40,6 +40,8 @@ class MLP(nn.Module):
         super().__init__()
         if len(dims) < 2:
             raise ValueError(f"an MLP needs an input and an output width, not dims={tuple(dims)}")
+        if min(dims) < 1:
+            raise UsageError(f"the widths of an MLP are 1 or more, not {tuple(dims)}")
         for name in (norm, last_norm):
             if name not in NORMS:
                 raise unknown("norm", name, NORMS)

@@ -13,6 +13,9 @@ class Queue(nn.Module):
 
     The random start comes from torch's global generator, and so from the run's initialisation seed. The position of
     the next key is a tensor that is never read on the host: no synchronisation, and it works on the meta device.
+
+    Raises:
+        UsageError: a size below 1.
     """
 
     keys: Tensor
@@ -20,6 +23,8 @@ class Queue(nn.Module):
 
     def __init__(self, dim: int, size: int):
         super().__init__()
+        if size < 1:
+            raise UsageError(f"queue_size is at least 1 key, not {size}")
         self.size = size
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))

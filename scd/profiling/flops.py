@@ -51,12 +51,16 @@ class StepFlops:
 def training_flops(method: Method, recipe: Recipe, batch_size: int) -> StepFlops:
     """Operations of one step of ``method`` on the views of ``recipe``; the target branch's forward passes count.
 
-    The method itself and torch's global random state stay as they are: a copy is moved to the device "meta".
+    The method itself and torch's global random state stay as they are: a copy is moved to the device "meta". The copy
+    takes the whole step, queues and momentum included, so that settings that make a step impossible are found here.
 
     Args:
         method: on any device.
         recipe: the views of each image.
         batch_size: source images per step.
+
+    Raises:
+        UsageError: a step that the method refuses, for example because the batch does not fit its queue.
     """
     fake = copy.deepcopy(method).to("meta").train()
     batch = meta_batch(recipe, batch_size, fake.needs)
@@ -65,6 +69,9 @@ def training_flops(method: Method, recipe: Recipe, batch_size: int) -> StepFlops
             loss = fake(batch)["loss"]
         with counter() as backward:
             loss.backward()
+        fake.after_backward()
+        with torch.no_grad():
+            fake.after_step(1.0)
     return StepFlops(forward.get_total_flops(), backward.get_total_flops(), batch_size)
 
 

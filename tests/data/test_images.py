@@ -1,5 +1,7 @@
 """Decoding onto the canvas, subsets, the cache, and what fits into memory."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image as Pillow
 from torch.nn.functional import interpolate
 
 from scd.data import images as module
-from scd.data.images import ImageSet, check_memory, chosen_rows, image_parts, load_images, memory_bytes
+from scd.data.images import ImageSet, check_memory, chosen_rows, image_parts, images_key, load_images, memory_bytes
 from scd.data.sources.path import PathSource
 from scd.data.sources.png import encode_png
 from scd.data.sources.shapes import Shapes
@@ -106,6 +108,51 @@ def test_bad_images_are_named():
         load_images(source_of([good]), "train", 20, limit=0)
     with pytest.raises(UsageError, match="size is 0, it must be at least 1 pixel"):
         load_images(source_of([good]), "train", 0)
+
+
+def test_an_upright_photograph_and_its_mask_cover_the_same_half():
+    """F8: a photograph that is stored on its side, with a mask drawn on what viewers show."""
+    pixels, mask = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
+    pixels[:, :10], mask[:, :10] = 255, 255
+    file, exif = io.BytesIO(), Pillow.Exif()
+    exif[0x0112] = 6
+    Pillow.fromarray(pixels).transpose(Pillow.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
+    images = load_images(source_of([file.getvalue()], [mask]), "train", 20)
+    assert torch.equal(images.images[0, 0] == 255, images.masks[0] == 1)
+
+
+def test_deep_images_are_scaled_and_named(tmp_path):
+    """F7, in a folder: 16 bits are scaled, floats are refused by file."""
+    values = np.repeat(np.array([[0, 32896, 65535]], np.uint16), 8, axis=1).repeat(24, axis=0)
+    for number in range(5):
+        Pillow.fromarray(values).save(tmp_path / f"{number}.png")
+    images = load_images(PathSource(tmp_path), "train", 24)
+    assert images.images[0, 0].unique().tolist() == [0, 128, 255]
+    for number in range(5):
+        Pillow.fromarray(np.ones((24, 24), np.float32)).save(tmp_path / f"{number}.tif")
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(DataError, match=r"row 0 \(.*\d.tif\): the image holds floats"):
+        load_images(PathSource(tmp_path), "train", 24)
+
+
+def test_replaced_pixels_are_decoded_again(tmp_path):
+    """F4: of bitmaps of one size the fingerprint stayed, and the old images came from the cache."""
+    for number in range(5):
+        Pillow.new("RGB", (24, 24), (9, 9, 9)).save(tmp_path / f"{number}.bmp")
+    before = PathSource(tmp_path)
+    assert load_images(before, "train", 24).images.max() == 9
+    for number in range(5):
+        Pillow.new("RGB", (24, 24), (200, 9, 9)).save(tmp_path / f"{number}.bmp")
+    after = PathSource(tmp_path)
+    assert load_images(after, "train", 24).images.max() == 200
+    assert not set(before.fingerprints.values()) & set(after.fingerprints.values())
+
+
+def test_other_code_decodes_again(shapes, monkeypatch):
+    before = images_key(shapes, "train", 24, 60)
+    assert before == images_key(shapes, "train", 24, 60)
+    monkeypatch.setattr("inspect.getsource", lambda _: "changed")
+    assert before != images_key(shapes, "train", 24, 60)
 
 
 @pytest.mark.parametrize("fits", [True, False])

@@ -77,7 +77,7 @@ def test_extra_views_follow_the_first_view():
         (lambda: build_recipe("byol", 32, extra={"kind": "locl", "count": 1}), "unknown kind of extra views 'locl'"),
         (lambda: build_recipe("byol", 32, extra={"kind": "local"}), "needs a count of at least 1, not 0"),
         (lambda: build_recipe("byol", 32, extra={"count": 2}), "kind is 'none' but count is 2"),
-        (lambda: build_recipe("byol", 32, scale=[0.5]), r"views.scale needs two numbers \(low, high\)"),
+        (lambda: build_recipe("byol", 32, scale=[0.5]), r"views.scale needs two numbers \[low, high\]"),
         (
             lambda: build_recipe("byol", 32, photometric="none"),
             "views.photometric is an option of the recipe 'single'; 'byol' has its own photometrics",

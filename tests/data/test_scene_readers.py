@@ -106,6 +106,12 @@ def test_class_maps_have_segments_and_no_objects():
         ([entry([12, 4, 6, 6]), entry([0, 0, 3, 3])], "row 0 object 1: none of its pixels in the mask lie in its box"),
         ([entry([12, 4, 6, 6], -1)] * 2, "row 0 object 0: the category is -1, it must lie in 0 to 2"),
         ([entry([12, 4, 6])] * 2, r"row 0 object 0: the box is \[12.0, 4.0, 6.0\], it needs four finite numbers"),
+        ([entry(None)] * 2, "row 0 object 0: the box is None, it needs four finite numbers"),
+        ([entry([12, 4, 6, 6]), entry([28, 6, 8, 12], None)], "row 0 object 1: it has no category"),
+        (
+            [entry([12, 4, 18, 10]), entry([28, 6, 36, 18])],
+            "row 0: its boxes are x0, y0, x1, y1; they must be x",
+        ),
         ([entry([12, 4, np.nan, 6])] * 2, "row 0 object 0: the box is .*nan.*, it needs four finite numbers"),
     ],
 )
@@ -134,7 +140,7 @@ def test_a_map_of_another_size_or_kind_says_so():
     source = coco_like(two_objects(), [entry([12, 4, 6, 6])] * 2)
     for pixels, text in (
         (np.zeros((20, 41), np.uint8), "row 0: the mask is 41x20, the image 40x20; they must have one size"),
-        (np.zeros((20, 40, 3), np.uint8), "row 0: the mask is RGB, a map of ids has one channel"),
+        (np.full((20, 40, 3), [1, 2, 3], np.uint8), r"row 0: the mask is a coloured picture \(RGB\); a mask has one"),
     ):
         dataset = source.splits["train"].remove_columns("mask").add_column("mask", [png(pixels)])
         dataset = dataset.cast_column("mask", ImageFeature())

@@ -5,6 +5,7 @@ import torch
 from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
 
 from scd.data.images import ImageSet
+from scd.data.masks import UNKNOWN
 from scd.errors import DataError, UsageError
 from scd.evaluation import background
 from scd.evaluation.background import BackgroundReliance, choose_donors, fill_holes, mixed_sets
@@ -60,6 +61,22 @@ def test_every_pixel_comes_from_the_object_or_from_its_donor():
             inside = test.masks[i] == 1
             assert torch.equal(mixed[i][:, inside], test.images[i][:, inside])
             assert torch.equal(mixed[i][:, ~inside], filled[donor][:, ~inside])
+
+
+def test_unknown_pixels_are_neither_pasted_nor_kept_in_a_background():
+    train, test = image_set(40), image_set(20, seed=1)
+    for part in (train, test):
+        part.masks[:, -1] = UNKNOWN
+    sets = mixed_sets(train, test)
+    filled = fill_holes(train.images, train.masks)
+    for i, donor in enumerate(sets.donors_same.tolist()):
+        assert torch.equal(sets.same[i][:, -1], filled[donor][:, -1])
+        row = train.images[donor][:, -1]
+        assert not torch.equal(filled[donor][:, -1], row)
+    only_unknown = image_set(20, seed=1)
+    only_unknown.masks[:] = UNKNOWN
+    with pytest.raises(DataError, match="no test image has both an object and a background in its mask"):
+        mixed_sets(train, only_unknown)
 
 
 def test_donors_are_of_the_same_and_of_another_class():

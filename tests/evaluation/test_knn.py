@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny_evaluation import ChannelMethod, context_of, object_source
+from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
 
-from scd.errors import UsageError
+from scd.errors import DataError, UsageError
 from scd.evaluation.knn import KNN, knn_predict, knn_top1
+from scd.evaluation.protocol import EvaluationData
 
 
 def clusters(per_class: int, classes: int = 4, dim: int = 8, spread: float = 0.3, seed: int = 0):
@@ -92,3 +93,15 @@ def test_the_definition_has_the_settings_and_impossible_ones_are_refused():
         KNN(k=0)
     with pytest.raises(UsageError, match="k=20, T=0"):
         KNN(temperature=0)
+
+
+def test_classes_that_no_training_image_shows_are_refused():
+    """Their images counted as errors, without a word."""
+    train, test = objects(12, 0, True), objects(8, 1, True)
+    train.labels, test.labels = torch.arange(12) % 3, torch.arange(8) % 4
+    with pytest.raises(DataError, match=r"class '.*' has 0 training images and 2 test images; kNN needs at least 1 tr"):
+        KNN().check(EvaluationData(source_of(train=train, test=test), 16))
+    KNN().check(EvaluationData(source_of(train=test, test=train), 16))
+    train.labels = torch.zeros(12, dtype=torch.int64)
+    with pytest.raises(DataError, match="kNN needs two classes, the training set shows 1"):
+        KNN().check(EvaluationData(source_of(train=train, test=train), 16))

@@ -1,9 +1,11 @@
 """Predicted foregrounds against masks: each rule by hand or by a second way."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from scd.data.masks import UNKNOWN
 from scd.evaluation.localization import METRICS, Prediction, extents, located, mass_set, scores, true_boxes
 
 
@@ -43,6 +45,24 @@ def test_extents_and_true_boxes_by_hand():
     assert boxes[0].tolist() == [[1 / 8, 2 / 8, 7 / 8, 4 / 8], [7 / 8, 4 / 8, 1, 5 / 8]]
     assert boxes[1].shape == (0, 4)
     assert extents(mask > 0).tolist() == [[1 / 8, 2 / 8, 1, 5 / 8], [0, 0, 0, 0]]
+
+
+def test_unknown_pixels_count_for_nothing():
+    """F6. The scores with an unknown border around the object are those where the prediction agrees there."""
+    masks = squares()
+    bordered = masks.clone()
+    bordered[:, :, 3] = UNKNOWN
+    soft = torch.rand(6, 24, 24, generator=torch.Generator().manual_seed(0))
+    hard = soft > 0.5
+    known = bordered != UNKNOWN
+    found = scores({"x": Prediction(soft, hard)}, bordered)
+    both, either = ((hard & (masks > 0) & known), ((hard | (masks > 0)) & known))
+    jaccard = (both.flatten(1).sum(1) / either.flatten(1).sum(1)).mean()
+    assert found["x_jaccard"] == pytest.approx(float(jaccard), abs=1e-6)
+    whole = scores({"x": Prediction(soft[:, :, 4:], hard[:, :, 4:])}, masks[:, :, 4:])
+    narrow = scores({"x": Prediction(soft[:, :, 3:], hard[:, :, 3:])}, bordered[:, :, 3:])
+    assert narrow["x_maxf"] == pytest.approx(whole["x_maxf"], abs=1e-12)
+    assert [boxes.tolist() for boxes in true_boxes(bordered)] == [boxes.tolist() for boxes in true_boxes(masks)]
 
 
 def test_corloc_takes_the_component_of_the_maximum_and_any_object_will_do():

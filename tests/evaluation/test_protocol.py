@@ -34,12 +34,6 @@ def data_of(canvas=16, train_limit=None, test_limit=None, **changes):
     return EvaluationData(object_source(**changes), canvas, train_limit, test_limit)
 
 
-def labelled(labels, seed=0):
-    """Images with these labels."""
-    images = objects(len(labels), seed, True)
-    return type(images)(images.images, labels=torch.tensor(labels), masks=images.masks)
-
-
 # ---------------------------------------------------------------- images of a protocol
 
 
@@ -90,23 +84,27 @@ def test_the_test_split_is_scored_or_else_validation():
 
 def test_validation_is_scored_where_the_test_images_have_no_labels():
     train, validation = objects(12, 0, True), objects(4, 2, True)
-    hidden = labelled([-1] * 8)
-    assert EvaluationData(source_of(train=train, test=hidden, validation=validation), 16).split == "validation"
     bare = source_of(("label",), train=train, test=objects(8, 1, True))
     mixed = source_of(train=train, validation=validation)
+    assert EvaluationData(mixed, 16).notes == ["The validation images are scored, because test images do not exist."]
     mixed.splits["test"] = bare.splits["test"]
     assert EvaluationData(mixed, 16).split == "validation"
-    alone = EvaluationData(source_of(train=train, test=hidden), 16)
-    assert alone.split == "test" and "label" not in alone.columns("test") and not alone.has("label")
-    assert alone.has("mask") and not alone.has("background")
-    nothing = EvaluationData(source_of(("label",), train=train, test=hidden, validation=validation), 16)
-    assert nothing.split == "test"
+    assert EvaluationData(mixed, 16).notes == ["The validation images are scored, because test images have no labels."]
+    alone = source_of(train=train)
+    alone.splits["test"] = bare.splits["test"]
+    alone = EvaluationData(alone, 16)
+    assert alone.split == "test" and not alone.has("label") and alone.notes == []
+    assert alone.has("mask")
+    nothing = source_of(("label",), train=train, test=objects(8, 1, True), validation=validation)
+    assert EvaluationData(nothing, 16).split == "test"
 
 
-def test_images_that_are_labelled_in_part_are_refused():
-    data = EvaluationData(source_of(train=objects(12, 0, True), test=labelled([0, 1, -1, 2])), 16)
-    with pytest.raises(DataError, match="'tiny' test: 1 of 4 labels are below 0"):
-        data.columns("test")
+def test_scored_images_that_are_training_images_are_counted():
+    train, test = objects(12, 0, True), objects(8, 1, True)
+    assert EvaluationData(source_of(train=train, test=test), 16).overlap() == []
+    test.images[3] = train.images[7]
+    (note,) = EvaluationData(source_of(train=train, test=test), 16).overlap()
+    assert note.startswith("1 of the 8 scored images are training images, too")
 
 
 # ---------------------------------------------------------------- what is measured

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny_evaluation import ChannelMethod, With, context_of, object_source
 
+from scd.data.masks import UNKNOWN
 from scd.evaluation.saliency import METRICS, Saliency, f_curve, iou, max_f, saliency_scores, threshold_counts
 from scd.maps.controls import CentrePrior, OracleMask
 
@@ -96,6 +97,17 @@ def test_empty_mask_and_empty_prediction():
     assert f_curve(nothing, some)[0].tolist() == [1.0] + [0.0] * 254  # P := 1 but R = 0
     assert iou(some, empty).tolist() == [0.0]
     assert f_curve(some.float(), empty)[0].tolist() == [0.0] * 255
+
+
+def test_unknown_pixels_count_for_nothing():
+    """F6: void and trimap borders counted as the object. The scores are those of the images without their border."""
+    maps, masks = example(n=4, size=8)
+    bordered = torch.full((4, 10, 10), UNKNOWN, dtype=torch.uint8)
+    bordered[:, 1:9, 1:9] = masks
+    padded = F.pad(maps, (1, 1, 1, 1), value=0.9)
+    assert saliency_scores(padded, bordered) == pytest.approx(saliency_scores(maps, masks), abs=1e-12)
+    nothing_known = saliency_scores(maps, torch.full((4, 8, 8), UNKNOWN, dtype=torch.uint8))
+    assert nothing_known["saliency_iou"] == 1 and nothing_known["saliency_iou_whole"] == 0
 
 
 def test_the_curve_is_averaged_before_the_maximum():

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scd.data.array_file import ArrayFile
 from scd.data.cache import cached_folder, content_hash
-from scd.data.images import ImageSet, check_request, image_parts
+from scd.data.images import ImageSet, check_request, image_parts, images_key
 from scd.data.sources.source import Source
 from scd.errors import DataError
 
@@ -100,8 +101,7 @@ def annotate(annotator: Annotator, source: Source, split: str, size: int, limit:
         if COLUMNS[column] not in dataset.column_names:
             raise DataError(f"{name} needs {column}, but '{source.name}' {split} has no column '{COLUMNS[column]}'")
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    images = [source.fingerprints[split], source.mask_kind, source.foreground, split, size, count]
-    key = content_hash({"images": images, "annotator": identity(annotator)})
+    key = content_hash({"images": images_key(source, split, size, count), "annotator": identity(annotator)})
 
     def checked() -> Iterator[Tensor | list[Tensor]]:
         hidden = dict.fromkeys(set(COLUMNS) - annotator.needs)
@@ -152,12 +152,9 @@ def check_values(annotator: Annotator, values: Tensor | list[Tensor], images: Te
 def write_maps(kind: str, shape: tuple[int, int, int], parts: Iterable[Tensor], folder: Path) -> None:
     """Write masks or segments (N, S, S) part by part."""
     dtype = {"masks": np.uint8, "segments": np.int16}[kind]
-    array = np.lib.format.open_memmap(folder / "values.npy", "w+", dtype, shape)
-    start = 0
-    for part in parts:
-        array[start : start + len(part)] = part.numpy()
-        start += len(part)
-    array.flush()
+    with ArrayFile(folder / "values.npy", dtype, shape) as array:
+        for part in parts:
+            array.append(part.numpy())
 
 
 def write_boxes(parts: Iterable[list[Tensor]], folder: Path) -> None:

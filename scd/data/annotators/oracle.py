@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scd.data.annotators.annotator import KINDS, Annotator
 from scd.data.images import ImageSet
+from scd.data.masks import is_object
 from scd.errors import unknown
 
 
@@ -18,8 +19,8 @@ class OracleAnnotator(Annotator):
     """The data's own foreground masks.
 
     Args:
-        provides: "masks": the masks; "boxes": around each 4-connected component of a mask; "segments": 0 is the
-            background, k the k-th component. NOTE: objects that touch are one component.
+        provides: "masks": the masks, with unknown pixels as background; "boxes": around each 4-connected component of a
+            mask; "segments": 0 is the background, k the k-th component. NOTE: objects that touch are one component.
 
     Raises:
         UsageError: an unknown kind.
@@ -35,8 +36,8 @@ class OracleAnnotator(Annotator):
 
     def __call__(self, images: Tensor, part: ImageSet) -> Tensor | list[Tensor]:
         if self.provides == "masks":
-            return part.masks
-        components = [ndimage.label(mask)[0] for mask in part.masks.numpy()]
+            return is_object(part.masks).to(torch.uint8)
+        components = [ndimage.label(mask)[0] for mask in is_object(part.masks).numpy()]
         if self.provides == "segments":
             return torch.from_numpy(np.stack(components))
         return [boxes_of(numbers) for numbers in components]

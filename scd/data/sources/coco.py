@@ -4,6 +4,9 @@ Format: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +15,20 @@ from datasets import Dataset
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from scd.data.cache import content_hash, file_hash
+from scd.data.cache import content_hash, file_hash, file_hashes
+from scd.data.decoding import stored_size, upright_size
+from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import draw_instances, object_features
+from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "1"
+VERSION = "2"
+AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
+BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
+NO_AREA = "Objects with only polygons of fewer than three corners, of which nothing is drawn"
+TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 
 
 class Coco(Source):
@@ -26,7 +36,8 @@ class Coco(Source):
 
     Columns: ``image``; ``mask`` (PNG, 0 = no object, k = k-th entry of ``objects``); ``objects`` with ``bbox``
     ([x, y, w, h] in pixels), ``category`` (contiguous, in the order of COCO's ids) and ``iscrowd``. Images without
-    annotations stay, with empty lists; files that the annotations do not list are ignored.
+    annotations stay, with empty lists. Objects without a segmentation get their filled box as mask. What is left out is
+    counted in the notes. Boxes and segmentations belong to the upright picture, see :mod:`scd.data.decoding`.
 
     NOTE: one map has one object a pixel. Crowds are drawn first, then larger objects before smaller ones, so an object
     in front of a smaller one loses pixels that COCO's overlapping masks would give it.
@@ -37,8 +48,8 @@ class Coco(Source):
 
     Raises:
         UsageError: only half of the test split is named.
-        DataError: a file that is missing or is not such a file, an image that is missing, an annotation of an unknown
-            image or category.
+        DataError: a file that is missing or is not such a file, an image that is missing, broken or of another size
+            than its annotations, an entry that cannot be used (:mod:`scd.data.sources.coco_file`), by file and entry.
     """
 
     def __init__(
@@ -53,27 +64,32 @@ class Coco(Source):
         places = {"train": (Path(images).expanduser(), Path(annotations).expanduser())}
         if test_images is not None:
             places["test"] = (Path(test_images).expanduser(), Path(test_annotations).expanduser())
-        read = {split: _read(*place) for split, place in places.items()}
-        names = {split: _names(content) for split, content in read.items()}
-        if len(set(names.values())) > 1:
-            raise DataError(f"the categories of '{places['train'][1]}' and '{places['test'][1]}' differ")
-        format_ = {"format": "coco", "version": VERSION}
+        read = {split: read_coco(*place) for split, place in places.items()}
+        names = read["train"].names
+        for content in read.values():
+            check_names(content, names, places["train"][1])
+        format_ = {"format": "coco", "version": VERSION, "classes": names}
         fingerprints = {
-            split: content_hash({**format_, "content": [file_hash(file), _sizes(read[split]["images"])]})
-            for split, (_, file) in places.items()
+            split: content_hash({**format_, "content": [file_hash(content.file), _contents(content, places[split][0])]})
+            for split, content in read.items()
         }
         keys = {split: content_hash([fingerprints[split], str(place[0].resolve())]) for split, place in places.items()}
         name = places["train"][0].resolve().name
+        splits = {
+            split: cached_dataset("coco", key, partial(draw_coco, read[split], names)) for split, key in keys.items()
+        }
         super().__init__(
             name,
-            {
-                split: cached_dataset("coco", key, partial(_dataset, read[split], places[split][1]))
-                for split, key in keys.items()
-            },
+            splits,
             fingerprints,
-            class_names=names["train"],
+            class_names=names,
             mask_kind="instances",
             description=f"images of {name} with COCO's instance annotations",
+            notes=[
+                f"{split}: {note}"
+                for split, content in read.items()
+                for note in (*content.notes, *splits[split].info.description.splitlines())
+            ],
         )
 
     @classmethod
@@ -103,91 +119,148 @@ class Coco(Source):
         return cls(folder / "train", folder / "train.json", folder / "test", folder / "test.json")
 
 
-def _read(folder: Path, file: Path) -> dict:
-    """Images by id, annotations by image id and category names by id, each checked against the others."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"'{file}' is not JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
-        raise DataError(f"'{file}' is not COCO's instances format, it needs the lists {', '.join(_KEYS)}")
-    if not content["images"]:
-        raise DataError(f"'{file}' lists no images")
-    for kind, needed in _KEYS.items():
-        for number, entry in enumerate(content[kind]):
-            missing = [key for key in needed if key not in entry]
-            if missing:
-                raise DataError(f"'{file}' {kind}[{number}] (id {entry.get('id')}) has no {missing[0]}")
-    images = {image["id"]: {**image, "path": folder / image["file_name"]} for image in content["images"]}
-    if len(images) < len(content["images"]):
-        raise DataError(f"'{file}' lists {len(content['images'])} images, but only {len(images)} ids")
-    for image in images.values():
-        if not image["path"].is_file():
-            raise DataError(f"'{file}' lists the image {image['file_name']}, which is not in '{folder}'")
-    categories = {category["id"]: category["name"] for category in content["categories"]}
-    by_image = {number: [] for number in images}
-    for entry in content["annotations"]:
-        if entry["image_id"] not in images:
-            raise DataError(f"'{file}' annotation {entry['id']}: there is no image {entry['image_id']}")
-        if entry["category_id"] not in categories:
-            raise DataError(f"'{file}' annotation {entry['id']}: there is no category {entry['category_id']}")
-        by_image[entry["image_id"]].append(entry)
-    return {"images": images, "annotations": by_image, "categories": categories}
+def check_names(content: CocoFile, names: Sequence[str], train: Path) -> None:
+    """Raise DataError if objects of a split have a category that the training split does not name."""
+    used = {entry.category: entry.label for image in content.images for entry in image.entries}
+    for category, label in used.items():
+        if category not in names:
+            raise DataError(
+                f"the categories of '{train}' and '{content.file}' differ: {label} is of the category '{category}', "
+                "which only the second has"
+            )
 
 
-_KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "segmentation"),
-    "categories": ("id", "name"),
-}
+def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
+    """Images, instance maps and objects; what was not drawn as it stands is described by the data set's description.
 
-
-def _sizes(images: dict) -> list:
-    return sorted((image["file_name"], image["path"].stat().st_size) for image in images.values())
-
-
-def _names(content: dict) -> tuple[str, ...]:
-    return tuple(name for _, name in sorted(content["categories"].items()))
-
-
-def _dataset(content: dict, file: Path) -> Dataset:
-    number = {category: k for k, category in enumerate(sorted(content["categories"]))}
+    Raises:
+        DataError: an image, box or segmentation that cannot be used, by file and entry.
+    """
+    number = {name: k for k, name in enumerate(names)}
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
-    for identity, image in content["images"].items():
-        entries = content["annotations"][identity]
-        crowd = [int(entry.get("iscrowd", 0)) for entry in entries]
-        height, width = image["height"], image["width"]
-        masks = [_mask(entry, height, width, file) for entry in entries]
-        columns["image"].append(str(image["path"].resolve()))
+    counted: Counter[str] = Counter()
+    boxes = BoxMeaning(str(content.file))
+    for image in content.images:
+        width, height = upright_size(image.path, image.size)
+        counted[TURNED] += stored_size(image.path)[1] != 1
+        masks = [draw_entry(entry, height, width, content.file, counted) for entry in image.entries]
+        for entry, mask in zip(image.entries, masks, strict=True):
+            boxes.add(entry, mask)
+        count_boxes([entry.bbox for entry in image.entries], height, width, counted)
+        crowd = [entry.crowd for entry in image.entries]
+        columns["image"].append(str(image.path.resolve()))
         columns["mask"].append(draw_instances(masks, crowd, height, width))
         columns["objects"].append(
             {
-                "bbox": [entry["bbox"] for entry in entries],
-                "category": [number[entry["category_id"]] for entry in entries],
-                "iscrowd": crowd,
+                "bbox": [entry.bbox for entry in image.entries],
+                "category": [number[entry.category] for entry in image.entries],
+                "iscrowd": [int(one) for one in crowd],
             }
         )
-    return Dataset.from_dict(columns, features=object_features(_names(content)))
+    boxes.check()
+    dataset = Dataset.from_dict(columns, features=object_features(names))
+    dataset.info.description = describe(counted)
+    return dataset
 
 
-def _mask(entry: dict, height: int, width: int, file: Path) -> np.ndarray:
-    """One annotation's pixels (H, W) bool: polygons, or run lengths, compressed or not.
+def draw_entry(entry: Entry, height: int, width: int, file: Path, counted: Counter[str]) -> np.ndarray:
+    """One annotation's pixels (H, W) bool: polygons, run lengths, or without either its filled box.
 
-    A polygon of fewer than three corners is empty.
+    Raises:
+        DataError: a segmentation that cannot be drawn, by file and entry.
     """
-    shape = entry["segmentation"]
+    shape = entry.segmentation
+    if not shape:
+        counted[BOX_ONLY] += 1
+        return filled_box(entry.bbox, height, width)
     try:
         if isinstance(shape, dict):
-            if list(shape["size"]) != [height, width]:
-                raise ValueError(f"its size is {shape['size']}, the image's {[height, width]}")
-            runs = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        else:
-            polygons = [polygon for polygon in shape if len(polygon) >= 6]
-            if not polygons:
-                return np.zeros((height, width), bool)
-            runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+            return decode_run_lengths(shape, height, width)
+        drawn = polygons(shape, height, width)
+        if not drawn:
+            counted[NO_AREA] += 1
+            return np.zeros((height, width), bool)
+        runs = coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))
         return coco_mask.decode(runs).astype(bool)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"'{file}' annotation {entry['id']}: its segmentation cannot be drawn ({error})") from error
+        raise DataError(f"'{file}' {entry.label}: its segmentation cannot be drawn ({error})") from error
+
+
+def polygons(shape: object, height: int, width: int) -> list[list[float]]:
+    """Polygons of at least three corners as x, y, x, y, ...; also of one flat list, and of lists of corners.
+
+    Raises:
+        ValueError: something else than finite numbers in pairs, or a corner far outside the image.
+    """
+    if not isinstance(shape, list):
+        raise ValueError(f"it is {type(shape).__name__}, not polygons or run lengths")
+    if not any(isinstance(part, list) for part in shape):
+        shape = [shape]
+    elif len(shape) >= 3 and all(isinstance(part, list) and len(part) == 2 for part in shape):
+        shape = [shape]  # corners of one polygon
+    found = []
+    for polygon in shape:
+        try:
+            corners = np.asarray(polygon)
+        except ValueError as error:
+            raise ValueError("a polygon is no list of numbers") from error
+        corners = corners.reshape(-1) if corners.ndim == 2 and corners.shape[1] == 2 else corners
+        if corners.ndim != 1 or (len(corners) and corners.dtype.kind not in "iuf"):
+            raise ValueError("a polygon is no list of numbers")
+        if len(corners) % 2:
+            raise ValueError(f"a polygon has {len(corners)} numbers, they are pairs of x and y")
+        x, y = corners.reshape(-1, 2).T.astype(float)
+        inside = (np.abs(x - width / 2) <= 1.5 * width) & (np.abs(y - height / 2) <= 1.5 * height)
+        if not inside.all():  # also NaN
+            k = int(np.argmin(inside))
+            raise ValueError(f"the corner ({x[k]:g}, {y[k]:g}) does not lie in or near the image")
+        if len(x) >= 3:
+            found.append([float(value) for value in corners])
+    return found
+
+
+@dataclass
+class BoxMeaning:
+    """Finds boxes that are not x, y, width and height in pixels, from all boxes of a file.
+
+    They are corners if more boxes agree with the extent of their segmentation so, or if as x, y, width, height some
+    leave the image and as corners none does. They are shares of the image if none is larger than a pixel.
+    """
+
+    file: str
+    boxes: list[list[float]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    as_sides: int = 0
+    as_corners: int = 0
+
+    def add(self, entry: Entry, mask: np.ndarray) -> None:
+        self.boxes.append(entry.bbox)
+        self.sizes.append(mask.shape[::-1])
+        if entry.segmentation and not entry.crowd and mask.any():
+            y, x = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+            extent = np.array([x[0], y[0], x[-1] + 1, y[-1] + 1])
+            x0, y0, third, fourth = entry.bbox
+            sides = np.abs(extent - [x0, y0, x0 + third, y0 + fourth]).max() <= AGREES
+            corners = np.abs(extent - entry.bbox).max() <= AGREES
+            self.as_sides += sides and not corners
+            self.as_corners += corners and not sides
+
+    def check(self) -> None:
+        """Raise DataError for a file whose boxes mean something else."""
+        if not self.boxes:
+            return
+        boxes, sizes = np.array(self.boxes), np.array(self.sizes)
+        ends = boxes[:, :2] + boxes[:, 2:]
+        if (ends <= 1).all() and (boxes >= 0).all() and (boxes % 1 > 0).any():
+            raise DataError(f"'{self.file}': its boxes are shares of the image; COCO's are in pixels")
+        ordered = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + 1).all()
+        outside = (ends > sizes + AGREES).any()
+        if self.as_corners > self.as_sides or (ordered and outside and not self.as_sides):
+            raise DataError(f"'{self.file}': its boxes are x0, y0, x1, y1; COCO's are x, y, width, height")
+
+
+def _contents(content: CocoFile, folder: Path) -> list:
+    """What identifies the images: their names in the folder and their contents."""
+    paths = [image.path for image in content.images]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return sorted(zip(names, file_hashes(paths), strict=True))

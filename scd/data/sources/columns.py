@@ -1,16 +1,19 @@
-"""From the columns of a file to the columns of a source: names, labels as numbers, and what the masks hold."""
+"""From the columns of a file to the columns of a source: their names, and what the masks hold."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Image
+import pyarrow.compute as pc
+from datasets import Dataset, Image
 
-from scd.data.cache import content_hash
-from scd.data.sources.quiet import without_progress_bars
+from scd.data.cache import content_hash, file_hashes
+from scd.data.masks import KINDS, find_kind
+from scd.data.sources.labels import number_labels
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
-MASK_KINDS = ("binary", "instances", "classes")
+MOST_LISTED = 5  # names of columns in a note
 
 
 def read_columns(
@@ -28,39 +31,60 @@ def read_columns(
         splits: as read from the files, the training split first.
         contents: what identifies each split's files.
         columns: our column name -> the name in the files; None or absent: the same name.
-        mask_kind: "binary", "instances" or "classes"; None: derived from the columns and the first masks.
+        mask_kind: one of :data:`scd.data.masks.KINDS`; None: derived from the columns and the masks.
         foreground: for masks of class ids, the ids that are foreground.
 
     Raises:
         UsageError: an unknown column or mask kind.
         DataError: a column that is missing or does not hold images, or a split without rows.
     """
-    if mask_kind not in (None, *MASK_KINDS):
-        raise unknown("mask_kind", mask_kind, MASK_KINDS)
+    if mask_kind not in (None, *KINDS):
+        raise unknown("mask_kind", mask_kind, KINDS)
     for split, dataset in splits.items():
         if len(dataset) == 0:
             raise DataError(f"split '{split}' of '{name}' has no rows")
     named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
-    splits = number_labels({split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
+    notes = unread_columns(splits, named)
+    labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
+    backgrounds = number_labels(name, labels.splits, "background")
+    splits = backgrounds.splits
     features = next(iter(splits.values())).features
-    kind = (mask_kind or find_mask_kind(splits)) if "mask" in features else None
+    outside = {split: files_outside(name, split, dataset) for split, dataset in splits.items()}
+    contents = {split: [contents[split], *found] if (found := outside[split]) else contents[split] for split in splits}
+    kind, mask_notes = mask_kind if "mask" in features else None, []
+    if kind is None and "mask" in features:
+        identity = {split: [contents[split], named] for split in splits}
+        kind, mask_notes = ("instances", []) if "objects" in features else find_kind(name, splits, identity)
     foreground = tuple(int(value) for value in foreground) if foreground is not None else None
-    class_names = names_of_labels(features, "label")
     fingerprints = {}
     for split in splits:
         identity = {"content": contents[split], "columns": named, "mask": [kind, foreground]}
         if split != "train":  # the numbers of its labels depend on the training split's names
-            identity["class_names"] = class_names
+            identity["class_names"] = labels.names
+            identity["background_names"] = backgrounds.names
         fingerprints[split] = content_hash(identity)
     return {
         "name": name,
         "splits": splits,
         "fingerprints": fingerprints,
-        "class_names": class_names,
-        "background_names": names_of_labels(features, "background"),
+        "class_names": labels.names,
+        "background_names": None if backgrounds.plain else backgrounds.names,
         "mask_kind": kind,
         "foreground": foreground,
+        "notes": [*notes, *mask_notes, *labels.notes, *backgrounds.notes],
     }
+
+
+def unread_columns(splits: Mapping[str, Dataset], named: Mapping[str, str]) -> list[str]:
+    """A note on the columns that are not read: labels may stand under another name there."""
+    read = {*named.values(), *(set(COLUMNS) - set(named))}
+    others = dict.fromkeys(name for dataset in splits.values() for name in dataset.column_names if name not in read)
+    if not others:
+        return []
+    labelled = named.get("label", "label") in next(iter(splits.values())).column_names
+    listed = ", ".join([*list(others)[:MOST_LISTED], *(["..."] if len(others) > MOST_LISTED else [])])
+    hint = "" if labelled else "; one of labels is named with data.options.columns.label=NAME"
+    return [f"Columns that are not read ({len(others)}): {listed}{hint}."]
 
 
 def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
@@ -95,49 +119,25 @@ def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) ->
     return dataset
 
 
-def number_labels(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """Labels that are text become numbers, with one numbering for all splits (:func:`class_order`)."""
-    labelled = {split: dataset for split, dataset in splits.items() if "label" in dataset.column_names}
-    types = {getattr(dataset.features["label"], "dtype", None) for dataset in labelled.values()}
-    if not types & {"string", "large_string"}:
-        return dict(splits)
-    names = class_order({split: dataset.unique("label") for split, dataset in labelled.items()})
-    with without_progress_bars():
-        cast = {
-            split: dataset.cast_column("label", ClassLabel(names=list(names))) for split, dataset in labelled.items()
-        }
-    return {**splits, **cast}
+def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
+    """Hashes of the image files that the cells of a data set only name, column by column.
 
-
-def class_order(names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Class names of all splits in the order of their numbers: alphabetical, those of the training split first.
-
-    The numbers of the training labels therefore depend on no other split.
+    Raises:
+        DataError: one that is not on this machine, by row.
     """
-    first = sorted(set(names.get("train", ())))
-    others = set().union(*names.values()) - set(first)
-    return (*first, *sorted(others))
-
-
-def names_of_labels(features: Mapping, column: str) -> tuple[str, ...] | None:
-    """Names of the numbers in a column, where the file has them."""
-    feature = features.get(column)
-    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
-
-
-def find_mask_kind(splits: Mapping[str, Dataset]) -> str:
-    """What the masks of the first split hold.
-
-    With a column of objects they are instances. Masks whose values are 0 and 255, or that are soft (many values up to
-    255), are binary; others hold class ids.
-    """
-    dataset = next(iter(splits.values()))
-    if "objects" in dataset.features:
-        return "instances"
-    values: set[int] = set()
-    for row in range(min(16, len(dataset))):
-        values.update(value for _, value in dataset[row]["mask"].convert("L").getcolors(256))
-    return "binary" if values <= {0, 255} or (max(values) == 255 and len(values) > 64) else "classes"
+    hashes = []
+    for column in ("image", "mask"):
+        if column not in dataset.column_names:
+            continue
+        cells = dataset.select_columns([column]).with_format("arrow")[:][column]
+        stored = pc.is_valid(pc.struct_field(cells, "bytes"))
+        paths = pc.if_else(stored, None, pc.struct_field(cells, "path")).to_pylist()
+        named = [(row, path) for row, path in enumerate(paths) if path]
+        for row, path in named:
+            if not Path(path).is_file():
+                raise DataError(f"'{source}' {split} row {row}: the {column} '{path}' is not a file of this machine")
+        hashes += file_hashes([Path(path) for _, path in named])
+    return hashes
 
 
 def _no_column(source: str, column: str, dataset: Dataset) -> DataError:

@@ -6,11 +6,11 @@ from pathlib import Path
 import datasets
 from datasets import Dataset
 
-from scd.data.cache import cache_dir
+from scd.data.cache import writable_folder
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.quiet import errors_only
-from scd.data.sources.source import SPLIT_NAMES, Source
+from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError
 
 
@@ -37,13 +37,12 @@ class Hub(Source):
         mask_kind: str | None = None,
         foreground: Sequence[int] | None = None,
     ):
-        splits = download(repo, config, revision, cache_dir() / "hub")
+        splits, others = download(repo, config, revision, writable_folder("hub"))
         named = {"repo": repo, "config": config, "revision": revision}
         contents = {split: {**named, "content": dataset._fingerprint} for split, dataset in splits.items()}
-        super().__init__(
-            **read_columns(repo, splits, contents, columns, mask_kind, foreground),
-            description=f"{repo} from the Hugging Face hub",
-        )
+        read = read_columns(repo, splits, contents, columns, mask_kind, foreground)
+        read["notes"] += [f"Splits of the hub that are not read: {', '.join(others)}."] if others else []
+        super().__init__(**read, description=f"{repo} from the Hugging Face hub")
 
     @classmethod
     def example(cls, folder: Path) -> "Hub":
@@ -51,8 +50,10 @@ class Hub(Source):
         return cls(str(folder))
 
 
-def download(repo: str, config: str | None, revision: str | None, cache: Path) -> dict[str, Dataset]:
-    """Splits of a hub data set, downloaded once into ``cache``, the training split first.
+def download(repo: str, config: str | None, revision: str | None, cache: Path) -> tuple[dict[str, Dataset], list[str]]:
+    """Splits of a hub data set, downloaded once into ``cache``, the training split first; and names of other splits.
+
+    Where two names mean one split, the usual name is taken ("validation" before "val").
 
     Raises:
         DataError: the hub cannot be reached and no copy is in the cache, or it has no such data set; the text says
@@ -68,7 +69,9 @@ def download(repo: str, config: str | None, revision: str | None, cache: Path) -
             f"a folder and use data=FOLDER, or name the files: data=parquet data.locations.train=FILE "
             f"data.locations.test=FILE"
         ) from error
-    splits = {split: found[name] for name, split in SPLIT_NAMES.items() if name in found}
-    if not splits:
+    usual = {split_of(name) for name in found if split_of(name) == name}
+    taken = named_splits([name for name in found if split_of(name) == name or split_of(name) not in usual], repo)
+    if not taken:
         raise DataError(f"'{repo}' has the splits {', '.join(found)}; none is named train, validation or test")
-    return splits
+    others = [name for name in found if name not in taken.values()]
+    return {split: found[name] for split, name in taken.items()}, others

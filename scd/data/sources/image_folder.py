@@ -3,48 +3,51 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PillowImage
 
-from scd.data.sources.columns import class_order, read_columns
+from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
-from scd.data.sources.source import SPLIT_NAMES, Source
+from scd.data.sources.folder_scan import first_names, printable, scan
+from scd.data.sources.source import Source, named_splits
 from scd.errors import DataError, UsageError
 
 TEST_FRACTION = 0.2  # of a folder without splits
+LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
 
 class ImageFolder(Source):
     """Image files in folders.
 
-    The folder holds ``train`` and ``test`` (or ``val``, ``valid``, ``validation``), or images that are split here: by
-    the hash of the relative path, class by class, the last ``test_fraction`` are the test images, on every machine.
-    Each split holds images directly (then there are no labels) or in one folder per class.
+    The folder holds splits (``train`` and ``test``, or their other usual names, see
+    :data:`scd.data.sources.source.SPELLINGS`), or images that are split here: by the hash of the relative path, class
+    by class, the last ``test_fraction`` are the test images, on every machine. Each split holds images directly (then
+    it has no labels) or in one folder per class. :mod:`scd.data.sources.folder_scan` says what counts as an image.
 
     Args:
         path: the folder.
         test_fraction: share of the images of a folder without splits; None: 0.2.
+        left_out: folders that are not read, for example where results are written.
 
     Raises:
         UsageError: an impossible fraction.
-        DataError: no such folder, or no images in it.
+        DataError: no such folder, no images in it, or images in other places than these.
     """
 
-    def __init__(self, path: str | Path, test_fraction: float | None = None):
+    def __init__(self, path: str | Path, test_fraction: float | None = None, left_out: Sequence[str | Path] = ()):
         root = Path(path).expanduser()
         fraction = TEST_FRACTION if test_fraction is None else float(test_fraction)
         if not 0 < fraction < 1:
             raise UsageError(f"imagefolder: test_fraction is {fraction}, it must lie strictly between 0 and 1")
-        files, names = find_images(root, fraction)
+        found = find_images(root, fraction, left_out)
         name = root.resolve().name
-        super().__init__(
-            **read_columns(
-                name, {split: as_dataset(found, names) for split, found in files.items()}, listed(files, root)
-            ),
-            description=f"images of the folder {name}",
-        )
+        splits = {split: as_dataset(files, split in found.labelled) for split, files in found.splits.items()}
+        read = read_columns(name, splits, listed(found.splits, root))
+        read["notes"] = [*found.notes, *read["notes"]]
+        super().__init__(**read, description=f"images of the folder {name}")
 
     @classmethod
     def example(cls, folder: Path) -> "ImageFolder":
@@ -57,39 +60,123 @@ class ImageFolder(Source):
         return cls(folder)
 
 
-def find_images(root: Path, test_fraction: float) -> tuple[dict[str, list[Path]], tuple[str, ...] | None]:
-    """Image files by split, and the class names where every file lies in a class folder; see :class:`ImageFolder`.
+@dataclass
+class FoundImages:
+    """Image files by split, the splits whose files lie in class folders, and what is not read."""
+
+    splits: dict[str, list[Path]]
+    labelled: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path] = ()) -> FoundImages:
+    """The images of a folder, see :class:`ImageFolder`.
 
     Raises:
-        DataError: no such folder, or no images in it.
+        DataError: no such folder, no images in it, or images in other places than the class describes.
     """
     if not root.is_dir():
         raise DataError(f"imagefolder: no such folder: '{root}'")
-    splits: dict[str, list[Path]] = {}
-    bases: dict[str, Path] = {}
-    for name, split in SPLIT_NAMES.items():
-        if (root / name).is_dir() and split not in splits:
-            splits[split], bases[split] = _images_below(root / name), root / name
-            if not splits[split]:
-                raise DataError(f"imagefolder: no images in '{root / name}'")
-    if not splits:
-        files = _images_below(root)
-        if not files:
-            raise DataError(f"no images and no train.parquet in '{root}'")
-        names = _class_folders(root, files)
-        return _split_by_hash(root, files, test_fraction, names is not None), names
-    by_split = {split: _class_folders(bases[split], files) for split, files in splits.items()}
-    return splits, None if None in by_split.values() else class_order(by_split)
+    contents = scan(root, left_out)
+    by_folder: dict[str, list[Path]] = defaultdict(list)  # "" for images that lie in no folder
+    for file in contents.images:
+        parts = file.relative_to(root).parts
+        by_folder[parts[0] if len(parts) > 1 else ""].append(file)
+    empty = [path.name for path in contents.empty if path.parent == root]
+    names = find_splits(root, by_folder, empty)
+    notes = contents.notes(root)
+    if not names:
+        if not contents.images:
+            raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
+        by_class = has_classes(root, contents.images)
+        splits = _split_by_hash(root, contents.images, test_fraction, by_class)
+        return without_lone_class(FoundImages(splits, set(splits) if by_class else set(), notes))
+    beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
+    if beside:
+        where = " and ".join(names.values())
+        notes.append(f"Images beside {where}, not read ({len(beside)}): {first_names(beside, root)}.")
+    splits = {split: by_folder[name] for split, name in names.items()}
+    labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
+    return without_lone_class(FoundImages(splits, labelled, notes))
 
 
-def as_dataset(files: Sequence[Path], class_names: Sequence[str] | None) -> Dataset:
-    """The files as a column of images and, where there are class folders, the number of each file's class."""
+def without_lone_class(found: FoundImages) -> FoundImages:
+    """The same images without labels, where all of them lie in folders of one name: it tells no image from another."""
+    names = {file.parent.name for split in found.labelled for file in found.splits[split]}
+    if len(names) != 1:
+        return found
+    note = f"All images lie in folders called '{printable(names.pop())}', which is no label."
+    return FoundImages(found.splits, set(), [*found.notes, note])
+
+
+def find_splits(root: Path, by_folder: Mapping[str, Sequence[Path]], empty: Sequence[str]) -> dict[str, str]:
+    """Split -> the folder in ``root`` that holds it; {} for a folder without splits.
+
+    A folder called ``train`` is a class, not a split, where it holds images directly, other folders beside it hold
+    images, and none of them is a test or validation split.
+
+    Args:
+        by_folder: name of the folder in ``root`` -> the images in it.
+        empty: names of folders without images.
+
+    Raises:
+        DataError: a split without images, two folders of one split, or splits beside folders that may be classes.
+    """
+    names = named_splits({*by_folder, *empty} - {""}, str(root))
+    others = [name for name in by_folder if name and name not in names.values()]
+    without_classes = all(file.parent == root / name for name in names.values() for file in by_folder.get(name, ()))
+    whole = "train" in names and len(names) > 1
+    if names and others and without_classes:
+        if not whole:
+            return {}
+        raise DataError(
+            f"imagefolder: '{root / others[0]}' holds images beside the splits {' and '.join(names.values())}, which "
+            "have no class folders; take it out, or give the splits class folders"
+        )
+    if names and others and not whole:
+        raise DataError(
+            f"imagefolder: '{root}' has {' and '.join(names.values())}, and '{others[0]}' is the name of no split; "
+            "name the folders train and test (or validation)"
+        )
+    for name in names.values():
+        if not by_folder.get(name):
+            raise DataError(f"imagefolder: no images in '{root / name}'")
+    return names
+
+
+def has_classes(base: Path, files: Sequence[Path]) -> bool:
+    """Whether the images lie in class folders of ``base``; False where all lie in ``base`` itself.
+
+    Raises:
+        DataError: images in both places, or further below; the text names one.
+    """
+    direct = [file for file in files if file.parent == base]
+    inside = [file for file in files if file.parent.parent == base]
+    if len(direct) + len(inside) < len(files):
+        deeper = next(file for file in files if base not in (file.parent, file.parent.parent))
+        raise DataError(f"imagefolder: '{deeper}' lies too deep for a class folder of '{base}'; expected {LAYOUT}")
+    if inside and len(direct) > len(inside):
+        raise DataError(
+            f"imagefolder: the folder '{inside[0].parent}' lies beside the {len(direct)} images of '{base}'; take it "
+            f"out, or put all images into class folders; expected {LAYOUT}"
+        )
+    if inside and direct:
+        raise DataError(
+            f"imagefolder: the image '{direct[0]}' lies beside the class folders of '{base}' ({len(direct)} such "
+            f"images); put it into one of them, or take it out"
+        )
+    return bool(inside)
+
+
+def as_dataset(files: Sequence[Path], by_class: bool) -> Dataset:
+    """The files as a column of images and, where they lie in class folders, the number of each file's class."""
     columns: dict[str, list] = {"image": [str(file) for file in files]}
     features: dict = {"image": Image()}
-    if class_names:
-        number = {name: i for i, name in enumerate(class_names)}
+    if by_class:
+        names = sorted({file.parent.name for file in files})
+        number = {name: i for i, name in enumerate(names)}
         columns["label"] = [number[file.parent.name] for file in files]
-        features["label"] = ClassLabel(names=list(class_names))
+        features["label"] = ClassLabel(names=names)
     return Dataset.from_dict(columns, features=Features(features))
 
 
@@ -98,18 +185,6 @@ def listed(files: Mapping[str, Sequence[Path]], root: Path) -> dict[str, list]:
     return {
         split: [(str(file.relative_to(root)), file.stat().st_size) for file in found] for split, found in files.items()
     }
-
-
-def _images_below(folder: Path) -> list[Path]:
-    endings = PillowImage.registered_extensions()
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-
-
-def _class_folders(base: Path, files: Sequence[Path]) -> tuple[str, ...] | None:
-    """Names of the class folders, or None unless every image lies in exactly one folder below ``base``."""
-    if any(file.parent.parent != base for file in files):
-        return None
-    return tuple(sorted({file.parent.name for file in files}))
 
 
 def _split_by_hash(root: Path, files: Sequence[Path], fraction: float, by_class: bool) -> dict[str, list[Path]]:

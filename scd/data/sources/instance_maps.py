@@ -1,11 +1,14 @@
 """Instance maps and lists of objects, the columns that :mod:`scd.data.scene_readers` reads, made of other formats."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from datasets import ClassLabel, Features, Image, List, Value
 
 from scd.data.sources.png import encode_png
+
+SLACK = 1  # pixels by which a box may leave its image without a note
 
 
 def draw_instances(masks: Sequence[np.ndarray], crowd: Sequence[bool], height: int, width: int) -> dict:
@@ -17,6 +20,27 @@ def draw_instances(masks: Sequence[np.ndarray], crowd: Sequence[bool], height: i
     for k in sorted(range(len(masks)), key=lambda k: (not crowd[k], -masks[k].sum())):
         out[masks[k]] = k + 1
     return encode_png(out)
+
+
+def filled_box(box: Sequence[float], height: int, width: int) -> np.ndarray:
+    """Pixels (H, W) bool whose centre lies in a box [x, y, w, h]."""
+    x, y, w, h = box
+    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
+    return ((rows > y) & (rows < y + h))[:, None] & ((columns > x) & (columns < x + w))[None]
+
+
+def count_boxes(boxes: Sequence[Sequence[float]], height: int, width: int, counted: Counter[str]) -> None:
+    """Count boxes [x, y, w, h] that leave their image, under a text for the notes of a source."""
+    for x, y, w, h in boxes:
+        if w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            counted["Boxes without area inside their image, whose objects are left out"] += 1
+        elif x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK:
+            counted["Boxes that leave their image and are cut at its border"] += 1
+
+
+def describe(counted: Counter[str]) -> str:
+    """What was counted, a line each, for the description of a data set."""
+    return "\n".join(f"{what}: {count:,}." for what, count in sorted(counted.items()) if count)
 
 
 def object_features(names: Sequence[str]) -> Features:

@@ -2,13 +2,17 @@
 
 import glob
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
 
-from scd.data.cache import cache_dir, file_hash
+from scd.atomic import is_disk_full
+from scd.data.cache import cache_dir, cache_full, cached_folder, content_hash, file_hashes
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.quiet import without_progress_bars
@@ -24,7 +28,7 @@ class Parquet(Source):
     Args:
         train, validation, test: a path, a glob or a list of them for each split; at least one split.
         columns: image, label, mask, objects or background -> the name of that column in the files, where it differs.
-        mask_kind: "binary", "instances" or "classes"; None: derived from the columns and the first masks.
+        mask_kind: one of :data:`scd.data.masks.KINDS`; None: derived from the columns and the masks.
         foreground: for masks of class ids, the ids that are foreground; None: every id above 0.
         name: for reports and errors.
 
@@ -47,8 +51,8 @@ class Parquet(Source):
         files = {split: find_files(split, value) for split, value in named.items() if value is not None}
         if not files:
             raise UsageError("source parquet: name at least one of train=, validation=, test= (file paths or globs)")
-        digests = {split: [file_hash(path) for path in found] for split, found in files.items()}
-        splits = read_parquet(files)
+        digests = {split: file_hashes(found) for split, found in files.items()}
+        splits = {split: read_parquet(found, digests[split]) for split, found in files.items()}
         super().__init__(
             **read_columns(name, splits, digests, columns, mask_kind, foreground),
             description=f"parquet files of {name}",
@@ -76,18 +80,63 @@ def find_files(split: str, value: Files) -> list[Path]:
     return found
 
 
-def read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
-    """One data set per split.
+def read_parquet(files: Sequence[Path], digests: Sequence[str]) -> Dataset:
+    """The data set of some files; they are converted once, and the result is kept in the cache.
+
+    Args:
+        files: parquet files of the same columns.
+        digests: their hashes.
 
     Raises:
+        UsageError: the cache cannot be written.
         DataError: a file that is not a parquet file, with the names of all files.
     """
-    try:
+
+    def fill(folder: Path) -> None:
+        named, cache = [glob.escape(str(path)) for path in files], str(folder / "unpacked")
         with without_progress_bars():
-            return {
-                split: Dataset.from_parquet([str(path) for path in paths], cache_dir=str(cache_dir() / "arrow"))
-                for split, paths in files.items()
-            }
-    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
-        listed = ", ".join(str(path) for paths in files.values() for path in paths)
+            made = Dataset.from_parquet(named, features=features_of(files), cache_dir=cache)
+        for number, part in enumerate(made.cache_files):
+            Path(part["filename"]).rename(folder / f"{number:05d}.arrow")
+        del made
+        shutil.rmtree(cache)
+
+    try:
+        folder = cached_folder("parquet", content_hash([datasets.__version__, *digests]), fill)
+        parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("[0-9]*.arrow"))]
+        return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    except (datasets.exceptions.DatasetGenerationError, NotImplementedError, OSError, ValueError) as error:
+        if is_disk_full(error):
+            raise cache_full(cache_dir() / "parquet") from error
+        listed = ", ".join(map(str, files))
         raise DataError(f"cannot read parquet ({listed}): {error.__cause__ or error}") from error
+
+
+def features_of(paths: Sequence[Path]) -> Features | None:
+    """The types of the columns, where the files do not say them in a way that can be read: None.
+
+    Columns that are stored as a dictionary (pandas' categories) have the type of their values.
+
+    Raises:
+        DataError: files of one split that name the classes of a column differently: its numbers mean different things.
+    """
+    schemas = [pq.read_schema(path) for path in paths]
+    found = [Features.from_arrow_schema(without_dictionaries(schema)) for schema in schemas]
+    for path, features in zip(paths[1:], found[1:], strict=True):
+        for column, feature in features.items():
+            names = (getattr(found[0].get(column), "names", None), getattr(feature, "names", None))
+            if column in found[0] and names[0] != names[1]:
+                raise DataError(
+                    f"'{paths[0]}' and '{path}' are one split, but name the classes of '{column}' differently; write "
+                    "both with the same names"
+                )
+    stored = any(pa.types.is_dictionary(field.type) for schema in schemas for field in schema)
+    return found[0] if stored else None
+
+
+def without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """The schema with the values' type in the place of each dictionary's."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)

@@ -1,19 +1,23 @@
 """A folder of the user's: parquet files or images, whichever it holds."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.image_folder import ImageFolder
 from scd.data.sources.parquet import Parquet
-from scd.data.sources.source import Source
+from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
 
-SPLITS = ("train", "validation", "test")
+SHARD = re.compile(r"-\d+-of-\d+$")  # of a split that is written in parts: train-00000-of-00002.parquet
 
 
 class PathSource(Source):
     """A folder with train.parquet and test.parquet (or validation.parquet), or with images.
+
+    The parquet files may have the other usual names of a split, may be written in parts
+    (train-00000-of-00002.parquet), and may lie in a folder called ``data``, as on the hub.
 
     A command line names it by ``data=FOLDER``. A protocol that scores on images of its own names the folder in its
     options, with the fingerprint of the content that was there when the study was planned.
@@ -22,7 +26,7 @@ class PathSource(Source):
         path: the folder; a relative one starts at the working directory.
         fingerprint: of the expected content; None takes any content.
         columns, mask_kind, foreground: as of :class:`scd.data.sources.parquet.Parquet`; for parquet files only.
-        test_fraction: as of :class:`scd.data.sources.image_folder.ImageFolder`; for images only.
+        test_fraction, left_out: as of :class:`scd.data.sources.image_folder.ImageFolder`; for images only.
 
     Raises:
         UsageError: an option that the kind of folder does not have, or one with an impossible value.
@@ -37,6 +41,7 @@ class PathSource(Source):
         mask_kind: str | None = None,
         foreground: Sequence[int] | None = None,
         test_fraction: float | None = None,
+        left_out: Sequence[str | Path] = (),
     ):
         root = Path(path).expanduser()
         if root.suffix == ".parquet" and root.is_file():
@@ -45,17 +50,19 @@ class PathSource(Source):
             )
         if not root.is_dir():
             raise DataError(f"no such folder: '{path}'")
-        files = {split: root / f"{split}.parquet" for split in SPLITS if (root / f"{split}.parquet").is_file()}
+        files, notes = parquet_files(root)
         named = {"columns": _present(columns), "mask_kind": mask_kind, "foreground": foreground}
         if files:
             if test_fraction is not None:
                 raise UsageError(f"test_fraction splits a folder of images, but '{path}' holds parquet files")
             found: Source = Parquet(**files, **named, name=root.resolve().name)
+            folders = sorted(path.name for path in root.iterdir() if path.is_dir() and split_of(path.name))
+            notes += [f"Not read beside the parquet files: {', '.join(folders)}."] if folders else []
         else:
             for option, value in named.items():
                 if value:
                     raise UsageError(f"{option} is an option of parquet files, but '{path}' holds none")
-            found = ImageFolder(root, test_fraction)
+            found = ImageFolder(root, test_fraction, left_out)
         super().__init__(
             found.name,
             found.splits,
@@ -65,6 +72,7 @@ class PathSource(Source):
             mask_kind=found.mask_kind,
             foreground=found.foreground,
             description=found.description,
+            notes=[*notes, *found.notes],
         )
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise DataError(f"'{path}' has changed since the run was planned; give the command again")
@@ -73,6 +81,24 @@ class PathSource(Source):
     def example(cls, folder: Path) -> "PathSource":
         write_example_parquet(folder)
         return cls(folder)
+
+
+def parquet_files(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The parquet files of each split, and a note on those of no split; none where no file is named like a split.
+
+    Raises:
+        DataError: two names of one split.
+    """
+    for folder in (root, root / "data"):
+        groups: dict[str, list[Path]] = {}
+        for path in sorted(folder.glob("*.parquet")):
+            if path.is_file() and not path.name.startswith("."):
+                groups.setdefault(SHARD.sub("", path.stem), []).append(path)
+        if names := named_splits(groups, str(folder)):
+            others = sorted(name for name in groups if name not in names.values())
+            notes = [f"Not read: parquet files of no split: {', '.join(others)}."] if others else []
+            return {split: groups[name] for split, name in names.items()}, notes
+    return {}, []
 
 
 def _present(columns: Mapping[str, str | None] | None) -> dict[str, str]:

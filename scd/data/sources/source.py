@@ -7,7 +7,7 @@ Masks that come with the data are for scoring. A method gets them from the oracl
 (:mod:`scd.data.annotators.oracle`), and is then declared as supervised by an oracle.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +16,13 @@ from datasets import Dataset
 
 from scd.data.cache import cached_folder, content_hash
 from scd.data.sources.quiet import without_progress_bars
-from scd.errors import unknown
+from scd.errors import DataError, unknown
 
-SPLIT_NAMES = {"train": "train", "test": "test", **dict.fromkeys(("validation", "val", "valid"), "validation")}
+SPELLINGS = {  # split -> usual names of its folder or file, in any capitals
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "validation": ("validation", "val", "valid", "dev"),
+}
 
 
 class Source:
@@ -33,9 +37,10 @@ class Source:
             the training split depends on no other split.
         version: of a generator; default: the first digits of the fingerprint.
         class_names, background_names: names of the integer labels, where known.
-        mask_kind: None; "binary" (the object above 127); "instances" (k > 0 is object k); "classes" (class ids).
+        mask_kind: None, or one of :data:`scd.data.masks.KINDS`.
         foreground: for "classes", the ids that are foreground; None: every id above 0.
         description: one line for reports.
+        notes: what was found and is not used, one sentence each; pages print them.
 
     Attributes:
         embedded: True for a generator of this suite: its images follow from its options and its code.
@@ -57,6 +62,7 @@ class Source:
         mask_kind: str | None = None,
         foreground: Sequence[int] | None = None,
         description: str = "",
+        notes: Sequence[str] = (),
     ):
         self.name = name
         self.splits = dict(splits)
@@ -67,6 +73,7 @@ class Source:
         self.mask_kind = mask_kind
         self.foreground = None if foreground is None else tuple(foreground)
         self.description = description
+        self.notes = tuple(notes)
 
     @classmethod
     def example(cls, folder: Path) -> "Source":
@@ -81,11 +88,38 @@ class Source:
         """Hash of all splits."""
         return content_hash(self.fingerprints)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether each training image has a label; ``class_names`` may be those of objects, or of another split."""
+        return "train" in self.splits and "label" in self.splits["train"].column_names
+
     def split(self, name: str) -> Dataset:
         """One split. Raises UsageError for a split that does not exist."""
         if name not in self.splits:
             raise unknown(f"split of '{self.name}'", name, self.splits)
         return self.splits[name]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder, file or hub split of this name holds, by its usual spellings; None for other names."""
+    return next((split for split, names in SPELLINGS.items() if name.casefold() in names), None)
+
+
+def named_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """Split -> the name that stands for it, for those names that mean a split; the training split first.
+
+    Raises:
+        DataError: two names of one split.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        split = split_of(name)
+        if split is None:
+            continue
+        if split in found:
+            raise DataError(f"'{where}' has two names of the {split} split, '{found[split]}' and '{name}'; keep one")
+        found[split] = name
+    return {split: found[split] for split in SPELLINGS if split in found}
 
 
 def cached_dataset(kind: str, key: str, make: Callable[[], Dataset]) -> Dataset:

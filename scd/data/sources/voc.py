@@ -3,6 +3,8 @@
 Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, and its development kits.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,17 +14,21 @@ import numpy as np
 from datasets import Dataset, Features, Image
 from PIL import Image as PillowImage
 
-from scd.data.cache import content_hash
+from scd.data.cache import content_hash, file_hashes
+from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import draw_instances, object_features
+from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
-VERSION = "1"
+VERSION = "2"
+ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
+FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
@@ -30,7 +36,8 @@ class Voc(Source):
     """VOC's images with their annotations.
 
     Detection: columns ``image``, ``mask`` and ``objects`` as of :class:`scd.data.sources.coco.Coco`. Boxes are VOC's
-    with 1 subtracted from xmin and ymin, since its pixels count from 1 and both corners belong to the box.
+    with 1 subtracted from xmin and ymin, since its pixels count from 1 and both corners belong to the box. They
+    belong to the upright picture, see :mod:`scd.data.decoding`.
     NOTE: few images of VOC have instance masks, so the map shows filled boxes, larger before smaller: what is measured
     with masks (segments, coverage) is measured with boxes here. A box that smaller ones hide is dropped and counted.
 
@@ -45,7 +52,8 @@ class Voc(Source):
 
     Raises:
         UsageError: an unknown task, or a split without a set.
-        DataError: a file that is missing or cannot be read, an unknown class or a box without numbers, by file.
+        DataError: a file that is missing or cannot be read, an unknown class, a box without numbers, or annotations of
+            an image of another size, by file.
     """
 
     test_options = ("test",)
@@ -65,25 +73,29 @@ class Voc(Source):
         root = Path(root).expanduser()
         boxes = task == "detection"
         read = partial(_objects, difficult=difficult) if boxes else _segments
+        listed = {split: _listed(root, sets, task) for split, sets in (("train", train), ("test", test))}
         rows = {
-            split: [read(root / f"VOC{year}", name) for year, name in _listed(root, sets, task)]
-            for split, sets in (("train", train), ("test", test))
+            split: [read(root / f"VOC{year}", name) for year, name in dict.fromkeys(found)]
+            for split, found in listed.items()
         }
         format_ = {"format": "voc", "version": VERSION, "task": task}
-        fingerprints = {
-            split: content_hash({**format_, "content": [_content(row) for row in found]})
-            for split, found in rows.items()
-        }
+        fingerprints = {split: content_hash({**format_, "content": _contents(found)}) for split, found in rows.items()}
         make = _with_boxes if boxes else _with_segments
         keys = {split: content_hash([fingerprint, str(root.resolve())]) for split, fingerprint in fingerprints.items()}
+        splits = {split: cached_dataset("voc", key, partial(make, rows[split])) for split, key in keys.items()}
         super().__init__(
             root.resolve().name,
-            {split: cached_dataset("voc", key, partial(make, rows[split])) for split, key in keys.items()},
+            splits,
             fingerprints,
             class_names=CLASSES if boxes else None,
             mask_kind="instances" if boxes else "classes",
             foreground=None if boxes else tuple(range(1, len(CLASSES) + 1)),
             description=f"PASCAL VOC for {task}: {', '.join(train)} and {', '.join(test)}",
+            notes=[
+                f"{split}: {note}"
+                for split, found in listed.items()
+                for note in (*_repeated(found), *splits[split].info.description.splitlines())
+            ],
         )
 
     @classmethod
@@ -124,11 +136,17 @@ def _listed(root: Path, sets: Sequence[str], task: str) -> list[tuple[str, str]]
     return found
 
 
+def _repeated(found: Sequence[tuple[str, str]]) -> list[str]:
+    count = len(found) - len(set(found))
+    return [f"Images that are listed twice and count once: {count:,}."] if count else []
+
+
 def _image(folder: Path, name: str) -> Path:
-    path = folder / "JPEGImages" / f"{name}.jpg"
-    if not path.is_file():
+    path = folder / "JPEGImages" / f"{name}{ENDINGS[0]}"
+    found = next((path.with_name(name + ending) for ending in ENDINGS if path.with_name(name + ending).is_file()), None)
+    if found is None:
         raise DataError(f"the image '{path}' is listed but does not exist")
-    return path
+    return found
 
 
 def _segments(folder: Path, name: str) -> dict:
@@ -139,34 +157,52 @@ def _segments(folder: Path, name: str) -> dict:
 
 
 def _objects(folder: Path, name: str, difficult: bool) -> dict:
-    """The image of a name and its objects: categories, and boxes [x, y, w, h] in pixels from 0."""
+    """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0."""
     file = folder / "Annotations" / f"{name}.xml"
     try:
-        entries = ElementTree.parse(file).getroot().findall("object")
+        root = ElementTree.parse(file).getroot()
     except OSError as error:
         raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: an encoding that does not exist
         raise DataError(f"'{file}' is not XML: {error}") from error
     categories, boxes = [], []
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(root.findall("object")):
         label = (entry.findtext("name") or "").strip()
         if label not in CLASSES:
             raise DataError(f"'{file}' object {number}: '{label}' is none of VOC's {len(CLASSES)} classes")
-        if not difficult and (entry.findtext("difficult") or "0").strip() == "1":
+        if not difficult and (entry.findtext("difficult") or "0").strip().lower() in ("1", "true"):
             continue
         try:
             x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
         except (TypeError, ValueError) as error:
             raise DataError(f"'{file}' object {number}: its bndbox needs xmin, ymin, xmax and ymax") from error
+        if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 < x0 or y1 < y0:
+            raise DataError(
+                f"'{file}' object {number}: its bndbox is {x0:g}, {y0:g}, {x1:g}, {y1:g}; it needs finite numbers, "
+                "xmin and ymin first"
+            )
         categories.append(CLASSES.index(label))
         boxes.append([x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1])
-    return {"image": _image(folder, name), "categories": categories, "boxes": boxes}
+    return {"image": _image(folder, name), "size": _size(root, file), "categories": categories, "boxes": boxes}
 
 
-def _content(row: dict) -> list:
-    """What identifies a row: files by name and size, objects as they are."""
+def _size(root: ElementTree.Element, file: Path) -> tuple[int, int] | None:
+    """Width and height as annotated; None where one is missing or 0, as some tools write them."""
+    try:
+        sides = [float(root.findtext(f"size/{key}") or 0) for key in ("width", "height")]
+        width, height = (int(side) for side in sides)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"'{file}': its size is not in pixels") from error
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _contents(rows: Sequence[dict]) -> list:
+    """What identifies rows: files by name and content, objects as they are."""
+    files = [value for row in rows for value in row.values() if isinstance(value, Path)]
+    hashes = dict(zip(files, file_hashes(files), strict=True))
     return [
-        [value.name, value.stat().st_size] if isinstance(value, Path) else value for value in map(row.get, sorted(row))
+        [[value.name, hashes[value]] if isinstance(value, Path) else value for value in map(row.get, sorted(row))]
+        for row in rows
     ]
 
 
@@ -175,22 +211,20 @@ def _content(row: dict) -> list:
 
 def _with_boxes(rows: list[dict]) -> Dataset:
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
+    counted: Counter[str] = Counter()
     for row in rows:
-        with PillowImage.open(row["image"]) as image:
-            width, height = image.size
+        width, height = upright_size(row["image"], row["size"])
+        counted[TURNED] += stored_size(row["image"])[1] != 1
+        counted[FROM_0] += sum(min(box[:2]) <= -1 for box in row["boxes"])
+        count_boxes(row["boxes"], height, width, counted)
         n = len(row["boxes"])
         columns["image"].append(str(row["image"].resolve()))
-        masks = [_filled(box, height, width) for box in row["boxes"]]
+        masks = [filled_box(box, height, width) for box in row["boxes"]]
         columns["mask"].append(draw_instances(masks, [False] * n, height, width))
         columns["objects"].append({"bbox": row["boxes"], "category": row["categories"], "iscrowd": [0] * n})
-    return Dataset.from_dict(columns, features=object_features(CLASSES))
-
-
-def _filled(box: Sequence[float], height: int, width: int) -> np.ndarray:
-    """Pixels (H, W) bool whose centre lies in a box [x, y, w, h]."""
-    x, y, w, h = box
-    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
-    return ((rows > y) & (rows < y + h))[:, None] & ((columns > x) & (columns < x + w))[None]
+    dataset = Dataset.from_dict(columns, features=object_features(CLASSES))
+    dataset.info.description = describe(counted)
+    return dataset
 
 
 def _with_segments(rows: list[dict]) -> Dataset:

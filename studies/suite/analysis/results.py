@@ -5,8 +5,10 @@
 The page can be written again from these two files.
 """
 
+import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas
 
 from scd.atomic import write_text
-from scd.errors import DataError
+from scd.errors import DataError, UsageError
 from scd.evaluation.metric import Metric
 from studies.suite.analysis.statistics import select
 from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "records"
 DONE, FAILED, MISSING = "done", "failed", "missing"
 _METRICS: dict[str, dict[str, Metric]] = {}
-_SOURCES: dict[str, dict[str, str]] = {}
+_SOURCES: dict[str, dict[str, Any]] = {}
 TEXT_COLUMNS = {"run": str, "reason": str, "supervision": str}
 
 
@@ -162,16 +164,81 @@ def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     return found
 
 
-def describe_source(settings: "Settings") -> dict[str, str]:
-    """What the images are, in the source's own words; kept for the life of the process."""
+def describe_source(settings: "Settings") -> dict[str, Any]:
+    """What the images are, in the source's own words, and notes on them; kept for the life of the process."""
     from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import evaluation_data
 
     data, locations = settings.base["data"], settings.locations
     key = json.dumps([data, locations], sort_keys=True, default=str)
     if key not in _SOURCES:
         source = open_data(data, locations)
-        _SOURCES[key] = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+        found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
+        images = evaluation_data(settings.base, source)
+        _SOURCES[key] = {**found, "place": place_of(settings), "notes": [*images.notes, *images.overlap()]}
     return _SOURCES[key]
+
+
+def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
+    """What a user must know about their images before anything is trained.
+
+    Args:
+        decode: also compare the pixels of training and scored images.
+    """
+    if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
+        return []
+    if decode:
+        return describe_source(settings)["notes"]
+    from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import evaluation_data
+
+    return evaluation_data(settings.base, open_data(settings.base["data"], settings.locations)).notes
+
+
+def place_of(settings: "Settings") -> str | None:
+    """A hash of where the images lie and of the columns that are read; None for embedded images."""
+    if settings.embedded:
+        return None
+    options = settings.base["data"]["options"]
+    places = {name: settings.locations[name] for name in settings.locations if name != "left_out"}
+    for name, value in places.items():
+        paths = [str(Path(path).expanduser().absolute()) for path in ([value] if isinstance(value, str) else value)]
+        places[name] = paths
+    content = [options.get("_target_"), options.get("repo"), options.get("columns"), places]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_page(settings: "Settings") -> None:
+    """Make sure that the page can be written, and would not replace that of other images with the same title.
+
+    Raises:
+        UsageError: it cannot, or it would; the text says how to choose another folder or title.
+    """
+    try:
+        Path(settings.out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.out):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"pages cannot be written to '{settings.out}': {reason}; give another --out") from error
+    try:
+        about = read_about(Path(settings.out) / FOLDER / f"{settings.page}.json")
+    except DataError:  # none, or one that cannot be read
+        return
+    known, place = about.get("source", {}), place_of(settings)
+    if known.get("place", place) == place or known["fingerprint"] == fingerprint_of(settings):
+        return
+    raise UsageError(
+        f"page '{settings.page}' in '{settings.out}' is of other images called '{about['data']}'; give yours another "
+        "title: data.title=NAME"
+    )
+
+
+def fingerprint_of(settings: "Settings") -> str:
+    """The fingerprint of the images as they are now."""
+    from studies.suite.planning.assembly import open_data
+
+    return open_data(settings.base["data"], settings.locations).fingerprint
 
 
 def assemble(
@@ -180,7 +247,7 @@ def assemble(
     plan: Sequence[RunSpec],
     numbers: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Metric],
-    source: Mapping[str, str],
+    source: Mapping[str, Any],
     progress: Progress,
 ) -> Results:
     """Results from their parts.
@@ -190,7 +257,7 @@ def assemble(
             of labels is in it twice.
         numbers: run id -> the numbers of a finished run, those of its training and of its evaluations together.
         metrics: definitions of the protocols' numbers, from the runs' protocols.
-        source: name, version, description and fingerprint of the images.
+        source: name, version, description, fingerprint, place and notes of the images.
         progress: how far the study is.
     """
     trained = [spec for spec in plan if spec.kind == TRAINING]

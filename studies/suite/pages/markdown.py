@@ -4,6 +4,7 @@ Plain markdown that a code-hosting site renders: tables, images by relative path
 blocks alone, so equal results give an equal page.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,17 @@ def rendered(block: "str | Table | Picture | Details") -> str:
     if isinstance(block, Picture):
         return f"![{block.caption}]({quote(block.path)})\n\n*{block.caption}*"
     return block if isinstance(block, str) else block.markdown
+
+
+def in_line(text: str) -> str:
+    """Text that may come from file names, in one line and without meaning in markdown."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def code_span(text: str) -> str:
+    """Text in one line as code, whatever it contains."""
+    text = " ".join(text.splitlines())
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def open_lines(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import pandas
 
@@ -9,7 +10,7 @@ from studies.suite.analysis import notation, tables
 from studies.suite.analysis.conditions import Condition, title
 from studies.suite.analysis.results import DONE, FAILED, FOLDER, MISSING, Results, only
 from studies.suite.analysis.tables import NONE, Table
-from studies.suite.pages.markdown import Blocks
+from studies.suite.pages.markdown import Blocks, code_span, in_line
 from studies.suite.planning.study import Study
 
 COSTS = {
@@ -115,6 +116,7 @@ def how_measured(blocks: Blocks, study: Study, results: Results, shown: Sequence
             "nothing is chosen on test images",
         }
     lines = [f"**{name}:** {text}" for name, text in entries.items()]
+    lines[2:2] = [f"**Note on the data:** {in_line(note)}" for note in results.about["source"].get("notes", ())]
     for protocol in results.about["protocols"]:
         options = {key: value for key, value in protocol.items() if key != "name"}
         lines.append(f"**Protocol {protocol['name']}:** {described(options)}")
@@ -171,8 +173,8 @@ def provenance(blocks: Blocks, results: Results) -> None:
     about = results.about
     csv = f"{FOLDER}/{results.page}.csv"
     blocks.text(
-        f"Every number of this page comes from [{csv}]({csv}), one row per planned run. Its `run` is the identity of "
-        "the pretraining in the run store, with configuration, log, environment and record. The runs took "
+        f"Every number of this page comes from [{csv}]({quote(csv)}), one row per planned run. Its `run` is the "
+        "identity of the pretraining in the run store, with configuration, log, environment and record. The runs took "
         f"{about['seconds'] / 60:,.0f} minutes of training and evaluation, summed."
     )
     entries = {}
@@ -180,7 +182,7 @@ def provenance(blocks: Blocks, results: Results) -> None:
         roots = ", ".join(f"`{root}`" for root in about["roots"])
         entries["Code fingerprint"] = f"`{about['fingerprint']}`, of {roots} and all that they import"
     if about["command"]:
-        entries["Command"] = f"`{about['command']}`"
+        entries["Command"] = code_span(about["command"])
     for position, environment in enumerate(about["environments"]):
         number = f" {position + 1}" if len(about["environments"]) > 1 else ""
         entries[f"Machine{number}"] = environment_line(environment)
@@ -211,7 +213,7 @@ def data_line(results: Results) -> str:
     """What the images are, their version, options and fingerprint."""
     about, done = results.about, results.finished
     data, source = about["base"]["data"], about["source"]
-    parts = [f"`{about['data']}`" + (f", version {source['version']}" if source.get("version") else "")]
+    parts = [code_span(about["data"]) + (f", version {source['version']}" if source.get("version") else "")]
     parts[0] += f": {source['description'].rstrip('.')}" if source.get("description") else ""
     parts.append(f"kept as squares of {data['size']} px")
     counts = [only(done[key]) if key in done else None for key in ("n_train", "n_test")]

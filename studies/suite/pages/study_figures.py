@@ -107,4 +107,9 @@ def _points(results: Results, names: Labels, metric: str, axis: Sequence[str]) -
 
 def _panel(results: Results, condition: Condition) -> str:
     """The title of a panel: the value of the axis, or the data."""
-    return axis_words(condition) or results.about["data"]
+    return axis_words(condition) or plain_text(results.about["data"])
+
+
+def plain_text(title: str) -> str:
+    """A title of data for a figure, where dollars would enclose a formula."""
+    return title.replace("$", r"\$")

@@ -13,12 +13,13 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from scd.data.recipes import build_recipe
+from scd.data.recipes import build_recipe, extra_crops
 from scd.data.sources.source import Source
 from scd.data.views import Recipe
 from scd.errors import DataError, UsageError, unknown
 from scd.method import Method
 from scd.seeds import derive_seed
+from studies.suite.planning.checks import check_types
 
 SIGNS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -47,6 +48,8 @@ def open_data(data: Mapping[str, Any], locations: Mapping[str, Any]) -> Source:
 def build_views(config: Mapping[str, Any]) -> Recipe:
     """The view recipe of a configuration."""
     views = {key: value for key, value in config["views"].items() if value is not None and key != "recipe"}
+    check_types(build_recipe, views, "views.")
+    check_types(extra_crops, views.get("extra") or {}, "views.extra.")
     return build_recipe(config["views"]["recipe"], **views)
 
 
@@ -76,7 +79,7 @@ def instantiate(config: Mapping[str, Any], *given: Any, inputs: Mapping[str, nn.
     """
     if not config.get("_target_"):
         raise UsageError(f"a configuration without _target_ cannot be built: {dict(config)}")
-    _check_arguments(config)
+    check_arguments(config)
     filled = _with_inputs(config, inputs or {})
     try:
         return hydra.utils.instantiate(filled, *given, _convert_="all")
@@ -86,22 +89,26 @@ def instantiate(config: Mapping[str, Any], *given: Any, inputs: Mapping[str, nn.
             if isinstance(cause, UsageError):
                 raise cause from error
             cause = cause.__cause__
-        if error.__cause__ is not None and not isinstance(error.__cause__, TypeError):
+        if error.__cause__ is not None and not isinstance(error.__cause__, TypeError | RuntimeError):
             raise error.__cause__ from error
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         raise UsageError(f"{config['_target_']} cannot be built: {lines[0]}") from error
 
 
-def _check_arguments(value: Any) -> None:
-    """Every ``_target_`` can be imported, and takes the arguments beside it."""
+def check_arguments(value: Any) -> None:
+    """Every ``_target_`` can be imported, and takes the arguments beside it; nothing is built.
+
+    Raises:
+        UsageError: no such module or class, or an argument that it does not take or whose type is another one.
+    """
     if isinstance(value, list | tuple):
         for item in value:
-            _check_arguments(item)
+            check_arguments(item)
     if not isinstance(value, Mapping):
         return
     for key, item in value.items():
         if key not in SIGNS:
-            _check_arguments(item)
+            check_arguments(item)
     if "_target_" not in value:
         return
     target = value["_target_"]
@@ -111,6 +118,7 @@ def _check_arguments(value: Any) -> None:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"_target_ '{target}' cannot be imported: {error}") from error
     accepted = inspect.signature(made).parameters
+    check_types(made, {key: item for key, item in value.items() if key in accepted}, f"{name}: ")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
         return
     for key in value:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
+from studies.suite.planning.checks import at, check_kind
 from studies.suite.planning.settings import PRESETS, Settings
 from studies.suite.planning.study import Study, merge
 
@@ -30,6 +31,7 @@ RUN_KEYS = (
 )  # fmt: skip
 DATA_KEYS = ("title", "size", "stream", "train_limit", "test_limit", "options")
 LONGEST_PART = 40  # characters of a page's name that say which options were changed; a longer one is a hash
+LONGEST_TITLE = 100  # bytes of a page's name that say which data are meant
 UNNAMED = ("evaluation.protocols", "data.locations", "data.title", "data.options.columns", "data.stream")
 
 
@@ -84,15 +86,24 @@ def resolve_settings(
     _check_keys(given, config)
     usual_protocols = OmegaConf.to_container(config.evaluation.protocols, resolve=True)
     words = [f"{key}={_value(key, value)}" for key, value in given.items() if not key.startswith("presets.")]
+    usual = _usual(config)
     config = deepcopy(_compose(*selection, *words))
     OmegaConf.set_struct(config, False)
     if path is not None:
         config.data.locations.path = str(path)
-        config.data.title = config.data.title or path.name
+        config.data.title = config.data.title or title_of(path)
     without_data = [word for word in selection if not word.startswith("data=")]
-    usual = _compose(*without_data).data.title if "data" in chosen else config.data.title
+    usual_title = _compose(*without_data).data.title if "data" in chosen else config.data.title
     plain = _plain(config, {key: _parsed(key, value) for key, value in given.items() if key.startswith("presets.")})
+    for key in given:
+        place = key.lstrip("+~")
+        check_kind(key, at(plain, place), at(usual, place))
     data = plain["data"]
+    if "left_out" in data["locations"]:
+        data["locations"]["left_out"] = [
+            *data["locations"]["left_out"],
+            *_inside(data["locations"]["path"], store, out),
+        ]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
     shared_protocols = plain["run"].get("evaluation", {}).get("protocols")
     return Settings(
@@ -102,8 +113,8 @@ def resolve_settings(
         base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
         shared=plain["run"],
         given=_given(given, chosen, plain),
-        data=data["title"],
-        locations={key: value for key, value in data["locations"].items() if value is not None},
+        data=str(data["title"]),
+        locations={key: value for key, value in data["locations"].items() if value not in (None, [])},
         axes=plain["axes"],
         presets=plain["presets"],
         arms=tuple(plain["arms"] if arms is None else _list(arms)),
@@ -111,7 +122,7 @@ def resolve_settings(
         store=Path(store),
         out=Path(out),
         launcher=plain["launcher"],
-        page=_page(study, data["title"], usual, names, given, chosen),
+        page=_page(study, str(data["title"]), None if path is not None else usual_title, names, given, chosen),
         meaningful=plain["meaningful"],
         command=command,
     )
@@ -137,7 +148,27 @@ def _data_path(chosen: dict[str, str]) -> Path | None:
             raise DataError(f"data: '{name}' does not exist; give a folder, or one of {', '.join(choices('data'))}")
         raise unknown("data", name, set(choices("data")) - {"path"} | {"FOLDER"})
     chosen["data"] = "path"
+    if "${" in str(path.resolve()):
+        raise DataError(f"data: '{path.resolve()}' contains '${{', which no configuration can hold; rename that folder")
     return path.resolve()
+
+
+def title_of(path: Path) -> str:
+    """The name of a folder as the title of its data, in one line.
+
+    Raises:
+        DataError: a name that cannot be one.
+    """
+    title = " ".join(path.name.encode(errors="backslashreplace").decode().split())
+    if title in ("", "???"):
+        raise DataError(f"data: '{path}' has no name that can be a title; give one: data.title=NAME")
+    return title
+
+
+def _inside(folder: str, *paths: Path | str) -> list[str]:
+    """Those of the paths that lie in the folder; they hold results, not the user's images."""
+    root, resolved = Path(folder).expanduser().resolve(), [Path(path).resolve() for path in paths]
+    return [str(path) for path in resolved if path.is_relative_to(root) and path != root]
 
 
 @cache
@@ -148,7 +179,7 @@ def _compose(*overrides: str) -> DictConfig:
             return compose("config", overrides=list(overrides))
     except OverrideParseException as error:
         raise UsageError(f"cannot read '{error.override}': {_first_line(error)}; quote special characters") from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: wrapper=5
         raise UsageError(f"wrong option: {_first_line(error)}") from error
 
 
@@ -206,6 +237,17 @@ def _plain(config: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
 
 
+def _usual(config: DictConfig) -> dict[str, Any]:
+    """The configuration without the command line's own words, with ``???`` where it needs one."""
+    config = deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    config.presets = presets()
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"wrong option: {_first_line(error)}") from error
+
+
 def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's configuration that the command line set itself: it wins over every recipe."""
     nested: dict[str, Any] = {}
@@ -256,8 +298,9 @@ def _places_as_locations(given: Mapping[str, str], config: DictConfig) -> dict[s
 
 
 def _value(key: str, value: str) -> str:
-    """The value in hydra's grammar; paths are quoted, so that they may hold spaces and commas."""
+    """The value in hydra's grammar; paths are quoted, so that they may hold spaces and commas; lists are not."""
     is_path = key.startswith("data.locations.") or value.startswith(("/", "./", "../", "~/"))
+    is_path = is_path and not (value.startswith("[") and value.endswith("]"))
     if is_path and not value.startswith(("'", '"')) and value != "null":
         return "'" + value.replace("'", "\\'") + "'"
     return value
@@ -283,14 +326,18 @@ def _list(text: str) -> list[str]:
 def _page(
     study: str,
     data: str,
-    usual: str,
+    usual: str | None,
     names: Mapping[str, str],
     given: Mapping[str, str],
     chosen: Mapping[str, str],
 ) -> str:
-    """The page's name: the study, then whatever differs from its defaults and changes its runs."""
+    """The page's name: the study, then whatever differs from its defaults and changes its runs.
+
+    Args:
+        usual: title of the study's own data; None for a folder, whose title is always a part of the name.
+    """
     parts = [study.replace("_", "-")]
-    parts += [data] if data != usual else []
+    parts += [_for_file_names(data)] if data != usual else []
     parts += [names[group] for group in ("method", "tier") if names[group] != DEFAULTS[group]]
     changed = {"backbone": chosen["backbone"]} if "backbone" in chosen else {}
     changed |= {key: value for key, value in sorted(given.items()) if _changes_runs(key)}
@@ -300,6 +347,14 @@ def _page(
         exact = ",".join(f"{key}={value}" for key, value in changed.items())
         parts.append(readable if plain else hashlib.sha256(exact.encode()).hexdigest()[:8])
     return "-".join(parts)
+
+
+def _for_file_names(title: str) -> str:
+    """A title as a part of a file's name and of a link; a long one ends in a hash."""
+    plain = re.sub(r"[^\w.-]+", "-", title).strip("-")
+    if plain and len(plain.encode()) <= LONGEST_TITLE:
+        return plain
+    return f"{plain[:LONGEST_PART]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _changes_runs(key: str) -> bool:

@@ -10,7 +10,8 @@ from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 from scd.profiling.flops import training_flops
 from scd.training.budget import Budget
-from studies.suite.planning.assembly import build_method, build_views, open_data
+from studies.suite.planning.assembly import build_method, build_views, check_arguments, open_data
+from studies.suite.planning.checks import check_training, check_values
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
 from studies.suite.planning.settings import COUNTED, is_embedded
@@ -102,6 +103,7 @@ class Resolver:
         if spec.kind != TRAINING:
             return Planned(spec, 0)
         inputs = {name: self.input(earlier) for name, earlier in spec.inputs.items()}
+        check_values(spec.config)
         opened = self.open(spec)
         config = merge(spec.config, {"data": {"fingerprints": opened.fingerprints}})
         config["method"] = with_classes(config["method"], opened.classes, config["data"]["title"])
@@ -115,6 +117,8 @@ class Resolver:
         cost = self.cost(config, inputs)
         steps = self.steps(config, epoch, cost)
         seconds = None
+        if steps != 0:
+            check_training(config, epoch, steps)
         if steps is None:
             seconds = training["budget"]["value"]
         else:
@@ -143,7 +147,7 @@ class Resolver:
                 source = open_data(data, spec.locations)
                 fingerprints, found = dict(source.fingerprints), training_images(source)
                 check_sizes(spec.config, source)
-                classes = len(source.class_names) if source.class_names else None
+                classes = len(source.class_names) if source.labelled and source.class_names else None
             limit = data["train_limit"]
             self.opened[key] = OpenedData(fingerprints, found if limit is None else min(found, limit), classes)
         return self.opened[key]
@@ -155,6 +159,7 @@ class Resolver:
             DataError: data that a protocol cannot work with (classes, masks), found before any training.
         """
         asked = spec.config["evaluation"]["protocols"]
+        check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
         if not self.check:
             return asked
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
@@ -180,7 +185,12 @@ class Resolver:
         if key not in self.costs:
             earlier = {name: self.method(spec) for name, spec in (inputs or {}).items()}
             method = build_method({**parts, "seed": 0, "seed_of": {}}, earlier)
-            self.costs[key] = training_flops(method, build_views(config), batch).total
+            views = build_views(config)
+            try:
+                self.costs[key] = training_flops(method, views, batch).total
+            except ValueError as error:  # of torch, for example batch norm of a single image
+                name = type(method).__name__
+                raise UsageError(f"{name} cannot train with training.batch_size={batch}: {error}") from error
         return self.costs[key]
 
     def method(self, spec: RunSpec):

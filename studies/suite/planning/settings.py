@@ -157,6 +157,8 @@ class Settings:
         """
         if isinstance(item, str):
             item = {"preset": item}
+        if not isinstance(item, Mapping):
+            raise UsageError(f"a protocol is a name or a mapping, not {item!r}")
         if "preset" in item:
             return {"name": item.get("name", item["preset"]), **self._preset("protocol", item)}
         if "_target_" not in item:

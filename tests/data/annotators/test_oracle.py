@@ -5,6 +5,7 @@ import torch
 
 from scd.data.annotators.oracle import OracleAnnotator
 from scd.data.images import ImageSet
+from scd.data.masks import UNKNOWN
 from scd.errors import UsageError
 
 
@@ -19,6 +20,15 @@ def part() -> ImageSet:
 def test_masks_are_the_datas_own(part):
     oracle = OracleAnnotator()
     assert oracle.provides == "masks" and torch.equal(oracle(part.images, part), part.masks)
+
+
+def test_unknown_pixels_are_background(part):
+    expected = [OracleAnnotator(kind)(part.images, part) for kind in ("masks", "boxes", "segments")]
+    part.masks[0, 0] = UNKNOWN
+    part.masks[0, 5:, 7] = UNKNOWN
+    masks, boxes, segments = (OracleAnnotator(kind)(part.images, part) for kind in ("masks", "boxes", "segments"))
+    assert torch.equal(masks, expected[0]) and torch.equal(segments, expected[2])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(boxes, expected[1], strict=True))
 
 
 def test_boxes_surround_the_components(part):

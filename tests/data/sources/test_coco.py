@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.coco import Coco
 from scd.errors import DataError, UsageError
@@ -58,7 +59,7 @@ def test_coco_becomes_scenes(coco):
         (lambda c: c["annotations"][1].update(image_id=5), "annotation 101: there is no image 5"),
         (lambda c: c["annotations"][2].update(category_id=4), "annotation 102: there is no category 4"),
         (lambda c: c["annotations"][0].pop("bbox"), r"annotations\[0\] \(id 100\) has no bbox"),
-        (lambda c: c["images"][1].update(id=7), "lists 2 images, but only 1 ids"),
+        (lambda c: c["images"][1].update(id=7), "has the image id 7 twice, for 1.png and 2.png"),
         (lambda c: c.pop("categories"), "it needs the lists images, annotations, categories"),
         (lambda c: c["images"].clear(), "lists no images"),
         (
@@ -67,7 +68,7 @@ def test_coco_becomes_scenes(coco):
         ),
         (
             lambda c: c["annotations"][2]["segmentation"].update(counts=[0, 40, 10]),
-            r"annotation 102: its segmentation cannot be drawn \(.*decoded 50 pixels but expected 600",
+            r"annotation 102: its segmentation cannot be drawn \(its run lengths cover 50 pixels, the image has 600\)",
         ),
         (
             lambda c: c["annotations"][0].update(segmentation=[["x"] * 8]),
@@ -130,5 +131,173 @@ def test_each_split_has_a_fingerprint_of_its_own(coco):
     assert first["train"] == second["train"] == first["test"] != second["test"]
     content["categories"].append({"id": 5, "name": "cow"})
     (folder / "other.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match="the categories of '.*instances.json' and '.*other.json' differ"):
+    both = Coco(folder / "images", folder / "instances.json", folder / "images", folder / "other.json")
+    assert both.class_names == ("cat", "dog")  # a category without objects adds no class
+    content["annotations"][0]["category_id"] = 5
+    (folder / "other.json").write_text(json.dumps(content), encoding="utf-8")
+    text = "the categories of '.*instances.json' and '.*other.json' differ: annotation 100 is of the category 'cow'"
+    with pytest.raises(DataError, match=text):
         Coco(folder / "images", folder / "instances.json", folder / "images", folder / "other.json")
+
+
+def test_splits_are_aligned_by_the_names_of_their_categories(coco):
+    folder, content = coco
+    (folder / "instances.json").write_text(json.dumps(content), encoding="utf-8")
+    swapped = {3: "dog", 90: "cat"}
+    content["categories"] = [{"id": key, "name": name} for key, name in swapped.items()]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {3: 90, 90: 3}[annotation["category_id"]]
+    (folder / "other.json").write_text(json.dumps(content), encoding="utf-8")
+    both = Coco(folder / "images", folder / "instances.json", folder / "images", folder / "other.json")
+    train, test = (both.split(split)[0]["objects"]["category"] for split in ("train", "test"))
+    assert train == test == [0, 1, 0]
+
+
+def test_replaced_pixels_are_another_set(coco):
+    """F4: files of one size were one content."""
+    folder, content = coco
+    for image in content["images"]:
+        image["file_name"] = image["file_name"].replace("png", "bmp")
+    for k in (1, 2):
+        Image.new("RGB", (30, 20), (9, 9, 9)).save(folder / "images" / f"{k}.bmp")
+    before = open_coco(coco).fingerprint
+    size = (folder / "images" / "1.bmp").stat().st_size
+    Image.new("RGB", (30, 20), (200, 9, 9)).save(folder / "images" / "1.bmp")
+    assert (folder / "images" / "1.bmp").stat().st_size == size
+    assert open_coco(coco).fingerprint != before
+
+
+# ---------------------------------------------------------------- what other tools write
+
+
+def boxes_and_map(source: Coco) -> tuple[list, np.ndarray]:
+    row = source.split("train")[0]
+    return row["objects"]["bbox"], np.asarray(row["mask"])
+
+
+def test_objects_without_a_segmentation_get_their_box(coco):
+    """Exports of boxes alone had no visible object, and every one was dropped as hidden."""
+    for annotation, nothing in zip(coco[1]["annotations"], ([], None, "absent"), strict=True):
+        annotation["segmentation"] = nothing
+        if nothing == "absent":
+            del annotation["segmentation"]
+    source = open_coco(coco)
+    expected = np.zeros((20, 30), np.uint8)
+    expected[:, :2], expected[2:18, 6:20], expected[4:8, 8:12] = 3, 2, 1
+    np.testing.assert_array_equal(boxes_and_map(source)[1], expected)
+    assert source.notes == ("train: Objects without a segmentation, whose boxes are drawn filled: 3.",)
+
+
+def test_polygons_in_other_lists(coco):
+    """One flat list, and lists of corners, mean the same polygon."""
+    expected = boxes_and_map(open_coco(coco))[1]
+    flat = coco[1]["annotations"][0]["segmentation"][0]
+    corners = [flat[k : k + 2] for k in range(0, 8, 2)]
+    for shape in (flat, corners, [corners]):
+        coco[1]["annotations"][0]["segmentation"] = shape
+        np.testing.assert_array_equal(boxes_and_map(open_coco(coco))[1], expected)
+
+
+def test_polygons_without_area_are_counted(coco):
+    coco[1]["annotations"][0]["segmentation"] = [[8, 4, 12, 4]]
+    source = open_coco(coco)
+    assert source.notes == (
+        "train: Objects with only polygons of fewer than three corners, of which nothing is drawn: 1.",
+    )
+    assert load_scenes(source, "train", 20).dropped["hidden"] == 1
+
+
+def test_polygons_may_leave_the_image_a_little(coco):
+    coco[1]["annotations"][1].update(segmentation=[[-3, 2, 20, 2, 20, 25, -3, 25]], bbox=[0, 2, 20, 18])
+    drawn = boxes_and_map(open_coco(coco))[1]
+    assert (drawn[2:, 2:20] > 0).all() and not drawn[:, 20:].any()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "text"),
+    [
+        ([[8, 4, 12, 4, 12, float("nan")]], r"the corner \(12, nan\) does not lie in or near the image"),
+        ([[8, 4, 12, 4, -1e9, 8]], r"the corner \(-1e\+09, 8\) does not lie in or near the image"),
+        ([[8, 4, 12, 4, 12, 8, 8]], "a polygon has 7 numbers, they are pairs of x and y"),
+        ([[8, 4, 12, None, 12, 8]], "a polygon is no list of numbers"),
+        ([[8, 4, 12, 4, 12, 8], 8], "a polygon is no list of numbers"),
+        ("polygon", "it is str, not polygons or run lengths"),
+        ({"counts": [0, -40, 640], "size": [20, 30]}, "a run length is negative or no whole number"),
+        ({"counts": [0, float("nan")], "size": [20, 30]}, "a run length is negative or no whole number"),
+        ({"counts": "0", "size": [20, 30]}, "its run lengths cover 0 pixels, the image has 600"),
+        ({"counts": "~~", "size": [20, 30]}, "its compressed run lengths are damaged"),
+        ({"counts": [600]}, "run lengths need size and counts"),
+    ],
+)
+def test_shapes_are_checked_before_they_are_drawn(coco, segmentation, text):
+    """F17: uninitialised memory, an endless loop and an OverflowError."""
+    coco[1]["annotations"][0]["segmentation"] = segmentation
+    with pytest.raises(DataError, match=rf"annotation 100: its segmentation cannot be drawn \({text}"):
+        open_coco(coco)
+
+
+def test_boxes_that_are_corners_are_refused(coco):
+    for annotation in coco[1]["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["bbox"] = [x, y, x + w, y + h]
+    with pytest.raises(DataError, match="its boxes are x0, y0, x1, y1; COCO's are x, y, width, height"):
+        open_coco(coco)
+    for annotation in coco[1]["annotations"]:
+        annotation["segmentation"] = []
+    coco[1]["annotations"][0]["bbox"] = [16, 10, 28, 18]  # leaves the image as x, y, w, h
+    with pytest.raises(DataError, match="its boxes are x0, y0, x1, y1; COCO's are x, y, width, height"):
+        open_coco(coco)
+
+
+def test_boxes_that_are_shares_are_refused(coco):
+    for annotation in coco[1]["annotations"]:
+        annotation["bbox"] = [value / 40 for value in annotation["bbox"]]
+    with pytest.raises(DataError, match="its boxes are shares of the image; COCO's are in pixels"):
+        open_coco(coco)
+
+
+def test_boxes_outside_the_image_and_without_area_are_counted(coco):
+    content = coco[1]
+    content["annotations"][0].update(bbox=[28, 4, 10, 4], segmentation=[])
+    content["annotations"][1].update(bbox=[40, 4, 10, 4], segmentation=[])
+    content["annotations"].append({**content["annotations"][0], "id": 103, "bbox": [4, 4, 0, 4]})
+    loaded = load_scenes(open_coco(coco), "train", 20)
+    assert loaded.dropped == {
+        "crowd": 1, "empty box": 2, "clipped box": 1, "off canvas": 1, "image without objects": 2
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- the pictures
+
+
+def test_a_broken_image_is_named(coco):
+    (coco[0] / "images" / "2.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"'.*2.png' cannot be decoded \(not an image"):
+        open_coco(coco)
+
+
+def test_sizes_that_are_not_the_pictures_are_refused(coco):
+    coco[1]["images"][0].update(width=20, height=30)
+    with pytest.raises(DataError, match=r"'.*1.png' is 30x20, its annotations are for a picture of 20x30"):
+        open_coco(coco)
+
+
+def test_annotations_belong_to_the_upright_picture(coco):
+    """F8: the picture lay on its side. Its left half is white; the box and polygon of the first object lie there."""
+    folder, content = coco
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :15] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = 3
+    Image.fromarray(pixels[::-1, ::-1].copy()).save(folder / "images" / "1.png", exif=exif)
+    content["annotations"] = [{**content["annotations"][0], "segmentation": [[0, 0, 15, 0, 15, 20, 0, 20]]}]
+    content["annotations"][0]["bbox"] = [0, 0, 15, 20]
+    source = open_coco(coco)
+    loaded = load_scenes(source, "train", 20)
+    assert (loaded.images[0][:, loaded.instances[0][0]] == 255).all()
+    turned = "train: Images with an EXIF orientation, whose annotations count as drawn on the upright picture: 1."
+    assert source.notes == (turned,)
+    exif[ORIENTATION] = 6
+    Image.fromarray(pixels).save(folder / "images" / "1.png", exif=exif)
+    with pytest.raises(DataError, match="is stored as 30x20 and turned to 20x30 by its EXIF orientation"):
+        open_coco(coco)

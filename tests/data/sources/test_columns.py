@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from scd.data.images import load_images
-from scd.data.sources.columns import class_order, read_columns, rename_columns
+from scd.data.sources.columns import read_columns, rename_columns
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
@@ -23,7 +23,8 @@ def dataset(**columns) -> Dataset:
 
 
 def source(splits: dict, **options) -> Source:
-    return Source(**read_columns("mine", splits, dict.fromkeys(splits, "content"), **options))
+    contents = {split: rows._fingerprint for split, rows in splits.items()}
+    return Source(**read_columns("mine", splits, contents, **options))
 
 
 def half_mask(value: int) -> dict:
@@ -45,6 +46,17 @@ def test_a_column_with_another_meaning_loses_its_own():
     assert renamed["label"][:] == [7] and renamed["background"][:] == [3]
 
 
+def test_columns_that_are_not_read_are_named():
+    """A column of labels under another name left the set without labels, silently."""
+    named = source({"train": dataset(image=[PIXELS], labels=[3])})
+    assert named.notes == (
+        "Columns that are not read (1): labels; one of labels is named with data.options.columns.label=NAME.",
+    )
+    assert not named.labelled and source({"train": dataset(image=[PIXELS], label=[3])}).labelled
+    many = dataset(image=[PIXELS], label=[3], **{f"x{number}": [0] for number in range(7)})
+    assert source({"train": many}).notes == ("Columns that are not read (7): x0, x1, x2, x3, x4, ....",)
+
+
 def test_bytes_and_paths_become_images():
     rows = Dataset.from_dict({"image": [PIXELS["bytes"]]}, features=Features({"image": Value("binary")}))
     assert isinstance(rename_columns("mine", rows, {}).features["image"], Image)
@@ -57,8 +69,6 @@ def test_text_labels_have_one_numbering_in_all_splits():
 
 
 def test_the_numbers_of_training_labels_depend_on_no_other_split():
-    assert class_order({"test": ["a", "m", "z"], "train": ["z", "b"]}) == ("b", "z", "a", "m")
-    assert class_order({"test": ["b", "a"]}) == ("a", "b")
     train = dataset(image=[PIXELS] * 2, label=["m", "z"])
     for other in (["a"], ["z"]):
         found = source({"train": train, "test": dataset(image=[PIXELS], label=other)})
@@ -71,6 +81,7 @@ def test_a_split_without_labels_stays_without():
     train = dataset(image=[PIXELS] * 2, label=["m", "z"])
     found = source({"train": train, "test": dataset(image=[PIXELS])})
     assert found.splits["test"].column_names == ["image"] and found.class_names == ("m", "z")
+    assert found.notes == ("The test images have no labels.",)
 
 
 @pytest.mark.parametrize(("value", "kind"), [(255, "binary"), (3, "classes"), (1, "classes")])

@@ -65,6 +65,124 @@ def test_bad_folders_say_so(tmp_path, folder):
         ImageFolder(folder / "train" / "cat", test_fraction=0.1)
 
 
+def picture(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (value, 0, 0)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("Train", "Test", "test"),
+        ("training", "testing", "test"),
+        ("TRAIN", "eval", "test"),
+        ("train", "dev", "validation"),
+        ("Training", "valid", "validation"),
+    ],
+)
+def test_usual_names_of_splits(folder, train, other, split):
+    """F11: 'Train' and 'Test', or 'training' and 'testing', became two classes."""
+    (folder / "train").rename(folder / train)
+    (folder / "test").rename(folder / other)
+    found = ImageFolder(folder)
+    assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 6, split: 4}
+    assert found.class_names == ("cat", "dog") and found.notes == ()
+
+
+def test_two_names_of_one_split_are_an_error(folder):
+    picture(folder / "val" / "cat" / "1.png")
+    picture(folder / "dev" / "cat" / "1.png")
+    with pytest.raises(DataError, match="two names of the validation split, 'dev' and 'val'; keep one"):
+        ImageFolder(folder)
+
+
+def test_hidden_folders_and_other_files_are_no_classes(folder):
+    """F10: .ipynb_checkpoints became a class."""
+    before = ImageFolder(folder)
+    picture(folder / "train" / ".ipynb_checkpoints" / "1.png")
+    picture(folder / "train" / "cat" / ".ipynb_checkpoints" / "1-checkpoint.png")
+    (folder / "train" / "cat" / "Thumbs.db").touch()
+    (folder / "train" / "bird").mkdir()
+    after = ImageFolder(folder)
+    assert after.class_names == ("cat", "dog") and after.fingerprint == before.fingerprint
+    assert after.notes == (
+        "Files that are no images, not read (1: 1 .db): 'train/cat/Thumbs.db'.",
+        "Hidden names and folders of the system, not read (2): 'train/.ipynb_checkpoints', "
+        "'train/cat/.ipynb_checkpoints'.",
+        "Folders without images (1): 'train/bird'.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("stray", "text"),
+    [
+        ("train/stray.png", "the image '.*train/stray.png' lies beside the class folders of '.*train' .1 such images."),
+        (
+            "train/cat/more/1.png",
+            "'.*train/cat/more/1.png' lies too deep for a class folder of '.*train'; expected F",
+        ),
+        ("holdout/more/deep/1.png", None),
+    ],
+)
+def test_images_in_other_places_are_named(folder, stray, text):
+    """F11: one stray image, or a second level, dropped the labels silently."""
+    path = picture(folder / stray)
+    if text is None:
+        assert ImageFolder(folder).notes == ("Images beside train and test, not read (1): 'holdout/more/deep/1.png'.",)
+        return
+    with pytest.raises(DataError, match=text):
+        ImageFolder(folder)
+    path.unlink()
+    assert ImageFolder(folder).class_names == ("cat", "dog")
+
+
+def test_a_folder_of_images_beside_many_images_is_named(tmp_path):
+    for number in range(5):
+        picture(tmp_path / f"{number}.png")
+    picture(tmp_path / "originals" / "1.png")
+    with pytest.raises(DataError, match="the folder '.*originals' lies beside the 5 images of"):
+        ImageFolder(tmp_path)
+
+
+def test_one_folder_of_all_images_is_no_label(tmp_path):
+    """Every image had the class 'photos', and kNN an accuracy of 1."""
+    for number in range(5):
+        picture(tmp_path / "photos" / f"{number}.png", number)
+    found = ImageFolder(tmp_path)
+    assert found.class_names is None and not found.labelled
+    assert found.notes == ("All images lie in folders called 'photos', which is no label.",)
+
+
+def test_a_class_called_train(tmp_path):
+    """F11: a class 'train' beside 'bus' was taken for the training split."""
+    for name in ("train", "bus", "car"):
+        for number in range(5):
+            picture(tmp_path / name / f"{number}.png", number)
+    found = ImageFolder(tmp_path)
+    assert found.class_names == ("bus", "car", "train") and {len(rows) for rows in found.splits.values()} == {12, 3}
+    picture(tmp_path / "test" / "1.png")
+    with pytest.raises(DataError, match="'.*bus' holds images beside the splits train and test, which have no class f"):
+        ImageFolder(tmp_path)
+
+
+def test_an_unknown_name_beside_a_split_is_named(folder):
+    (folder / "test").rename(folder / "holdout")
+    with pytest.raises(DataError, match="has train, and 'holdout' is the name of no split; name the folders train and"):
+        ImageFolder(folder)
+
+
+def test_each_split_has_labels_of_its_own_or_none(folder):
+    """F2: a test split without class folders removed the training labels."""
+    for path in sorted((folder / "test").glob("*/*.png")):
+        path.rename(folder / "test" / f"{path.parent.name}{path.name}")
+    for name in ("cat", "dog"):
+        (folder / "test" / name).rmdir()
+    found = ImageFolder(folder)
+    assert found.splits["train"]["label"][:] == [0, 0, 0, 1, 1, 1] and found.splits["test"].column_names == ["image"]
+    assert found.notes == ("The test images have no labels.",)
+
+
 def test_bad_files_are_named(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(5):

@@ -1,11 +1,12 @@
 """Instance maps: which mask is on top, and numbers above 255."""
 
 import io
+from collections import Counter
 
 import numpy as np
 from PIL import Image
 
-from scd.data.sources.instance_maps import draw_instances, object_features
+from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
 
 
 def drawn(masks, crowd) -> np.ndarray:
@@ -30,3 +31,18 @@ def test_many_objects_get_sixteen_bits():
 def test_features_name_the_categories():
     features = object_features(["a", "b"])
     assert features["objects"]["category"].feature.names == ["a", "b"]
+
+
+def test_filled_boxes_hold_the_pixels_whose_centre_lies_inside():
+    assert filled_box([0.4, 0, 2.2, 1.5], 3, 4).astype(int).tolist() == [[1, 1, 1, 0], [0] * 4, [0] * 4]
+    assert not filled_box([1, 1, 0, 2], 3, 4).any()
+
+
+def test_boxes_that_leave_their_image_are_counted():
+    counted = Counter()
+    boxes = [[0, 0, 4, 3], [-0.5, 0, 4.5, 3], [-5, 0, 6, 3], [3, 1, 4, 1], [1, 1, 0, 1], [4, 0, 2, 2]]
+    count_boxes(boxes, 3, 4, counted)
+    assert describe(counted).splitlines() == [
+        "Boxes that leave their image and are cut at its border: 2.",
+        "Boxes without area inside their image, whose objects are left out: 2.",
+    ]

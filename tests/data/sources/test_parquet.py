@@ -1,8 +1,11 @@
 """Parquet files by path, glob and list; a file that cannot be used is named."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as Pillow
 
 from scd.data.images import load_images
 from scd.data.sources.parquet import Parquet
@@ -77,6 +80,45 @@ def test_missing_files_say_so(options, text):
         Parquet(**options)
 
 
+def pictures(path, **columns) -> str:
+    """A parquet file as other tools write it: encoded images and columns of any Arrow type."""
+    count = len(next(iter(columns.values())))
+    pixels = pa.array([encode_png(np.full((20, 20, 3), 9, np.uint8))] * count)
+    pq.write_table(pa.table({"image": pixels, **columns}), path)
+    return str(path)
+
+
+def test_labels_that_are_stored_as_a_dictionary(tmp_path):
+    """pandas' categories ended in a traceback."""
+    train = pictures(tmp_path / "train.parquet", label=pa.array(["b", "a", "b"]).dictionary_encode())
+    test = pictures(tmp_path / "test.parquet", label=pa.array(["b"]))
+    found = Parquet(train=train, test=test)
+    assert found.class_names == ("a", "b") and found.split("train")["label"][:] == [1, 0, 1]
+    assert found.split("test")["label"][:] == [1] and len(load_images(found, "train", 8)) == 3
+
+
+def test_a_column_of_structs_is_no_column_of_labels(tmp_path):
+    nested = pa.array([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
+    file = pictures(tmp_path / "train.parquet", label=nested, kind=pa.array(["a", "b"]))
+    with pytest.raises(DataError, match="column 'label' holds struct.*; name another column with data.options.columns"):
+        Parquet(train=file)
+    assert Parquet(train=file, columns={"label": "kind"}).class_names == ("a", "b")
+
+
+def test_parts_of_a_split_must_name_their_classes_alike(tmp_path):
+    """The names of the first part were taken for all of them."""
+    files = []
+    for number, names in enumerate((["a", "b"], ["b", "a"])):
+        features = Features(image=Image(), label=ClassLabel(names=names))
+        rows = {"image": [encode_png(np.full((20, 20, 3), 9, np.uint8))], "label": [0]}
+        files.append(str(tmp_path / f"{number}.parquet"))
+        Dataset.from_dict(rows, features=features).to_parquet(files[-1])
+    with pytest.raises(DataError, match="are one split, but name the classes of 'label' differently"):
+        Parquet(train=files)
+    found = Parquet(train=files[0], test=files[1])
+    assert (found.split("train")["label"][:], found.split("test")["label"][:]) == ([0], [1])
+
+
 def test_bad_files_say_so(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"not a parquet file")
     with pytest.raises(DataError, match=r"cannot read parquet \(.*train.parquet\)"):
@@ -90,3 +132,33 @@ def test_bad_files_say_so(tmp_path):
     Dataset.from_dict({"picture": [1], "label": [0]}).to_parquet(str(no_image))
     with pytest.raises(DataError, match="has no column 'image'; its columns: picture, label"):
         Parquet(train=no_image)
+
+
+def test_images_that_the_file_only_names_are_part_of_the_identity(tmp_path):
+    """F4: a parquet file of paths stayed the same when the images did not."""
+    paths = [str(tmp_path / f"{number}.bmp") for number in range(3)]
+    for path in paths:
+        Pillow.new("RGB", (20, 20), (9, 9, 9)).save(path)
+    for column in (paths, [{"bytes": None, "path": path} for path in paths]):
+        Dataset.from_dict({"image": column}).to_parquet(str(tmp_path / "train.parquet"))
+        before = Parquet(train=tmp_path / "train.parquet")
+        assert load_images(before, "train", 20).images.max() == 9
+        Pillow.new("RGB", (20, 20), (200, 9, 9)).save(paths[1])
+        after = Parquet(train=tmp_path / "train.parquet")
+        assert before.fingerprint != after.fingerprint
+        assert load_images(after, "train", 20).images.amax(dim=(1, 2, 3)).tolist() == [9, 200, 9]
+        Pillow.new("RGB", (20, 20), (9, 9, 9)).save(paths[1])
+    Dataset.from_dict({"image": [*paths, "https://example.org/a.png"]}).to_parquet(str(tmp_path / "train.parquet"))
+    with pytest.raises(
+        DataError, match="train row 3: the image 'https://example.org/a.png' is not a file of this machine"
+    ):
+        Parquet(train=tmp_path / "train.parquet")
+
+
+def test_an_image_cell_without_bytes_and_path_is_named(tmp_path):
+    """F25: an AttributeError."""
+    cells = [encode_png(np.zeros((20, 20, 3), np.uint8)), {"bytes": None, "path": None}]
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"image": cells}), file)
+    with pytest.raises(DataError, match="'parquet' row 1: no image"):
+        load_images(Parquet(train=file), "train", 20)

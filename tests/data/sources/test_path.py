@@ -1,5 +1,7 @@
 """A folder of the user's is opened as what it holds."""
 
+from pathlib import Path
+
 import pytest
 
 from scd.data.sources.image_folder import ImageFolder
@@ -45,6 +47,35 @@ def test_a_relative_path_starts_at_the_working_directory(parquet, monkeypatch):
     folder, expected = parquet
     monkeypatch.chdir(folder.parent)
     assert PathSource("birds").fingerprints == expected.fingerprints
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"),
+    [
+        ("Train.parquet", "testing.parquet", "test"),
+        ("training.parquet", "val.parquet", "validation"),
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "test"),
+    ],
+)
+def test_usual_names_of_parquet_files(parquet, train, test, split):
+    folder, expected = parquet
+    (folder / "data").mkdir()
+    (folder / "train.parquet").rename(folder / train)
+    (folder / "test.parquet").rename(folder / test)
+    found = PathSource(folder)
+    assert set(found.splits) == {"train", split} and found.fingerprints["train"] == expected.fingerprints["train"]
+    assert found.notes == ()
+    Path(folder / train).with_name("extra.parquet").write_bytes(b"")
+    assert PathSource(folder).notes == ("Not read: parquet files of no split: extra.",)
+
+
+def test_folders_are_left_out(images):
+    folder, expected = images
+    (folder / "reports").mkdir()
+    (folder / "train" / "dark" / "0.png").rename(folder / "reports" / "0.png")
+    found = PathSource(folder, left_out=[folder / "reports"])
+    assert len(found.splits["train"]) == len(expected.splits["train"]) - 1
+    assert found.notes == ("Folders left out (1): 'reports'.",)
 
 
 def test_changed_content_is_refused(parquet):

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from scd.data.sources.source import Source, cached_dataset
-from scd.errors import UsageError
+from scd.data.sources.source import Source, cached_dataset, named_splits, split_of
+from scd.errors import DataError, UsageError
 
 
 def test_the_fingerprint_covers_every_split():
@@ -39,3 +39,18 @@ def test_a_data_set_is_made_once(monkeypatch, tmp_path):
     for _ in range(2):
         assert cached_dataset("kind", "key", make)["number"][:] == [3, 4]
     assert made == [1] and (tmp_path / "kind" / "key").is_dir()
+
+
+def test_splits_are_known_by_their_usual_names():
+    names = ["Testing", "cat", "dev", "TRAIN", "validate"]
+    assert named_splits(names, "set") == {"train": "TRAIN", "test": "Testing", "validation": "dev"}
+    assert list(named_splits(["val", "train"], "set")) == ["train", "validation"]
+    assert [split_of(name) for name in ("eval", "Valid", "trainset", "")] == ["test", "validation", None, None]
+    with pytest.raises(DataError, match="'set' has two names of the train split, 'Train' and 'training'; keep one"):
+        named_splits(["training", "Train"], "set")
+
+
+def test_labelled_is_said_of_the_training_images():
+    labelled, bare = Dataset.from_dict({"image": [1], "label": [0]}), Dataset.from_dict({"image": [1]})
+    assert Source("mine", {"train": labelled, "test": bare}, {}).labelled
+    assert not Source("mine", {"train": bare, "test": labelled}, {}, class_names=["a"]).labelled

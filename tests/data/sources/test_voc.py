@@ -4,21 +4,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.voc import CLASSES, Voc
 from scd.errors import DataError, UsageError
 
+SIZE = "<size><width>{}</width><height>{}</height></size>"
 DOG, CAR = CLASSES.index("dog"), CLASSES.index("car")
 
 
-def xml(*objects):
+def xml(*objects, size="<size><width>20</width></size>"):
     """An annotation of (class, xmin, ymin, xmax, ymax, difficult) in VOC's pixels, which count from 1."""
     parts = [
         f"<object><name>{name}</name><difficult>{hard}</difficult><bndbox><xmin>{a}</xmin><ymin>{b}</ymin>"
         f"<xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
         for name, a, b, c, d, hard in objects
     ]
-    return f"<annotation><size><width>20</width></size>{''.join(parts)}</annotation>"
+    return f"<annotation>{size}{''.join(parts)}</annotation>"
 
 
 @pytest.fixture
@@ -97,6 +99,19 @@ def test_another_annotation_is_another_source(devkit):
         ("Annotations/000003.xml", "<annotation>", r"'.*000003.xml' is not XML"),
         ("Annotations/000003.xml", xml(("wolf", 1, 1, 2, 2, 0)), "object 0: 'wolf' is none of VOC's 20 classes"),
         ("Annotations/000003.xml", xml(("dog", "", 1, 2, 2, 0)), "its bndbox needs xmin, ymin, xmax and ymax"),
+        (
+            "Annotations/000003.xml",
+            xml(("dog", "nan", 1, 2, 2, 0)),
+            "object 0: its bndbox is nan, 1, 2, 2; it needs fin",
+        ),
+        ("Annotations/000003.xml", xml(("dog", 9, 1, 2, 2, 0)), "object 0: its bndbox is 9, 1, 2, 2; it needs finite"),
+        (
+            "Annotations/000003.xml",
+            xml(size=SIZE.format(20, 30)),
+            "is 20x20, its annotations are for a picture of 20x30",
+        ),
+        ("Annotations/000003.xml", xml(size=SIZE.format("x", 30)), r"000003.xml': its size is not in pixels"),
+        ("JPEGImages/000003.jpg", "no image", r"'.*000003.jpg' cannot be decoded \(not an image"),
     ],
 )
 def test_bad_files_are_named(devkit, file, text, error):
@@ -118,3 +133,59 @@ def test_wrong_options_say_what_is_right(devkit):
     (devkit / "VOC2007" / "SegmentationClass" / "000001.png").unlink()
     with pytest.raises(DataError, match=r"'.*000001.png' is missing, the segments of 000001"):
         opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+# ---------------------------------------------------------------- what other tools write
+
+
+def test_replaced_pixels_are_another_set(devkit):
+    """F4: files of one size were one content."""
+    for name in ("000001", "000002", "000003"):
+        Image.new("RGB", (20, 20), (9, 9, 9)).save(devkit / "VOC2007" / "JPEGImages" / f"{name}.jpg")
+    before, file = opened(devkit).fingerprints, devkit / "VOC2007" / "JPEGImages" / "000003.jpg"
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    after = opened(devkit).fingerprints
+    assert after["test"] != before["test"] and after["train"] == before["train"]
+
+
+@pytest.mark.parametrize("size", ["", SIZE.format(0, 0), SIZE.format(20, 20), SIZE.format("20.0", " 20 ")])
+def test_sizes_may_be_missing_or_0(devkit, size):
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(("dog", 3, 5, 8, 9, 0), size=size))
+    assert load_scenes(opened(devkit), "test", 20).boxes[0].tolist() == [[2, 4, 8, 9]]
+
+
+def test_images_with_other_endings_and_listed_twice(devkit):
+    year = devkit / "VOC2007"
+    Image.new("RGB", (20, 20)).save(year / "JPEGImages" / "000003.png")
+    (year / "JPEGImages" / "000003.jpg").unlink()
+    (year / "ImageSets" / "Main" / "test.txt").write_text("000003\n000003  1\n")
+    source = opened(devkit)
+    assert len(source.split("test")) == 1 and source.notes == ("test: Images that are listed twice and count once: 1.",)
+
+
+def test_boxes_that_begin_at_0_are_noted(devkit):
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(("dog", 0, 5.5, 8, 9.25, 0)))
+    source = opened(devkit)
+    assert load_scenes(source, "test", 20).boxes[0].tolist() == [[0, 4.5, 8, 9.25]]
+    assert source.notes[-1].startswith("test: Boxes that begin at 0 or below, where VOC's pixels count from 1")
+
+
+def test_boxes_belong_to_the_upright_picture(devkit):
+    """F8: the picture lay on its side. The box covers what is white."""
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[:, :10] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = 8
+    upright = Image.fromarray(pixels)
+    file = devkit / "VOC2007" / "JPEGImages" / "000003.jpg"
+    upright.transpose(Image.Transpose.ROTATE_270).save(file, exif=exif, quality=95)
+    annotation = devkit / "VOC2007" / "Annotations" / "000003.xml"
+    annotation.write_text(xml(("dog", 1, 1, 10, 10, 0), size=SIZE.format(20, 10)))
+    loaded = load_scenes(opened(devkit), "test", 10)
+    assert loaded.boxes[0].tolist() == [[0, 0, 5, 10]]
+    assert (loaded.images[0][:, loaded.instances[0][0]] > 240).float().mean() > 0.9
+    annotation.write_text(xml(("dog", 1, 1, 10, 10, 0), size=SIZE.format(10, 20)))
+    with pytest.raises(DataError, match="is stored as 10x20 and turned to 20x10 by its EXIF orientation"):
+        opened(devkit)

@@ -1,0 +1,215 @@
+"""COCO's annotation file: images, categories and annotations, checked against each other.
+
+What other tools write differently is accepted where it has one meaning: ids as numbers, text or both; sizes as floats
+or left out; file names with backslashes or URL escapes; a crowd flag that is missing, null, true or text; a category
+that repeats the name of another one and has no objects; an entry that is there twice. Everything else is named.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from PIL import Image
+
+from scd.errors import DataError
+
+KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
+
+
+@dataclass
+class CocoImage:
+    """An image: its file, width and height where the annotations give them, and its annotations."""
+
+    path: Path
+    size: tuple[int, int] | None
+    entries: list["Entry"] = field(default_factory=list)
+
+
+@dataclass
+class Entry:
+    """An annotation: what it is called in messages, its category's name, box [x, y, w, h], shape and crowd flag."""
+
+    label: str
+    category: str
+    bbox: list[float]
+    segmentation: Any
+    crowd: bool
+
+
+@dataclass
+class CocoFile:
+    """Images in the file's order, names of the categories in the order of their ids, and what is not used."""
+
+    file: Path
+    images: list[CocoImage]
+    names: tuple[str, ...]
+    notes: list[str]
+
+
+def read_coco(folder: Path, file: Path) -> CocoFile:
+    """The content of an annotation file.
+
+    Args:
+        folder: of the images.
+        file: the JSON file.
+
+    Raises:
+        DataError: a file that cannot be read or is no such file, or an entry that has no one meaning, by name.
+    """
+    content = _parsed(file)
+    images, notes = _images(content["images"], folder, file)
+    names, dropped = _categories(content["categories"], content["annotations"], file)
+    for number, entry in enumerate(content["annotations"]):
+        label = f"annotation {entry['id']}" if "id" in entry else f"annotations[{number}]"
+        image, category = (identity(entry[key], f"'{file}' {label}: {key}") for key in ("image_id", "category_id"))
+        if image not in images:
+            raise DataError(f"'{file}' {label}: there is no image {entry['image_id']}")
+        if category not in names:
+            raise DataError(f"'{file}' {label}: there is no category {entry['category_id']}")
+        box, crowd = _box(entry["bbox"], f"'{file}' {label}"), _flag(entry.get("iscrowd"), f"'{file}' {label}: iscrowd")
+        images[image].entries.append(Entry(label, names[category], box, entry.get("segmentation"), crowd))
+    ordered = tuple(name for key, name in sorted(names.items(), key=lambda item: order(item[0])) if key not in dropped)
+    notes += [f"The category '{names[key]}' with the id {key} has no objects and repeats a name; it is left out."
+              for key in dropped]  # fmt: skip
+    return CocoFile(file, list(images.values()), ordered, notes)
+
+
+def identity(value: object, what: str) -> str:
+    """An id as text, equal for 7, 7.0, "7" and "007". Raises DataError for what is none, named by ``what``."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise DataError(f"{what} is {json.dumps(value)}, it must be a number or text")
+    return str(value)
+
+
+def order(key: str) -> tuple[bool, int, str]:
+    """The place of an id: numbers by value, then text."""
+    number = key.lstrip("-").isdecimal()
+    return (not number, int(key) if number else 0, key)
+
+
+def _parsed(file: Path) -> dict[str, list]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{file}' is not JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
+        raise DataError(f"'{file}' is not COCO's instances format, it needs the lists {', '.join(KEYS)}")
+    for kind in ("images", "categories"):
+        if not content[kind]:
+            raise DataError(f"'{file}' lists no {kind}")
+    for kind, needed in KEYS.items():
+        for number, entry in enumerate(content[kind]):
+            if not isinstance(entry, dict):
+                raise DataError(f"'{file}' {kind}[{number}] is {json.dumps(entry)}, not an entry with {needed[0]}")
+            missing = [key for key in needed if entry.get(key) is None]
+            if missing:
+                raise DataError(f"'{file}' {kind}[{number}] (id {entry.get('id')}) has no {missing[0]}")
+    return content
+
+
+def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str, CocoImage], list[str]]:
+    """Images by id, and notes."""
+    images: dict[str, CocoImage] = {}
+    ids_of: dict[Path, str] = {}
+    repeated = 0
+    for number, entry in enumerate(entries):
+        key = identity(entry["id"], f"'{file}' images[{number}]: id")
+        path = _located(folder, entry["file_name"], f"'{file}' image {key}")
+        if path is None:
+            raise DataError(f"'{file}' lists the image {entry['file_name']}, which is not in '{folder}'")
+        if key in images and images[key].path == path:
+            repeated += 1
+            continue
+        if key in images:
+            raise DataError(f"'{file}' has the image id {key} twice, for {images[key].path.name} and {path.name}")
+        if path in ids_of:
+            raise DataError(f"'{file}' lists {entry['file_name']} twice, as image {ids_of[path]} and {key}")
+        ids_of[path] = key
+        images[key] = CocoImage(path, _size(entry, f"'{file}' image {key}"))
+    notes = [f"Images that are listed twice in '{file.name}' and count once: {repeated:,}."] if repeated else []
+    return images, notes + _unlisted(set(ids_of), folder)
+
+
+def _located(folder: Path, name: object, what: str) -> Path | None:
+    """The file of an image, also if its name was written on Windows, as part of an address, or from another folder."""
+    if not isinstance(name, str):
+        raise DataError(f"{what}: file_name is {json.dumps(name)}, it must be text")
+    plain = unquote(name).replace("\\", "/")
+    for written in (name, name.replace("\\", "/"), plain, Path(plain).name):
+        if written and "\0" not in written and (folder / written).is_file():
+            return folder / written
+    return None
+
+
+def _unlisted(listed: set[Path], folder: Path) -> list[str]:
+    endings = Image.registered_extensions()
+    names = {path.resolve() for path in listed}
+    found = [
+        path
+        for place in {path.parent for path in listed}
+        for path in place.iterdir()
+        if path.suffix.lower() in endings and path.is_file() and path.resolve() not in names
+    ]
+    note = f"Images in '{folder.name}' that its annotations do not list and that are left out: {len(found):,}."
+    return [note] if found else []
+
+
+def _size(entry: dict, what: str) -> tuple[int, int] | None:
+    """Width and height, or None where the entry does not give them (some tools write 0)."""
+    given = [entry.get(key) for key in ("width", "height")]
+    if any(value in (None, 0) and not isinstance(value, bool) for value in given):
+        return None
+    for value in given:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value != int(value) or value < 0:
+            raise DataError(f"{what}: its size is {given[0]}x{given[1]}, it must be whole pixels")
+    return int(given[0]), int(given[1])
+
+
+def _categories(entries: Sequence[dict], annotations: Sequence[dict], file: Path) -> tuple[dict[str, str], list[str]]:
+    """Names by id, and the ids of those that repeat a name and have no objects."""
+    names: dict[str, str] = {}
+    for number, entry in enumerate(entries):
+        key, name = identity(entry["id"], f"'{file}' categories[{number}]: id"), entry["name"]
+        if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+            raise DataError(f"'{file}' category {key}: its name is {json.dumps(name)}, it must be text")
+        if names.setdefault(key, str(name)) != str(name):
+            raise DataError(f"'{file}' has the category id {key} twice, for '{names[key]}' and '{name}'")
+    used = Counter(identity(entry["category_id"], f"'{file}': category_id") for entry in annotations)
+    ids_of = defaultdict(list)
+    for key in sorted(names, key=order):
+        ids_of[names[key]].append(key)
+    dropped = []
+    for name, keys in ids_of.items():
+        kept = [key for key in keys if used[key]]
+        if len(kept) > 1:
+            raise DataError(f"'{file}' calls two categories '{name}', the ids {kept[0]} and {kept[1]}")
+        dropped += [key for key in keys if key != (kept or keys)[0]]
+    return names, dropped
+
+
+def _box(box: object, what: str) -> list[float]:
+    numbers = box if isinstance(box, list) else []
+    fit = [not isinstance(n, bool) and isinstance(n, int | float) and math.isfinite(n) for n in numbers]
+    if len(fit) != 4 or not all(fit):
+        raise DataError(f"{what}: its bbox is {json.dumps(box)}, it needs the four numbers x, y, width, height")
+    return [float(number) for number in numbers]
+
+
+def _flag(value: object, what: str) -> bool:
+    if value is None:
+        return False
+    if value in (0, 1, "0", "1"):  # True and False equal 1 and 0
+        return bool(int(value))
+    raise DataError(f"{what} is {json.dumps(value)}, it must be 0 or 1")

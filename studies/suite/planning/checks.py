@@ -1,0 +1,201 @@
+"""Settings of a wrong kind or range, found when the plan is made and not in a run."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from scd.errors import UsageError, unknown
+from scd.training.budget import UNITS
+
+WHOLE = {  # settings of a run that are whole numbers -> the smallest one
+    "training.batch_size": 1,
+    "training.devices": 1,
+    "data.size": 1,
+    "views.size": 1,
+    "views.extra.count": 0,
+    "evaluation.size": 1,
+}
+WHOLE_OR_NULL = {
+    "data.train_limit": 1,
+    "data.test_limit": 1,
+    "evaluation.train_limit": 1,
+    "evaluation.test_limit": 1,
+    **{f"seed_of.{axis}": 0 for axis in ("init", "order", "views", "probe")},
+}
+CHOICES = {
+    "training.accelerator": ("cpu", "cuda"),
+    "training.precision": ("32-true", "bf16-mixed"),
+    "training.budget.unit": UNITS,
+}
+OPEN = ("auto", "from_data", "???")  # values that stand for others of any kind
+PLURAL = {int: "whole numbers", float: "numbers", bool: "truth values", str: "text"}
+SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+# ---------------------------------------------------------------- kinds of values
+
+
+def check_kind(key: str, value: Any, usual: Any) -> None:
+    """A word of the command line has the kind of value that stands in the configuration.
+
+    Args:
+        value: what the word gives; null is checked where it is used.
+        usual: what stands there without it; where that is null or one of ``OPEN``, any value is taken.
+
+    Raises:
+        UsageError: another kind.
+    """
+    if value is None or usual is None or usual in OPEN:
+        return
+    if isinstance(usual, str):
+        right, words = isinstance(value, str | Mapping), SCALARS[str]
+    elif isinstance(usual, bool):
+        right, words = isinstance(value, bool), SCALARS[bool]
+    elif isinstance(usual, int | float):
+        right, words = _is_number(value), SCALARS[float]
+    elif isinstance(usual, Mapping):
+        # a method, a backbone, ... may be given by its name
+        right, words = isinstance(value, Mapping) or "_target_" in usual, "a mapping of several options"
+    else:
+        right, words = isinstance(value, list | tuple), f"a list: {key}=[{value}]"
+    if not right:
+        raise UsageError(f"{key}={shown(value)}: it must be {words}")
+
+
+def check_types(made: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Arguments have the types that a class or function declares.
+
+    Objects that are still to be built (``_target_``, ``_input_``) and types other than numbers, text, truth values,
+    lists and mappings are not looked at.
+
+    Args:
+        where: put before the argument's name in the message.
+
+    Raises:
+        UsageError: an argument of another type.
+    """
+    try:
+        hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
+    except (AttributeError, NameError, TypeError):  # a library's class without annotations that can be resolved
+        return
+    for name, value in given.items():
+        if name in hints and not fits(value, hints[name]):
+            raise UsageError(f"{where}{name} must be {in_words(hints[name])}, not {shown(value)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a configuration has the type of an annotation."""
+    if isinstance(value, Mapping) and ({"_target_", "_input_"} & set(value)):
+        return True
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, each) for each in inner)
+    if origin is Literal:
+        return value in inner
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return _is_number(value)
+    if hint in (str, type(None)):
+        return isinstance(value, hint)
+    kind = origin or hint
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    if kind in (list, tuple) or kind is Sequence:
+        each = [item for item in inner if item is not ...]
+        return isinstance(value, list | tuple) and (not each or all(fits(item, each[0]) for item in value))
+    return True
+
+
+def in_words(hint: Any) -> str:
+    """An annotation for people."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        kinds = [each for each in inner if each is not type(None)]
+        return " or ".join(map(in_words, kinds)) + (", or null" if type(None) in inner else "")
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if hint in SCALARS:
+        return SCALARS[hint]
+    kind = origin or hint
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return "a mapping"
+    each = [item for item in inner if item is not ...]
+    return f"a list of {PLURAL[each[0]]}" if each and each[0] in PLURAL else "a list"
+
+
+def shown(value: Any) -> str:
+    """A value as the command line writes it; text in quotes, so that it is told from a number."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# ---------------------------------------------------------------- the settings of one run
+
+
+def at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Counts and sizes of a run's configuration are whole numbers in their range, and choices are among the valid ones.
+
+    Raises:
+        UsageError: one that is not; the text names it.
+    """
+    for key, valid in CHOICES.items():
+        if (chosen := at(config, key)) not in valid:
+            raise unknown(key, chosen, valid)
+    for key, least in {**WHOLE, **WHOLE_OR_NULL}.items():
+        value = at(config, key)
+        if value is None and (key in WHOLE_OR_NULL or key.startswith("views.extra")):
+            continue
+        if not fits(value, int) or value < least:
+            null = ", or null" if key in WHOLE_OR_NULL else ""
+            raise UsageError(f"{key}={shown(value)}: it must be a whole number, {least} or more{null}")
+
+
+def check_training(config: Mapping[str, Any], steps_per_epoch: int, steps: int | None) -> None:
+    """The optimiser and the schedule of a run that trains; nothing is trained.
+
+    Args:
+        steps: optimiser steps of the run; None for a budget of seconds.
+
+    Raises:
+        UsageError: an unknown option, a value out of range, or a warm-up that is not shorter than the run.
+    """
+    from torch import nn  # this module is imported where studies are listed, without torch
+
+    from scd.training.optimizers import build_optimizer
+    from scd.training.schedules import Schedule
+
+    schedule, optimizer = config["schedule"], dict(config["optimizer"])
+    clip = optimizer.pop("clip", None)
+    check_types(Schedule, schedule, "schedule.")
+    check_types(build_optimizer, optimizer, "optimizer.")
+    if clip is not None and (not _is_number(clip) or not clip > 0):
+        raise UsageError(f"optimizer.clip is a norm above 0, or null, not {shown(clip)}")
+    try:
+        build_optimizer(nn.Linear(1, 1), **optimizer)
+    except ValueError as error:  # of torch, for combinations that it refuses
+        raise UsageError(f"optimizer: {error}") from error
+    rate = Schedule(**schedule)
+    if steps is None:
+        rate.factor_by_time(0.0, 0, steps_per_epoch)
+    else:
+        rate.factor(0, steps, steps_per_epoch)
+    for share in config["training"]["snapshots"]:
+        if not _is_number(share) or not 0 <= share <= 1:
+            raise UsageError(f"training.snapshots are shares of the training in [0, 1], not {shown(share)}")
