@@ -124,7 +124,7 @@ def made(recipe: Recipe, needs: frozenset[str], size: int, seed: int) -> Batch:
 
 def loss_of(method: Method, views: Batch) -> Tensor:
     """The loss under a fixed random state: methods may shuffle or draw."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # faster than torch.manual_seed
     return method(views)["loss"]
 
 
@@ -134,7 +134,7 @@ def own_optimizer(name: str, method: Method) -> Optimizer:
 
 
 def step(method: Method, optimizer: Optimizer, views: Batch, progress: float = 0.5) -> Tensor:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # faster than torch.manual_seed
     return take_step(method, method, views, optimizer, progress)["loss"].detach()
 
 

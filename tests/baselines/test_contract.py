@@ -120,7 +120,7 @@ def test_the_state_dict_carries_everything(name):
     method, other = build(name), with_other_numbers(build(name))
     step(method, own_optimizer(name, method), batch(name), progress=0.3)
     with torch.no_grad():
-        before = loss_of(copy.deepcopy(other), batch(name, 1))
+        before = loss_of(other, batch(name, 1))
     other.load_state_dict(copy.deepcopy(method.state_dict()))
     one, two = own_optimizer(name, method), own_optimizer(name, other)  # whose past does not belong to the method
     loss = step(method, one, batch(name, 1))
@@ -131,7 +131,7 @@ def test_the_state_dict_carries_everything(name):
 
 @every_method
 def test_the_same_seed_gives_the_same_step_and_a_copy_is_independent(name):
-    method, twin = build(name), copy.deepcopy(build(name))
+    method, twin = prototype(name), build(name)
     before = copy.deepcopy(method.state_dict())
     step(twin, own_optimizer(name, twin), batch(name))
     for key, value in method.state_dict().items():
@@ -161,7 +161,7 @@ def test_the_evaluated_state_gives_the_same_features_and_maps(name):
 
 @every_method
 def test_saliency_is_none_or_a_map_in_0_1_and_changes_nothing(name):
-    method = build(name).eval()
+    method = prototype(name).eval()
     view = whole_view(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     before = copy.deepcopy(method.state_dict())
     saliency = method.saliency(view)

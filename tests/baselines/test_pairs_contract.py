@@ -54,8 +54,9 @@ def smaller(view: View, name: str, side: int) -> View:
 
 @every_pair_method
 def test_the_loss_does_not_depend_on_the_number_of_identical_views(name):
+    method = build(name)
     with torch.no_grad():
-        alone, together = (loss_of(build(name), identical(name, extras)) for extras in (0, 2))
+        alone, together = (loss_of(method, identical(name, extras)) for extras in (0, 2))
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -68,7 +69,7 @@ def test_extra_views_of_another_size_are_taken(name):
 
 @every_pair_method
 def test_other_than_two_global_views_are_refused(name):
-    method, view = build(name), batch(name).views["v1"]
+    method, view = prototype(name), batch(name).views["v1"]
     for count in (1, 3):
         views = Batch({f"v{i}": replace(view, name=f"v{i}") for i in range(count)})
         with pytest.raises(UsageError, match=f"pairs two global views, the recipe gives {count}"):
