@@ -138,16 +138,16 @@ def test_densecl_around_moco():
     assert len(list(follow(method, sgd(method, 0.5), numbers))) == 5
 
 
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [
-        ("simsiam", lambda: SimSiam(Convolution(), dim=8, bottleneck=4)),
-        ("barlow_twins", lambda: BarlowTwins(Convolution(), width=8)),
-    ],
-)
-def test_one_step_without_a_momentum_branch(name, method):
-    """The loss and its gradients, which these files hold in float32."""
-    numbers, method = golden(name), method().double()
+WITHOUT_MOMENTUM = {
+    "simsiam": lambda: SimSiam(Convolution(), dim=8, bottleneck=4),
+    "barlow_twins": lambda: BarlowTwins(Convolution(), width=8),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_MOMENTUM)
+def test_one_step_without_a_momentum_branch(name):
+    """The loss, and its gradients, which these files hold in float32."""
+    numbers, method = golden(name), WITHOUT_MOMENTUM[name]().double()
     begin(method, numbers)
     loss = method(Batch({view: whole_view(numbers[view], view) for view in ("v1", "v2")}))["loss"]
     loss.backward()
