@@ -125,8 +125,9 @@ def test_the_state_dict_carries_everything(name):
     one, two = own_optimizer(name, method), own_optimizer(name, other)  # whose past does not belong to the method
     loss = step(method, one, batch(name, 1))
     assert loss != before and torch.equal(loss, step(other, two, batch(name, 1)))
+    found = other.state_dict()
     for key, value in method.state_dict().items():
-        assert torch.equal(value, other.state_dict()[key]), key
+        assert torch.equal(value, found[key]), key
 
 
 @every_method
@@ -138,8 +139,9 @@ def test_the_same_seed_gives_the_same_step_and_a_copy_is_independent(name):
         assert torch.equal(value, before[key]), key
     again = build_method(configuration(name)).train()
     step(again, own_optimizer(name, again), batch(name))
+    found = twin.state_dict()
     for key, value in again.state_dict().items():
-        assert torch.equal(value, twin.state_dict()[key]), key
+        assert torch.equal(value, found[key]), key
 
 
 @every_method
