@@ -13,7 +13,6 @@ decay and no LARS scaling, weight decay 1e-6 (paper: 1.5e-6), 10 epochs of warm-
 peak, 1000 epochs, BYOL's views.
 """
 
-import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from scd.method import ParameterGroup
 from scd.nn.heads import MLP
+from scd.nn.precision import at_least_float32, no_autocast
 from scd.siamese import JointEmbedding, Matcher
 
 
@@ -47,13 +47,12 @@ class CrossCorrelation(Matcher):
 def cross_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Correlation (D, D) of each dimension of ``a`` with each of ``b``, both (B, D), over the images of all processes.
 
-    Computed in float32, whatever precision the embeddings come in.
+    Computed in float32 where the embeddings come in a narrower type.
     NOTE: embeddings are standardised over the images of a process, and C is the mean over processes; the official code
     synchronises the standardisation, too.
     """
-    device = "cpu" if a.is_meta else a.device.type
-    with torch.autocast(device, enabled=False):
-        a, b = (F.batch_norm(z.float(), None, None, training=True) for z in (a, b))
+    with no_autocast(a):
+        a, b = (F.batch_norm(at_least_float32(z), None, None, training=True) for z in (a, b))
         correlation = a.T @ b / len(a)
     if dist.is_available() and dist.is_initialized():
         correlation = all_reduce(correlation) / dist.get_world_size()
@@ -95,9 +94,9 @@ class BarlowTwins(JointEmbedding):
         """Another cross-correlation loss; it has no state."""
         return CrossCorrelation(self.matcher.off_diagonal)
 
-    def parameter_groups(self) -> list[ParameterGroup]:
+    def groups_of(self, module: nn.Module) -> list[ParameterGroup]:
         """Weights, and biases and norms with their own learning rate."""
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         return [
             ParameterGroup([parameter for parameter in trainable if parameter.ndim > 1]),
             ParameterGroup([parameter for parameter in trainable if parameter.ndim == 1], lr_multiplier=self.bias_lr),

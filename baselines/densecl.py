@@ -14,6 +14,8 @@ ImageNet (200 epochs) and 0.3 on COCO (800 epochs), at batch 256; positions of a
 
 NOTE: the loss is the mean over the host's pairs of views. With a symmetric host both directions count; the paper has
 the asymmetric form only. An extra view's positions are queries as well.
+NOTE: the dense head starts from torch's default, as the official one. The official image-level head starts with Kaiming
+fan-in weights; here it is the host's, which starts as in MoCo.
 NOTE: lambda is constant. The official code has an option to keep it at 0 at first, which its configurations do not use.
 """
 
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from baselines.moco import QueueContrast
 from scd.errors import UsageError
 from scd.nn.heads import MLP
+from scd.nn.precision import at_least_float32, no_autocast
 from scd.siamese import Encoded, JointEmbedding, unique
 from scd.wrapper import Wrapper
 
@@ -76,7 +79,8 @@ class DenseCL(Wrapper):
             losses.append(self.dense_matcher(online[i].flatten(0, 1), positives.flatten(0, 1)))
             cosines.append(cosine.mean())
         used = unique(j for _, j in encoded.pairs)
-        self.dense_matcher.remember([target[name].float().mean(dim=1) for name in used])  # (B, D), normalised there
+        means = [at_least_float32(target[name]).mean(dim=1) for name in used]  # (B, D)
+        self.dense_matcher.remember(means)  # normalised there
         return torch.stack(losses).mean(), torch.stack(cosines).mean()
 
     def after_step(self, progress: float) -> None:
@@ -96,9 +100,8 @@ def correspondence(maps: Tensor, target_maps: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Cosine (B, hw), and flat position (B, hw) in [0, h'w').
     """
-    device = "cpu" if maps.is_meta else maps.device.type
-    with torch.autocast(device, enabled=False):  # bfloat16's cosines would tie
-        a, b = F.normalize(pixels(maps).float(), dim=2), F.normalize(pixels(target_maps).float(), dim=2)
+    with no_autocast(maps):  # bfloat16's cosines would tie
+        a, b = (F.normalize(at_least_float32(pixels(x)), dim=2) for x in (maps, target_maps))
         return (a @ b.transpose(1, 2)).max(dim=2)
 
 

@@ -15,8 +15,10 @@ global views of 0.4 to 1 of the area, eight local ones of 0.05 to 0.4 at 96 px.
 NOTE: L is the mean over pairs, as in every method of this suite, and as in DINO's code.
 NOTE: W is frozen for a share of the run (``freeze_last``) instead of one epoch. As in the official code, its gradient
 is dropped after the backward pass, so that the optimiser skips W.
-NOTE: linear layers start with the standard deviation 0.905 / sqrt(inputs). At 2048 inputs this is DINO's 0.02; it keeps
-the size of the activations in a narrower head, where 0.02 would make them vanish.
+NOTE: the MLP's linear layers start with the standard deviation 0.905 / sqrt(hidden). At the official width of 2048 this
+is DINO's 0.02; it keeps the size of the activations in a narrower head, where 0.02 would make them vanish.
+NOTE: around a backbone with batch norm both global views of a network share a forward pass and its statistics, as in
+the official code; local views of one size share another. The head has no batch norm.
 NOTE: the online (student) backbone is evaluated, as in every method here; DINO's published numbers are the teacher's.
 """
 
@@ -30,10 +32,12 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.nn.heads import MLP
+from scd.nn.norm import has_batch_norm
+from scd.nn.precision import at_least_float32
 from scd.nn.queue import gather
 from scd.siamese import Encoded, Matcher, MomentumSiamese
 
-INIT = 0.02 * math.sqrt(2048)
+INIT = 0.02 * math.sqrt(2048)  # times 1 / sqrt(hidden): the standard deviation of the MLP's weights
 
 
 class Temperatures(NamedTuple):
@@ -56,8 +60,9 @@ def distillation(student: Tensor, teacher: Tensor, centre: Tensor, tau_s: float,
         centre: c (K,).
         tau_s, tau_t: temperatures.
     """
-    target = ((teacher.detach().float() - centre) / tau_t).softmax(dim=1)
-    return -(target * (student.float() / tau_s).log_softmax(dim=1)).sum(dim=1).mean()
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    target = ((teacher - centre) / tau_t).softmax(dim=1)
+    return -(target * (student / tau_s).log_softmax(dim=1)).sum(dim=1).mean()
 
 
 class Head(nn.Module):
@@ -77,9 +82,9 @@ class Head(nn.Module):
         self.dim = prototypes
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INIT / math.sqrt(module.in_features))
+                nn.init.trunc_normal_(module.weight, std=INIT / math.sqrt(hidden))
                 nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.weight, std=INIT / math.sqrt(bottleneck))
+        nn.init.uniform_(self.weight, -1 / math.sqrt(bottleneck), 1 / math.sqrt(bottleneck))  # rows of length 0.58
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of vectors (B, C), or (B, T, K) of tokens."""
@@ -121,7 +126,7 @@ class Distillation(Matcher):
 
     def remember(self, targets: list[Tensor]) -> None:
         """Keep the mean of this step's teacher logits, over batch and views, and their distributions' mean entropy."""
-        logits = torch.cat(targets).detach().float()  # views of equal size: one mean over all rows
+        logits = at_least_float32(torch.cat(targets).detach())  # views of equal size: one mean over all rows
         self.waiting = logits.mean(dim=0)
         sharpened = ((logits - self.centre) / self.teacher_temperature).softmax(dim=1)
         self.entropy = torch.special.entr(sharpened).sum(dim=1).mean()
@@ -130,7 +135,8 @@ class Distillation(Matcher):
         """Move the centre towards the mean over all processes; tau_t then follows the progress."""
         self.progress = progress
         if self.waiting is not None:
-            self.centre.lerp_(gather(self.waiting[None]).mean(dim=0), 1.0 - self.centre_momentum)
+            mean = gather(self.waiting[None]).mean(dim=0)
+            self.centre.lerp_(mean.to(self.centre.dtype), 1.0 - self.centre_momentum)
             self.waiting = None
 
     def get_extra_state(self) -> Tensor:
@@ -159,7 +165,7 @@ class DINO(MomentumSiamese):
     Raises:
         UsageError: a temperature that is not above 0, a share outside [0, 1].
 
-    NOTE: the head has no batch norm, the target's stochastic depth is off; a CNN's BN is over the whole batch.
+    NOTE: the target's stochastic depth is off.
     """
 
     def __init__(
@@ -194,6 +200,7 @@ class DINO(MomentumSiamese):
             symmetric=True,
         )
         self.freeze_last = freeze_last
+        self.global_views_together = has_batch_norm(backbone)  # a ViT has none: its maps keep their attention
         for module in self.target_backbone.modules():
             if isinstance(module, DropPath):
                 module.drop_prob = 0.0

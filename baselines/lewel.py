@@ -10,8 +10,10 @@ LEWEL wraps a Siamese method, as SCD does: the same feature maps, the host's own
 separate MLP, its complement as background, and a loss that repels. Only LEWEL has K maps that each sum to 1 and come
 from the projection head, and a correspondence between views by the index of the map.
 
-NOTE: heads (g, g_obj, predictors) have the host's shape, norm and biases; LEWEL's own are BYOL's without any bias and
-with Kaiming fan-out weights. MoCo's g has no BN; around MoCo the joint pass over 1 + hw tokens mixes no statistics.
+NOTE: heads (g, g_obj, predictors) have the host's shape, norm and biases; LEWEL's own are BYOL's without any bias.
+MoCo's g has no BN; around MoCo the joint pass over 1 + hw tokens mixes no statistics.
+NOTE: what LEWEL adds (g_obj, a second predictor) starts with the official Kaiming fan-out weights. The host's g and
+predictor start as in the arm without LEWEL, so that both arms of a seed share their start.
 NOTE: the target follows LEWEL's SyncBN form: moving averages of parameters only, batch statistics of its own. The EMAN
 form (target in eval mode with averaged buffers) is not implemented.
 NOTE: the loss is the mean over pairs of views where LEWEL's is the sum over two directions (see scd.siamese).
@@ -31,6 +33,7 @@ from torch import Tensor, nn
 from scd.errors import UsageError, unknown
 from scd.method import Batch, View
 from scd.nn.ema import copy_without_grad
+from scd.nn.precision import at_least_float32
 from scd.siamese import Features, JointEmbedding, Pair, match, unique
 from scd.wrapper import Wrapper
 
@@ -82,8 +85,10 @@ class LEWEL(Wrapper):
         if saliency_rule not in SALIENCY_RULES:
             raise unknown("saliency_rule", saliency_rule, SALIENCY_RULES)
         self.object_projector = fresh_copy(siamese.projector)  # g_obj: the shape of g, weights of its own
-        self.target_object_projector = siamese.target_of(self.object_projector)
         self.object_matcher = siamese.new_matcher()
+        for head in (self.object_projector, self.object_matcher):
+            start_fan_out(head)
+        self.target_object_projector = siamese.target_of(self.object_projector)
         self.heads = heads
         self.scale = scale
         self.weight = weight
@@ -157,7 +162,7 @@ def alignment_maps(tokens: Tensor, scale: float) -> Tensor:
     Each pixel's K numbers are first brought to unit length and divided by ``scale``, so two logits differ by at most
     2 / scale and two weights of a map by a factor of at most exp(2 / scale). Source: arXiv 2203.14898.
     """
-    logits = F.normalize(tokens.float(), dim=2) / scale
+    logits = F.normalize(at_least_float32(tokens), dim=2) / scale
     return logits.softmax(dim=1).transpose(1, 2)
 
 
@@ -219,3 +224,12 @@ def fresh_copy(module: nn.Module) -> nn.Module:
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
     return copy
+
+
+def start_fan_out(module: nn.Module) -> None:
+    """Linear weights of a module from a normal of variance 2 / outputs, biases of 0 (He et al., ICCV 2015)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.method import Batch, Method, Parts, View
+from scd.nn.precision import at_least_float32
 from scd.nn.vit import ViT
 
 
@@ -85,7 +86,7 @@ class MAE(Method):
         if self.norm_pix_loss:
             variance, mean = torch.var_mean(target, dim=2, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()
-        errors = (prediction.float() - target).square().mean(dim=2)  # (B, N)
+        errors = (at_least_float32(prediction) - target).square().mean(dim=2)  # (B, N)
         return {"loss": errors.gather(1, order[:, count:]).mean()}  # as many masked patches in every image
 
     def draw_order(self, batch: int, number: int) -> tuple[Tensor, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scd.method import ParameterGroup
 from scd.nn.heads import MLP
+from scd.nn.precision import at_least_float32
 from scd.siamese import JointEmbedding, Matcher
 
 
@@ -34,7 +35,8 @@ class CosinePrediction(Matcher):
     def forward(self, online: Tensor, target: Tensor) -> Tensor:
         """Mean of -cos between the prediction from ``online`` (B, D) and ``target`` (B, D), in [-1, 1]."""
         prediction = self.predictor(online)
-        return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
+        prediction, target = at_least_float32(prediction), at_least_float32(target.detach())
+        return -F.cosine_similarity(prediction, target, dim=1).mean()
 
 
 class SimSiam(JointEmbedding):
@@ -76,10 +78,13 @@ class SimSiam(JointEmbedding):
         """Another comparison of the same form with a predictor of its own, for methods that compare further vectors."""
         return CosinePrediction(self.projector.dim, self.bottleneck)
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The encoder, and the predictor with its constant learning rate."""
-        encoder = [*self.backbone.parameters(), *self.projector.parameters()]
+    def groups_of(self, module: nn.Module) -> list[ParameterGroup]:
+        """The encoder, and the predictors with their constant learning rate: a wrapper may have a second one."""
+        matchers = [part for part in module.modules() if isinstance(part, CosinePrediction)]
+        predictors = [parameter for matcher in matchers for parameter in matcher.parameters()]
+        held = {id(parameter) for parameter in predictors}
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         return [
-            ParameterGroup([parameter for parameter in encoder if parameter.requires_grad]),
-            ParameterGroup(list(self.matcher.parameters()), constant_lr=self.fix_predictor_lr),
+            ParameterGroup([parameter for parameter in trainable if id(parameter) not in held]),
+            ParameterGroup(predictors, constant_lr=self.fix_predictor_lr),
         ]

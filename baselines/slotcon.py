@@ -21,7 +21,7 @@ official one.
 NOTE: the official loader draws the second crop again, up to 10 times, until it shares 1 % of its area with the first.
 Here both crops are drawn as in every other arm; images whose views do not overlap are left out of L_g.
 NOTE: weights start from torch's defaults, the official Linears from a normal of 0.02. BN is per process, not
-synchronised. The predictor's BN also counts slots that are no queries, so that no shape depends on the data.
+synchronised.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from scd.data.crops import interpolation_matrix, resample
 from scd.errors import UsageError
 from scd.method import View
 from scd.nn.heads import MLP
+from scd.nn.precision import at_least_float32, no_autocast
 from scd.nn.queue import gather
 from scd.siamese import Encoded, Features, Matcher, MomentumSiamese, unique
 
@@ -103,7 +104,7 @@ class GroupDistillation(Matcher):
 
     def remember(self, targets: list[Tensor]) -> None:
         """Keep the mean (N,) of this step's teacher scores (B, N, h, w), all positions of each view."""
-        self.waiting = [target.detach().float().mean(dim=(0, 2, 3)) for target in targets]
+        self.waiting = [at_least_float32(target.detach()).mean(dim=(0, 2, 3)) for target in targets]
 
     def after_step(self, progress: float) -> None:
         """c <- m c + (1 - m) * mean of the teacher's scores, over views and processes."""
@@ -117,7 +118,8 @@ class SlotContrast(Matcher):
     """InfoNCE of an image's predicted slots with the teacher's slots of the same index, times 2 tau.
 
     Args:
-        predictor: maps slots (Q, D) to (Q, D); of the online branch only, it has no momentum copy.
+        predictor: maps slots (Q, D) to (Q, D), with batch statistics of those that count (Q,); of the online branch
+            only, it has no momentum copy.
         temperature: tau.
     """
 
@@ -129,18 +131,21 @@ class SlotContrast(Matcher):
     def forward(self, online: Groups, target: Groups) -> Tensor:
         """Mean over the slots that are active in both views; 0, with a gradient of 0, where there is none.
 
-        A view of hw positions has at most hw active slots: no more rows than that are compared for each image.
+        A view of hw positions has at most hw active slots: no more rows than that are compared for each image. Rows
+        that hold no query fill up the shape, so that it does not depend on the data; neither the loss nor the
+        predictor's batch norm counts them.
         """
         common, closed = online.active & target.active, ~target.active  # (B, N)
         rows = first(common, min(positions(online), positions(target)))
         columns = first(target.active, positions(target))
         keys = F.normalize(target.slots, dim=2)
-        queries = F.normalize(self.predictor(take(online.slots, rows)), dim=1)  # (Q, D)
+        is_query = take(common, rows)  # (Q,)
+        queries = F.normalize(self.predictor(take(online.slots, rows), is_query), dim=1)  # (Q, D)
         own = (queries * take(keys, rows)).sum(dim=1) / self.temperature
         closed = gather(take(closed.float(), columns)[:, None])[:, 0] > 0  # (K,), of all processes
         logits = queries @ gather(take(keys, columns)).T / self.temperature  # (Q, K)
         losses = logits.masked_fill(closed, -torch.inf).logsumexp(dim=1) - own
-        return 2 * self.temperature * masked_mean(losses, take(common, rows))
+        return 2 * self.temperature * masked_mean(losses, is_query)
 
 
 class SlotCon(MomentumSiamese):
@@ -164,6 +169,8 @@ class SlotCon(MomentumSiamese):
     Raises:
         UsageError: fewer than 2 prototypes, a temperature not above 0, a share outside [0, 1].
     """
+
+    next_steps_momentum = True  # the official code moves the target at the start of a step
 
     def __init__(
         self,
@@ -211,7 +218,7 @@ class SlotCon(MomentumSiamese):
                 for name, view in encoded.target.items()
             }
         groupings, contrasts, shares = [], [], []
-        with float32(next(iter(online.values())).scores):
+        with no_autocast(next(iter(online.values())).scores):
             for i, j in encoded.pairs:
                 student, teacher, overlap = align(
                     online[i].scores, target[j].scores, encoded.views[i], encoded.views[j]
@@ -229,8 +236,8 @@ class SlotCon(MomentumSiamese):
     def group(self, features: Features, projector: nn.Module, prototypes: Prototypes) -> Groups:
         """One network's groups of one view: its projector at every position, then its prototypes."""
         tokens = projector(features.maps.flatten(2).transpose(1, 2))  # (B, hw, D), BN over B·hw rows
-        with float32(tokens):
-            return prototypes(tokens.transpose(1, 2).unflatten(2, features.maps.shape[2:]).float())
+        with no_autocast(tokens):  # scores over temperatures below 0.1 do not survive bfloat16
+            return prototypes(at_least_float32(tokens).transpose(1, 2).unflatten(2, features.maps.shape[2:]))
 
     def after_step(self, progress: float) -> None:
         """Move the target, its prototypes included, and then the centre."""
@@ -290,8 +297,3 @@ def take(slots: Tensor, index: Tensor) -> Tensor:
 def positions(groups: Groups) -> int:
     """h·w of the view that was grouped."""
     return groups.scores[0, 0].numel()
-
-
-def float32(tensor: Tensor) -> torch.autocast:
-    """Autocast off: scores over temperatures below 0.1 do not survive bfloat16."""
-    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)

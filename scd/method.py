@@ -158,13 +158,16 @@ class Method(nn.Module, ABC):
     def evaluated_state(self) -> dict[str, Tensor]:
         """The tensors that an evaluation needs, by name.
 
-        Left out are momentum copies (modules called ``target_*``) and what a loss keeps for itself (``matcher``,
-        ``*_matcher``: queues, centres, predictors).
+        Left out are momentum copies (modules called ``target_*``), what a loss keeps for itself (``matcher``,
+        ``*_matcher``: queues, centres, predictors), and the progress of the training (``_extra_state``).
         """
         return {
             name: value
             for name, value in self.state_dict().items()
-            if not any(part.startswith("target_") or part.endswith("matcher") for part in name.split("."))
+            if not any(
+                part.startswith("target_") or part.endswith("matcher") or part == "_extra_state"
+                for part in name.split(".")
+            )
         }
 
     def load_evaluated_state(self, state: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scd.errors import UsageError
-from scd.method import Batch, Method, Parts, View
+from scd.method import Batch, Method, ParameterGroup, Parts, View
 from scd.nn.ema import copy_without_grad, cosine_momentum, ema_update
 from scd.nn.features import maps_and_vector
 
@@ -71,7 +71,12 @@ class JointEmbedding(Method):
     keeps the gradient's scale independent of the number of views, so that arms with more views differ in views only.
     NOTE: all pairs have equal weights, as in SwAV and DINO. With 2 extra views the pair of global views has weight 1/3
     in the asymmetric form; Asym-Siam gives it the same weight as all small views together.
+
+    Attributes:
+        global_views_together: whether the two global views share a forward pass, and with it BN's statistics (DINO).
     """
+
+    global_views_together = False
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, matcher: Matcher, symmetric: bool = True):
         super().__init__()
@@ -103,20 +108,28 @@ class JointEmbedding(Method):
     def encode(self, views: dict[str, View]) -> Encoded:
         """Feature maps of every view that a pair needs.
 
-        NOTE: a global view has a forward pass of its own; extra views of one size share one, as in SwAV and DINO, so BN
-        never mixes resolutions, and never an extra view with a global one.
+        NOTE: a global view has a forward pass of its own, or one together with the other global view; extra views of
+        one size share one, as in SwAV and DINO. So BN never mixes resolutions, and never an extra view with a global
+        one.
         """
         pairs = self.pairs(views)
-        online: dict[str, Features] = {}
-        for names in passes(views, unique(self.online_views(pairs))):
-            if len(names) == 1:
-                online[names[0]] = self.encode_online(views[names[0]].images)
-                continue
-            together = self.encode_online(torch.stack([views[name].images for name in names], dim=1).flatten(0, 1))
-            shape = (-1, len(names))  # (B·V, ...) -> (B, V, ...): all views of an image stay in its BN group
-            parts = zip(*(part.unflatten(0, shape).unbind(1) for part in (together.maps, together.pooled)), strict=True)
-            online |= {name: Features(*part) for name, part in zip(names, parts, strict=True)}
+        online = self.encode_each(views, self.online_views(pairs), self.encode_online)
         return Encoded(views, online, self.target_features(views, pairs, online), pairs)
+
+    def encode_each(
+        self, views: dict[str, View], names: Iterable[str], encode: Callable[[Tensor], Features]
+    ) -> dict[str, Features]:
+        """Features of each named view by one branch, in as few passes as :func:`passes` says."""
+        found: dict[str, Features] = {}
+        for group in passes(views, unique(names), self.global_views_together):
+            if len(group) == 1:
+                found[group[0]] = encode(views[group[0]].images)
+                continue
+            together = encode(torch.stack([views[name].images for name in group], dim=1).flatten(0, 1))
+            shape = (-1, len(group))  # (B·V, ...) -> (B, V, ...): all views of an image stay in its BN group
+            parts = zip(*(part.unflatten(0, shape).unbind(1) for part in (together.maps, together.pooled)), strict=True)
+            found |= {name: Features(*part) for name, part in zip(group, parts, strict=True)}
+        return found
 
     def online_views(self, pairs: list[Pair]) -> Iterable[str]:
         """Names of the views that pass through the online network."""
@@ -154,6 +167,17 @@ class JointEmbedding(Method):
 
     def after_step(self, progress: float) -> None:
         self.matcher.after_step(progress)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return self.groups_of(self)
+
+    def groups_of(self, module: nn.Module) -> list[ParameterGroup]:
+        """The trainable parameters of a module in groups by this method's rules.
+
+        Args:
+            module: the method itself, or a wrapper around it, whose additions follow the same rules.
+        """
+        return [ParameterGroup([parameter for parameter in module.parameters() if parameter.requires_grad])]
 
     # ---------------------------------------------------------------- what wrappers use
 
@@ -193,16 +217,21 @@ class MomentumSiamese(JointEmbedding):
     Args:
         backbone, projector, matcher, symmetric: see :class:`JointEmbedding`.
         momentum: share of the target that stays at each step, the EMA's m at the start of training.
-        momentum_schedule: "constant" (MoCo) or "cosine", which brings m to 1 at the last step (BYOL, DINO).
+        momentum_schedule: "constant" (MoCo) or "cosine", which brings m to 1 at the end of training (BYOL, DINO).
 
     Raises:
         UsageError: an unknown momentum schedule, or a momentum outside [0, 1].
 
     NOTE: the EMA runs in ``after_step``. MoCo runs it between the query's and the key's forward pass; both give the
     same sequence of target weights at every key forward pass, since the online weights do not change in between.
-    NOTE: m follows the share of training that is done after the step, (t + 1) / T; BYOL's and DINO's code use t / T, a
-    difference of at most 5e-4 in m.
+
+    Attributes:
+        progress: share of the training that is done.
+        next_steps_momentum: False: after step t = 0, 1, ... of T the target moves by m(t / T), as in the code of BYOL,
+            DINO and LEWEL. True: by m((t + 1) / T), as in a code that moves it before the next forward pass (SlotCon).
     """
+
+    next_steps_momentum = False
 
     def __init__(
         self,
@@ -220,6 +249,7 @@ class MomentumSiamese(JointEmbedding):
             raise UsageError(f"momentum is a share in [0, 1], not {momentum}")
         self.base_momentum = momentum
         self.momentum_schedule = momentum_schedule
+        self.progress = 0.0
         self.momentum_pairs: list[tuple[nn.Module, nn.Module]] = []  # (momentum copy, online module)
         self.target_backbone = self.target_of(backbone)
         self.target_projector = self.target_of(projector)
@@ -243,7 +273,7 @@ class MomentumSiamese(JointEmbedding):
         self, views: dict[str, View], pairs: list[Pair], online: dict[str, Features]
     ) -> dict[str, Features]:
         """Features of the target views from the momentum branch, without gradient."""
-        return {name: self.encode_target(views[name].images) for name in unique(j for _, j in pairs)}
+        return self.encode_each(views, (j for _, j in pairs), self.encode_target)
 
     def encode_target(self, images: Tensor) -> Features:
         """Features of the momentum backbone; a method with its own rule for keys (shuffling) overrides this."""
@@ -268,6 +298,10 @@ class MomentumSiamese(JointEmbedding):
             return self.base_momentum
         return cosine_momentum(self.base_momentum, progress)
 
+    def momentum_of_step(self, progress: float) -> float:
+        """The m of the step that has just been taken, after which the share ``progress`` of the training is done."""
+        return self.momentum(progress if self.next_steps_momentum else self.progress)
+
     def scheduled_values(self, progress: float) -> dict[str, float]:
         return {"momentum": self.momentum(progress)}
 
@@ -276,10 +310,19 @@ class MomentumSiamese(JointEmbedding):
 
         NOTE: parameters only; the target's BN buffers come from its own forward passes (MoCo, BYOL).
         """
-        m = self.momentum(progress)
+        m = self.momentum_of_step(progress)
         for copy, module in self.momentum_pairs:
             ema_update(copy, module, m)
+        self.progress = progress
         super().after_step(progress)
+
+    def get_extra_state(self) -> Tensor:
+        """The progress, for the state dict: a resumed run goes on with its momentum."""
+        return torch.tensor(self.progress, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the progress over from a state dict."""
+        self.progress = float(state)
 
     def parts(self) -> Parts:
         own = super().parts()
@@ -294,12 +337,16 @@ def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target
     return torch.stack(losses).mean()
 
 
-def passes(views: dict[str, View], names: list[str]) -> list[list[str]]:
-    """The names in groups that go through the backbone together: a global view by itself, extra views by size."""
+def passes(views: dict[str, View], names: list[str], global_views_together: bool = False) -> list[list[str]]:
+    """The names in groups that go through the backbone together.
+
+    A global view goes by itself, unless global views go together; extra views go by size.
+    """
     groups: dict[tuple, list[str]] = {}
     for name in names:
         view = views[name]
-        key = (name,) if view.role == "global" else tuple(view.images.shape)
+        alone = view.role == "global" and not global_views_together
+        key = (name,) if alone else (view.role, *view.images.shape)
         groups.setdefault(key, []).append(name)
     return list(groups.values())
 

@@ -82,11 +82,8 @@ class Wrapper(Method):
             source.share_buffers(copy)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The host's groups, and one for what the wrapper adds."""
-        groups = self.siamese.parameter_groups()
-        known = {id(parameter) for group in groups for parameter in group.parameters}
-        own = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        return [*groups, ParameterGroup(own)] if own else groups
+        """Everything by the host's rules: what is added, a second predictor for example, is trained as the host is."""
+        return self.siamese.groups_of(self)
 
     def scheduled_values(self, progress: float) -> dict[str, float]:
         return self.siamese.scheduled_values(progress)

@@ -52,6 +52,7 @@ def run(tree: Path, *words: str) -> subprocess.CompletedProcess:
 
 CONTRACTS = {
     "tests/baselines/test_contract.py": ("vicreg", "colour", "scd on moco, map brightness"),
+    "tests/baselines/test_pairs_contract.py": ("vicreg", "scd on moco, map brightness"),
     "tests/maps/test_contract.py": ("brightness",),
     "tests/evaluation/test_contract.py": ("centroid",),
     "tests/data/sources/test_contract.py": ("Npz",),

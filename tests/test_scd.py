@@ -275,11 +275,12 @@ def test_the_maps_gradient_reaches_the_backbone_only_when_asked(map_gradient):
 
 def test_heads_follow_with_the_momentum_of_the_siamese():
     method = SCD(siamese("byol", symmetric=True, momentum=0.6))
+    method.after_step(0.5)
     with torch.no_grad():
         for parameter in [*method.saliency_head.parameters(), *method.projection.parameters()]:
             parameter.add_(1.0)
     before = {key: value.clone() for key, value in method.state_dict().items()}
-    method.after_step(0.5)  # cosine: m = 0.8
+    method.after_step(0.75)  # m of the progress before the step, on the cosine: 0.8
     for head in ("saliency_head", "projection"):
         for key, value in getattr(method, f"target_{head}").named_parameters():
             expected = 0.8 * before[f"target_{head}.{key}"] + 0.2 * before[f"{head}.{key}"]

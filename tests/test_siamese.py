@@ -120,6 +120,22 @@ def test_extra_views_of_one_size_share_a_pass_and_global_views_have_their_own():
     assert passes(given, list(given)) == [["v1"], ["v2"], ["e0", "e1"], ["e2"]]
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_global_views_that_go_together_share_the_statistics_of_each_branch(symmetric):
+    method, given = momentum(symmetric), views("same size")
+    method.global_views_together = True
+    seen = {"online": [], "target": []}
+    method.backbone.register_forward_hook(lambda m, args, out: seen["online"].append(len(out)))
+    method.target_backbone.register_forward_hook(lambda m, args, out: seen["target"].append(len(out)))
+    encoded = method.encode(given)
+    globals_ = 2 if symmetric else 1
+    assert seen == {"online": [globals_ * BATCH, 2 * BATCH], "target": [globals_ * BATCH]}
+    if symmetric:
+        both = tiny()(torch.cat([given["v1"].images, given["v2"].images]))  # the same weights
+        for branch in (encoded.online, encoded.target):
+            torch.testing.assert_close(torch.cat([branch["v1"].maps, branch["v2"].maps]), both)
+
+
 def test_shared_passes_keep_an_images_views_together_and_give_them_back_by_name():
     """In evaluation mode BN mixes nothing, so features of a shared pass equal those of single passes."""
     method, given = joint(symmetric=False).eval(), views("local")
@@ -279,6 +295,26 @@ def test_cosine_and_constant_momentum_and_their_log():
     assert joint().scheduled_values(0.5) == {}
     with pytest.raises(UsageError, match="momentum_schedule is 'constant' or 'cosine', not 'linear'"):
         momentum(momentum_schedule="linear")
+
+
+@pytest.mark.parametrize(("next_steps", "expected"), [(False, [0.8, 0.85, 0.9, 0.95]), (True, [0.85, 0.9, 0.95, 1.0])])
+def test_a_step_uses_the_momentum_of_the_progress_before_it_or_of_the_next_step(next_steps, expected):
+    """m(t / T) at step t, as in BYOL's and DINO's code, or m((t + 1) / T), as in SlotCon's; here T = 4."""
+    method = momentum(momentum=0.8, momentum_schedule="cosine")
+    method.momentum = lambda progress: 0.8 + 0.2 * progress
+    method.next_steps_momentum = next_steps
+    for step, m in enumerate(expected):
+        with torch.no_grad():
+            method.projector.bias.fill_(1.0)
+            method.target_projector.bias.fill_(0.0)
+        if step == 2:  # a resumed run goes on with its momentum
+            state = method.state_dict()
+            method.progress = 0.0
+            method.load_state_dict(state)
+        assert method.momentum_of_step((step + 1) / 4) == pytest.approx(m)
+        method.after_step((step + 1) / 4)
+        torch.testing.assert_close(method.target_projector.bias, torch.full((DIM,), 1 - m))
+    assert "_extra_state" not in method.evaluated_state()
 
 
 def test_the_matcher_is_told_about_the_step():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from baselines.barlow_twins import BarlowTwins
 from baselines.byol import BYOL
 from baselines.dino import DINO
+from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from baselines.simsiam import SimSiam
 from scd.errors import UsageError
@@ -122,14 +124,23 @@ def test_the_hosts_hooks_and_schedules_are_called():
     assert method.scheduled_values(1.0) == {"momentum": 1.0}
 
 
-def test_parameter_groups_are_the_hosts_and_one_more():
-    method = Mean(SimSiam(tiny(), dim=8))
-    groups = method.parameter_groups()
-    assert [group.constant_lr for group in groups] == [False, True, False]
-    assert [id(p) for p in groups[2].parameters] == [id(p) for p in method.head.parameters()]
-    every = [id(p) for group in groups for p in group.parameters]
-    assert sorted(every) == sorted(id(p) for p in method.parameters() if p.requires_grad)
-    assert len(Mean(moco()).parameter_groups()) == 2
+def test_what_is_added_is_trained_by_the_hosts_rules():
+    """SimSiam's second predictor keeps its learning rate too; Barlow Twins' biases have a rate of their own."""
+    method = LEWEL(SimSiam(tiny(), dim=8), heads=2)
+    encoder, predictors = method.parameter_groups()
+    assert (encoder.constant_lr, predictors.constant_lr) == (False, True)
+    both = [*method.siamese.matcher.parameters(), *method.object_matcher.parameters()]
+    assert {id(p) for p in predictors.parameters} == {id(p) for p in both}
+    assert {id(p) for p in method.object_projector.parameters()} <= {id(p) for p in encoder.parameters}
+
+    method = Mean(BarlowTwins(tiny(), width=8, bias_lr=0.25))
+    weights, vectors = method.parameter_groups()
+    assert (weights.lr_multiplier, vectors.lr_multiplier) == (1.0, 0.25)
+    assert any(p is method.head.weight for p in weights.parameters)
+    assert any(p is method.head.bias for p in vectors.parameters)
+
+    (group,) = Mean(moco()).parameter_groups()
+    assert group.lr_multiplier == 1.0 and not group.constant_lr
 
 
 def test_everything_outside_the_hosts_modules_is_the_addition():

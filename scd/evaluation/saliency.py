@@ -14,7 +14,7 @@ from scd.data.masks import is_known, is_object
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.protocol import N_TEST, Context, EvaluationData, Protocol
 
-THRESHOLDS = 255  # t_i = i / 255, i = 0 ... 254
+THRESHOLDS = torch.arange(255, dtype=torch.float64) * (1 / 255)  # 0, 1/255, ..., 254/255
 BETA2 = 0.3
 CHUNK_PIXELS = 1 << 23
 
@@ -34,13 +34,13 @@ METRICS = {
         "saliency maxF",
         SHARE,
         "higher",
-        "F_beta, beta^2 = 0.3, per image at thresholds 0, 1/255, ..., 254/255 (map >= t), averaged over test images at "
-        "each threshold, then the maximum; precision 1 if nothing is predicted, recall 1 if the mask is empty; because "
-        "of t = 0 no maxF is below that of the whole image",
+        "F_beta, beta^2 = 0.3, per image at thresholds 0, 1/255, ..., 254/255 (map > t), averaged over test images at "
+        "each threshold, then the maximum; precision 1 if nothing is predicted, recall 1 if the mask is empty; no maxF "
+        "of maps that are above 0 everywhere is below that of the whole image, because of t = 0",
     ),
     "saliency_maxf_inverted": Metric("saliency maxF, inverted map", SHARE, None, "the same maxF of 1 - map"),
     "saliency_maxf_whole": Metric(
-        "maxF of the whole image", SHARE, None, "the same maxF of a map that is 1 everywhere: the floor of every maxF"
+        "maxF of the whole image", SHARE, None, "the same maxF of a map that is 1 everywhere: a property of the masks"
     ),
     "saliency_inverted_share": Metric(
         "images better inverted",
@@ -77,7 +77,7 @@ def saliency_scores(maps: Tensor, masks: Tensor) -> dict[str, float]:
     * ``saliency_iou_inverted``, ``saliency_maxf_inverted``: the same of 1 - map.
     * ``saliency_inverted_share``: share of images whose IoU is strictly higher for 1 - map; no better side.
     * ``saliency_iou_whole``, ``saliency_maxf_whole``: the same of a map that is 1 everywhere, which does not depend on
-      the image. The threshold t = 0 marks every pixel, so maxF is never below its value for the whole image.
+      the image. Where maps are above 0 everywhere, t = 0 marks every pixel, and maxF is not below that value.
 
     Args:
         maps: (N, h, w) float in [0, 1], resized bilinearly to the masks' size.
@@ -120,7 +120,7 @@ def max_f(curves: Tensor) -> float:
 
 
 def f_curve(maps: Tensor, truth: Tensor, known: Tensor | None = None) -> Tensor:
-    """F_beta (n, 255) of each image at each threshold t, foreground where map >= t, in [0, 1].
+    """F_beta (n, 255) of each image at each threshold t, foreground where map > t, in [0, 1].
 
     P = TP / predicted area, R = TP / true area. P := 1 where nothing is predicted and R := 1 where the mask is empty
     (the convention of the unsupervised saliency literature, Wang et al. 2022, TokenCut).
@@ -144,15 +144,16 @@ def f_beta(precision: Tensor, recall: Tensor) -> Tensor:
 
 
 def threshold_counts(maps: Tensor, truth: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Known pixels with 255 map >= i that lie on the object, and all of them: two (n, 255) float64, for all i at once.
+    """Known pixels with map > t that lie on the object, and all of them: two (n, 255) float64, for all t at once.
 
-    Each pixel falls into one bin, the last threshold that it reaches; sums over bins from the right give the counts.
+    Each pixel falls into the bin of the number of thresholds that it exceeds; sums over bins from the right give the
+    counts. Thresholds are compared in the type of the map.
     """
-    n = len(maps)
-    last = (maps.flatten(1) * THRESHOLDS).to(torch.int64).clamp_(max=THRESHOLDS - 1)  # (n, S*S)
-    last += THRESHOLDS * torch.arange(n, device=maps.device)[:, None]
-    last = last.mul_(2).add_(truth.flatten(1))
-    last = last.flatten() if known is None or known.all() else last[known.flatten(1)]
-    counts = torch.bincount(last, minlength=2 * THRESHOLDS * n).view(n, THRESHOLDS, 2)
-    outside, hits = counts.flip(1).cumsum(1).flip(1).double().unbind(dim=2)
+    n, bins = len(maps), len(THRESHOLDS) + 1
+    exceeded = torch.bucketize(maps.flatten(1), THRESHOLDS.to(maps))  # (n, S*S), in [0, 255]
+    exceeded += bins * torch.arange(n, device=maps.device)[:, None]
+    exceeded = exceeded.mul_(2).add_(truth.flatten(1))
+    exceeded = exceeded.flatten() if known is None or known.all() else exceeded[known.flatten(1)]
+    counts = torch.bincount(exceeded, minlength=2 * bins * n).view(n, bins, 2)
+    outside, hits = counts[:, 1:].flip(1).cumsum(1).flip(1).double().unbind(dim=2)
     return hits, outside + hits

@@ -10,8 +10,9 @@ cut, but a suitable ``tau`` depends on the features and is to be chosen on train
 The cut is computed in float64, whatever the type of the features, by a dense solver: about 8 N^3 operations for N
 positions, some milliseconds for 14 x 14.
 
-NOTE: where W is the same everywhere (all features alike, or none alike) all eigenvalues but the first are equal, and
-the solver's second eigenvector is arbitrary. Nothing separates the positions then: all are foreground, and y is 0.
+NOTE: where W is the same between all pairs of positions (all features alike, or none alike) all eigenvalues but the
+first are equal, and the solver's second eigenvector is arbitrary; the official code cuts it all the same. Nothing
+separates the positions then: here all are foreground, and y is 0.
 NOTE: the paper's box and mask come from ``component``, the connected part of the foreground that holds the seed; its
 bilateral solver, which fits the mask to the pixels, is not built.
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from scd.errors import UsageError
 
-TIE = 1e-9  # relative; |y| within this of the largest counts as equal to it, so that rounding does not choose the seed
+TIE = 1e-9  # of the largest |y|; values this close count as equal, so that rounding chooses neither seed nor side
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,16 @@ def bipartition(features: Tensor, tau: float = 0.2, eps: float = 1e-5) -> Cut:
     grid = features.shape[2:]
     weights = affinity(features, tau, eps)
     y = second_eigenvector(weights)
-    y = torch.where((weights.amax(dim=(1, 2)) > weights.amin(dim=(1, 2)))[:, None], y, 0.0)
+    diagonal = torch.eye(weights.shape[1], dtype=torch.bool, device=weights.device)
+    between = weights[:, ~diagonal]  # (B, N (N - 1))
+    y = torch.where((between.amax(dim=1) > between.amin(dim=1))[:, None], y, 0.0)
     size = y.abs()
     largest = size >= (1 - TIE) * size.amax(dim=1, keepdim=True)
     seed = largest.to(torch.uint8).argmax(dim=1)  # the first: of several 1s argmax takes it on every device
     y = torch.where(y.gather(1, seed[:, None]) < 0, -y, y)
     uncut = (y == 0).all(dim=1, keepdim=True)
-    foreground = ((y > y.mean(dim=1, keepdim=True)) | uncut).unflatten(1, grid)
+    above = y - y.mean(dim=1, keepdim=True) > TIE * size.amax(dim=1, keepdim=True)
+    foreground = (above | uncut).unflatten(1, grid)
     return Cut(foreground, y.unflatten(1, grid), component_of(foreground, seed), seed)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from scd.errors import UsageError, unknown
+from scd.nn.norm import batch_norm_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 NORMS = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -58,7 +59,17 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.dim = dims[-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (B, D) of features (B, C), or (B, T, D) of tokens (B, T, C)."""
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Embeddings (B, D) of features (B, C), or (B, T, D) of tokens (B, T, C).
+
+        Args:
+            x: features or tokens.
+            counted: (B,) or (B, T) bool, the rows that BN takes its statistics from; all of them when None.
+        """
         rows = x.flatten(0, -2) if x.ndim > 2 else x  # (B·T, C): BatchNorm1d would read (B, T, C) as T channels
-        return self.layers(rows).view(*x.shape[:-1], self.dim)
+        if counted is None:
+            return self.layers(rows).view(*x.shape[:-1], self.dim)
+        for layer in self.layers:
+            is_norm = isinstance(layer, nn.BatchNorm1d)
+            rows = batch_norm_of(layer, rows, counted.flatten()) if is_norm else layer(rows)
+        return rows.view(*x.shape[:-1], self.dim)

@@ -1,6 +1,6 @@
 """The losses between embeddings: contrast with a queue (MoCo), regression (BYOL), triplets (SCD).
 
-All of them compute in float32, whatever precision the embeddings come in.
+All of them compute in float32 where the embeddings come in a narrower type.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd.errors import unknown
+from scd.nn.precision import at_least_float32, no_autocast
 
 TERMS = ("both", "consistency", "discrimination")
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
@@ -26,8 +27,8 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
         negatives: (K, D), unit length, the same for every query.
         temperature: tau.
     """
-    with _float32(q):
-        q, k, negatives = q.float(), k.float(), negatives.float()
+    with no_autocast(q):
+        q, k, negatives = (at_least_float32(x) for x in (q, k, negatives))
         positive = (q * k).sum(dim=1) / temperature  # (B,)
         others = (q @ negatives.T / temperature).logsumexp(dim=1)  # (B, K) -> (B,)
         return (torch.logaddexp(positive, others) - positive).mean()
@@ -40,8 +41,8 @@ def byol_regression(p: Tensor, z: Tensor) -> Tensor:
         p: predictions (B, D) of any length.
         z: targets (B, D) of any length; no gradient flows into them.
     """
-    with _float32(p):
-        p, z = F.normalize(p.float(), dim=1), F.normalize(z.detach().float(), dim=1)
+    with no_autocast(p):
+        p, z = (F.normalize(at_least_float32(x), dim=1) for x in (p, z.detach()))
         return (2.0 - 2.0 * (p * z).sum(dim=1)).mean()
 
 
@@ -70,7 +71,7 @@ def triplet(
     """
     if terms not in TERMS:
         raise unknown("terms", terms, TERMS)
-    with _float32(anchor):
+    with no_autocast(anchor):
         near = _distance(anchor, positive, distance)  # (B,)
         if terms == "consistency":
             return near.mean()
@@ -80,7 +81,7 @@ def triplet(
 
 
 def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    a, b = a.float(), b.float()
+    a, b = at_least_float32(a), at_least_float32(b)
     if kind == "squared_euclidean":
         return (a - b).square().sum(dim=1)
     if kind == "euclidean":
@@ -88,9 +89,3 @@ def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
     if kind == "cosine":
         return 1.0 - F.cosine_similarity(a, b, dim=1)
     raise unknown("distance", kind, DISTANCES)
-
-
-def _float32(tensor: Tensor) -> torch.autocast:
-    """Autocast off for the device of the tensor (the meta device has none; the CPU's is used for it)."""
-    device = "cpu" if tensor.is_meta else tensor.device.type
-    return torch.autocast(device, enabled=False)

@@ -1,4 +1,6 @@
-"""Batch norm over groups of the batch: the same as plain BN on several GPUs, in one process.
+"""Batch norm over groups of the batch, and over some of its rows.
+
+Groups are the same as plain BN on several GPUs, in one process.
 
 MoCo's key shuffling works only if a query and its key are normalised by different images. In one process this needs BN
 statistics over parts of the batch (official CIFAR-10 demo: 8 parts).
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd.errors import UsageError
+from scd.nn.precision import at_least_float32
 
 
 class _GroupedBatchNorm(nn.Module):
@@ -35,7 +38,7 @@ class _GroupedBatchNorm(nn.Module):
                 f"choose a batch size that is a multiple of bn_groups={self.groups}, or other bn_groups"
             )
         # momentum 1 turns the running buffers of F.batch_norm into "this group's mean and unbiased variance"
-        means = x.new_zeros(self.groups, self.num_features, dtype=torch.float32)
+        means = at_least_float32(x.new_zeros(self.groups, self.num_features))
         variances = torch.zeros_like(means)
         parts = [
             F.batch_norm(part, means[g], variances[g], self.weight, self.bias, True, 1.0, self.eps)
@@ -103,6 +106,31 @@ def _grouped(norm: nn.Module, groups: int) -> nn.Module:
     grouped._parameters = norm._parameters
     grouped._buffers = norm._buffers
     return grouped.train(norm.training)
+
+
+def batch_norm_of(norm: nn.BatchNorm1d, x: Tensor, counted: Tensor) -> Tensor:
+    """Batch norm of all rows by the statistics of some: that of the counted rows alone, whatever the others hold.
+
+    No shape depends on how many rows count. Where none does, the running statistics stay as they are. In eval mode it
+    is plain BN.
+
+    Args:
+        norm: a batch norm; its running statistics move as if it had seen the counted rows only.
+        x: (n, C).
+        counted: (n,) bool.
+    """
+    if not norm.training:
+        return norm(x)
+    count = counted.sum()
+    share = counted.to(x.dtype)[:, None] / count.clamp_min(1)  # (n, 1), of each row in a mean
+    mean = (share * x).sum(dim=0)
+    variance = (share * (x - mean).square()).sum(dim=0)
+    with torch.no_grad():
+        moved = norm.momentum * (count > 0).to(mean.dtype)
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean, moved)
+        norm.running_var.lerp_(variance * count / (count - 1).clamp_min(1), moved)
+    return (x - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -180,5 +180,7 @@ def vit(name: str, *, vector: str = "cls", weights: str | None = None, fixed_pat
             raise
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"weights '{weights}' of '{name}' are not available here: {reason}") from error
+    if weights is None and model.cls_token is not None:
+        nn.init.trunc_normal_(model.cls_token, std=0.02)  # as in the code of DINO and MAE; timm starts it at 1e-6
     model.patch_embed.requires_grad_(not fixed_patches)
     return ViT(name, model, vector)

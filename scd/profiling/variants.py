@@ -57,7 +57,7 @@ def momentum_one_by_one(build: Build, steps: int) -> Timed:
 
     def looped(progress: float) -> None:
         for copy, module in pairs:
-            move_one_by_one(copy, module, method.momentum(progress))
+            move_one_by_one(copy, module, method.momentum_of_step(progress))
         after_step(progress)
 
     method.after_step = looped

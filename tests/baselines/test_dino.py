@@ -9,6 +9,7 @@ from timm.layers import DropPath
 from baselines.dino import DINO, Distillation, Head, Temperatures, distillation
 from scd.errors import UsageError
 from scd.method import Batch, View
+from scd.nn.backbone import build_backbone
 from scd.nn.vit import vit
 from scd.siamese import match
 
@@ -124,6 +125,26 @@ def test_the_heads_output_is_a_cosine():
     assert z.abs().max() <= 1 + 1e-6
 
 
+def test_the_head_starts_as_the_official_one():
+    """Standard deviation 0.02 in the layers of width 2048, rows of the last layer of length 1 / sqrt(3)."""
+    torch.manual_seed(0)
+    head = Head(48, 300, 2048, 256)
+    linears = [layer for layer in head.mlp.layers if isinstance(layer, torch.nn.Linear)]
+    assert [layer.weight.std().item() for layer in linears] == pytest.approx([0.02] * 3, rel=0.02)
+    assert not any(layer.bias.any() for layer in linears)
+    assert head.weight.norm(dim=1).mean().item() == pytest.approx(1 / math.sqrt(3), rel=0.01)
+    assert head.weight.abs().max() <= 1 / 16
+
+
+def test_a_cnns_global_views_share_a_pass_and_a_vits_do_not():
+    for backbone, together in ((build_backbone("resnet_tiny", widths=(4, 6, 8)), True), (tiny().backbone, False)):
+        method, rows = DINO(backbone, 32, hidden=24, bottleneck=8), []
+        method.target_backbone.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(len(inputs[0])))
+        method.backbone.register_forward_pre_hook(lambda _, inputs, rows=rows: rows.append(len(inputs[0])))
+        method(Batch(views()))
+        assert sorted(rows) == ([8, 8, 8] if together else [4, 4, 4, 4, 8])  # two local views of one size share a pass
+
+
 def adamw(method: DINO) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1)
 
@@ -159,6 +180,25 @@ def test_the_optimiser_has_not_seen_a_frozen_layer():
     assert optimizer.state[method.projector.mlp.layers[0].weight]["step"] == 2
     step(method, optimizer, 0.75)
     assert optimizer.state[method.projector.weight]["step"] == 1
+
+
+def test_steps_after_the_unfreezing_are_those_of_a_fresh_adamw():
+    """Written out: W, its moments and its count of steps begin at the first step that is not frozen."""
+    method = tiny(freeze_last=0.5)
+    optimizer = adamw(method)
+    for progress in (0.25, 0.5):
+        step(method, optimizer, progress)
+    weight = method.projector.weight.detach().double()
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(method.projector.weight.grad.double()))
+    for count, progress in enumerate((0.6, 0.7, 0.8), start=1):
+        step(method, optimizer, progress)
+        mean = 0.9 * mean + 0.1 * seen[-1]
+        square = 0.999 * square + 0.001 * seen[-1] ** 2
+        change = mean / (1 - 0.9**count) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
+        weight = weight * (1 - 0.01 * 0.1) - 0.01 * change
+        torch.testing.assert_close(method.projector.weight.double(), weight, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_frozen_without_a_share():

@@ -161,8 +161,8 @@ def test_maps_are_softmax_over_positions_of_unit_pixels_divided_by_the_scale():
     tokens = torch.randn(2, 6, 8, dtype=torch.float64)
     for scale in (1.0, 0.2):
         maps = alignment_maps(tokens, scale)
-        assert torch.allclose(maps.double(), maps_by_loop(tokens, scale), atol=1e-6)
-        assert torch.allclose(maps.sum(dim=2), torch.ones(2, 8), atol=1e-6)
+        assert torch.allclose(maps, maps_by_loop(tokens, scale), atol=1e-12)
+        assert torch.allclose(maps.sum(dim=2), torch.ones(2, 8, dtype=torch.float64), atol=1e-12)
     unit = tokens / tokens.norm(dim=2, keepdim=True)
     divided = alignment_maps(tokens, 0.2)
     wrong = {
@@ -253,15 +253,29 @@ def test_second_projector_is_a_separate_one_with_a_momentum_copy():
     assert not torch.equal(first[0], own[0])
     copies = list(method.target_object_projector.parameters())
     assert all(torch.equal(a, b) for a, b in zip(own, copies, strict=True))
+    method.after_step(0.5)
     old = copies[0].clone()
     with torch.no_grad():
         own[0].add_(1.0)
-    method.after_step(0.5)
+    method.after_step(1.0)
     m = method.siamese.momentum(0.5)
     assert 0.9 < m < 1.0  # on its way from 0.9 to 1
     assert torch.allclose(copies[0], m * old + (1 - m) * own[0], atol=1e-6)
     method.after_step(1.0)
     assert torch.allclose(copies[0], m * old + (1 - m) * own[0], atol=1e-6)  # m = 1 moves nothing
+
+
+def test_what_is_added_starts_with_kaiming_weights_and_the_host_as_without_it():
+    torch.manual_seed(0)
+    host = BYOL(tiny(), dim=64, hidden=256)
+    before = copy.deepcopy(host.state_dict())
+    method = LEWEL(host, heads=HEADS)
+    assert all(torch.equal(value, before[name]) for name, value in host.state_dict().items())
+    for head in (method.object_projector, method.object_matcher.predictor):
+        first, last = (layer for layer in head.layers if isinstance(layer, nn.Linear))
+        for layer, outputs in ((first, 256), (last, 64)):
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / outputs), rel=0.05)
+        assert not first.bias.any()
 
 
 def test_predictors_are_two():

@@ -1,10 +1,8 @@
 """MAE against the official code's numbers and its formula: masks, order of patches, targets, positions, refusals."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_numbers import assert_gradients, assert_same, begin, golden
 from torch import Tensor, nn
 
 from baselines.mae import MAE, Decoder, patches, sincos_positions
@@ -13,7 +11,6 @@ from scd.method import Batch, whole_view
 from scd.nn.backbone import build_backbone
 from scd.nn.vit import vit
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "mae.safetensors"
 P, SIDE = 4, 16  # pixels of a patch and of a view: 4 x 4 patches
 
 
@@ -68,44 +65,36 @@ def predictions_of(method: MAE, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def golden() -> dict[str, Tensor]:
-    """Inputs, weights, loss and gradients; the file's metadata name the official commit."""
-    return {name: value.double() for name, value in load_file(GOLDEN).items()}
+def numbers() -> dict[str, Tensor]:
+    """Inputs, weights, loss and gradients of the official code."""
+    return golden("mae")
 
 
 @pytest.fixture
-def official(golden, monkeypatch) -> MAE:
+def official(numbers, monkeypatch) -> MAE:
     """Our method with the official weights and noise."""
     method = mae({"embed_dim": 8}).double()
-    with torch.no_grad():
-        for name, parameter in method.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(golden[f"weight.{name}"])
-    monkeypatch.setattr(torch, "rand", lambda *shape, device: golden["noise"].view(*shape))
+    begin(method, numbers)
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: numbers["noise"].view(*shape))
     return method
 
 
-def test_loss_and_gradients_are_the_official_ones(official, golden):
-    loss = official(batch(golden["v1"]))["loss"]
+def test_loss_and_gradients_are_the_official_ones(official, numbers):
+    loss = official(batch(numbers["v1"]))["loss"]
     loss.backward()
-    torch.testing.assert_close(loss.double(), golden["loss"], rtol=1e-5, atol=1e-6)
-    trained = {name: parameter for name, parameter in official.named_parameters() if parameter.requires_grad}
-    assert {f"weight.{name}" for name in trained} == {name for name in golden if name.startswith("weight.")}
-    for name, parameter in trained.items():
-        expected = golden[f"gradient.{name}"]
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5 * scale, msg=name)
+    assert_same(loss, numbers["loss"], "loss", precision=1e-6)  # both sides' positions are rounded to float32
+    assert_gradients(official, numbers, precision=1e-6)
 
 
-def test_loss_on_plain_pixels_is_the_official_one(official, golden):
+def test_loss_on_plain_pixels_is_the_official_one(official, numbers):
     official.norm_pix_loss = False
-    loss = official(batch(golden["v1"]))["loss"]
-    torch.testing.assert_close(loss.double(), golden["loss_without_normalisation"], rtol=1e-5, atol=1e-6)
+    loss = official(batch(numbers["v1"]))["loss"]
+    assert_same(loss, numbers["loss_without_normalisation"], "loss", precision=1e-6)
 
 
-def test_masks_and_positions_are_the_official_ones(official, golden):
-    assert torch.equal(masked_patches(official), golden["mask"].bool())
-    torch.testing.assert_close(official.backbone.model.pos_embed, golden["positions"], rtol=0, atol=1e-6)
+def test_masks_and_positions_are_the_official_ones(official, numbers):
+    assert torch.equal(masked_patches(official), numbers["mask"].bool())
+    torch.testing.assert_close(official.backbone.model.pos_embed, numbers["positions"], rtol=0, atol=1e-6)
 
 
 # ---------------------------------------------------------------- the formula

@@ -1,17 +1,18 @@
-"""SlotCon against loops over positions and slots; its alignment against coordinates and RoIAlign; its edge cases."""
+"""SlotCon against loops over positions and slots; its edge cases. Its alignment: ``test_slotcon_alignment.py``."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import roi_align
 
 from baselines.slotcon import GroupDistillation, Groups, Prototypes, SlotCon, SlotContrast, align
 from scd.errors import UsageError
 from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
+from scd.nn.heads import MLP
 
 BATCH, SIDE, SLOTS, DIM = 4, 16, 6, 8
 STUDENT, TEACHER, TAU = 0.1, 0.07, 0.2
@@ -24,17 +25,6 @@ def view(rectangles, flips, name="v1", images=None, role="global"):
     return View(name, role, images, torch.tensor(rectangles), torch.tensor(flips))
 
 
-def random_views(count, seed=0):
-    """Two views of each image: rectangles of 0.3 to 0.7 of a side around the middle, all four pairs of flips."""
-    draw = torch.Generator().manual_seed(seed)
-    views = []
-    for flips in ([False, True], [False, False, True, True]):
-        low, high = 0.45 * torch.rand(count, 2, generator=draw), 0.55 + 0.45 * torch.rand(count, 2, generator=draw)
-        flips = torch.tensor(flips).repeat(count)[:count]
-        views.append(View("", "global", None, torch.cat([low, high], dim=1), flips))
-    return views
-
-
 def numbers(tensor):
     return tensor.detach().double().numpy()
 
@@ -42,81 +32,6 @@ def numbers(tensor):
 def softmax(x):
     exponentials = np.exp(x - x.max())
     return exponentials / exponentials.sum()
-
-
-# -------------------------------------------------------------------- alignment
-
-
-def overlap_coordinates(one, other, height, width):
-    """Source coordinates (B, 2, height, width) of the centres of a grid over the overlap."""
-    out = torch.empty(len(one.rectangles), 2, height, width)
-    for b, (p, q) in enumerate(zip(one.rectangles.tolist(), other.rectangles.tolist(), strict=True)):
-        x0, y0, x1, y1 = max(p[0], q[0]), max(p[1], q[1]), min(p[2], q[2]), min(p[3], q[3])
-        for row in range(height):
-            for column in range(width):
-                out[b, 0, row, column] = x0 + (column + 0.5) / width * (x1 - x0)
-                out[b, 1, row, column] = y0 + (row + 0.5) / height * (y1 - y0)
-    return out
-
-
-def test_maps_of_source_coordinates_are_equal_once_aligned():
-    one, other = random_views(16)
-    size = 7
-    first, second, overlap = align(
-        one.grid(size, size).permute(0, 3, 1, 2), other.grid(size, size).permute(0, 3, 1, 2), one, other
-    )
-    assert overlap.all()
-    expected = overlap_coordinates(one, other, size, size)
-    checked = 0
-    for maps, seen in ((first, one), (second, other)):
-        for b in range(16):
-            for axis in range(2):
-                start, end = seen.rectangles[b, axis], seen.rectangles[b, axis + 2]
-                half = (end - start) / size / 2  # between a view's border and the centre of its first position
-                wanted = expected[b, axis].clamp(start + half, end - half)  # beyond it, the border's value
-                assert torch.allclose(maps[b, axis], wanted, atol=1e-5)
-                checked += int((wanted == expected[b, axis]).sum())
-    assert checked > 0.8 * 2 * expected.numel()  # exact nearly everywhere
-
-
-def test_alignment_of_any_maps_equals_roi_align_and_a_flip():
-    one, other = random_views(12, seed=1)
-    size = 6
-    maps = torch.randn(2, 12, 5, size, size, generator=torch.Generator().manual_seed(0))
-    aligned = align(*maps, one, other)[:2]
-    low = torch.maximum(one.rectangles, other.rectangles)[:, :2]
-    high = torch.minimum(one.rectangles, other.rectangles)[:, 2:]
-    for values, result, seen in zip(maps, aligned, (one, other), strict=True):
-        corner, sides = seen.rectangles[:, :2], seen.rectangles[:, 2:] - seen.rectangles[:, :2]
-        x0, y0 = ((low - corner) / sides * size).unbind(dim=1)
-        x1, y1 = ((high - corner) / sides * size).unbind(dim=1)
-        x0, x1 = torch.where(seen.flips, size - x1, x0), torch.where(seen.flips, size - x0, x1)
-        rois = torch.stack([torch.arange(12.0), x0, y0, x1, y1], dim=1)
-        expected = roi_align(values, rois, (size, size), aligned=True)
-        expected = torch.where(seen.flips[:, None, None, None], expected.flip(3), expected)
-        assert torch.allclose(result, expected, atol=1e-5)
-
-
-def test_one_rectangle_gives_the_maps_themselves_mirrored_back():
-    maps = torch.randn(2, 3, 4, 5)
-    first, second, _ = align(maps, maps, view([WHOLE] * 2, [False, True]), view([WHOLE] * 2, [True, True]))
-    assert torch.allclose(first[0], maps[0], atol=1e-6) and torch.allclose(first[1], maps[1].flip(2), atol=1e-6)
-    assert torch.allclose(second, maps.flip(3), atol=1e-6)
-
-
-def test_maps_of_different_sizes_meet_on_the_targets_grid():
-    one, other = random_views(8)
-    first, second, _ = align(one.grid(20, 20).permute(0, 3, 1, 2), other.grid(40, 40).permute(0, 3, 1, 2), one, other)
-    assert first.shape == second.shape == (8, 2, 40, 40)
-    assert torch.allclose(first, second, atol=0.5 / 20 + 1e-5)  # half a position of the coarser map, at its border
-
-
-def test_views_that_share_nothing_are_said_and_stay_finite():
-    one = view([LEFT, WHOLE, [0.0, 0.0, 0.5, 0.5]], [False] * 3)
-    other = view([RIGHT, LEFT, [0.5, 0.0, 1.0, 0.5]], [True] * 3)  # the last: a common edge, no common area
-    first, second, overlap = align(torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), one, other)
-    assert overlap.tolist() == [False, True, False]
-    assert torch.isfinite(first).all() and torch.isfinite(second).all()
 
 
 # -------------------------------------------------------------------- grouping loss and centre
@@ -199,6 +114,13 @@ def test_prototypes_group_by_softmax_over_slots_and_pool_positions_of_any_length
         assert set(groups.active[b].nonzero().flatten().tolist()) == active
 
 
+class Unchanged(nn.Module):
+    """A predictor that returns its slots."""
+
+    def forward(self, slots, counted):
+        return slots
+
+
 def contrast_by_loop(online, target, temperature=TAU):
     """Lists of queries and keys that hold what counts and nothing else; the predictor is the identity."""
     unit = [row / np.linalg.norm(row) for image in numbers(target.slots) for row in image]
@@ -225,28 +147,57 @@ def test_slot_loss_takes_common_slots_as_queries_and_all_active_ones_as_keys(sid
     target = prototypes(shrink(base + 0.3 * torch.randn_like(base), other_side))
     common = online.active & target.active
     assert 0 < common.sum() < target.active.sum() < BATCH * SLOTS  # all three kinds of slots are there
-    loss = SlotContrast(nn.Identity(), TAU)(online, target)
+    loss = SlotContrast(Unchanged(), TAU)(online, target)
     assert loss.item() == pytest.approx(contrast_by_loop(online, target), rel=1e-4)
+
+
+def test_the_predictors_batch_norm_counts_queries_alone():
+    """Its loss and gradients are those of a predictor that is given the queries and nothing else."""
+    torch.manual_seed(1)
+    prototypes, mlp = Prototypes(SLOTS, DIM, TEACHER), MLP((DIM, 12, 12, DIM), norm="batch", activation="gelu")
+    base = torch.randn(BATCH, DIM, 3, 3)
+    maps = torch.stack([base, base + 0.3 * torch.randn_like(base)]).double()
+    prototypes, mlp = prototypes.double(), mlp.double().train()
+    online, target = (prototypes(each) for each in maps)
+    queries = [(b, k) for b in range(BATCH) for k in range(SLOTS) if online.active[b, k] and target.active[b, k]]
+    keys = [(b, k) for b in range(BATCH) for k in range(SLOTS) if target.active[b, k]]
+    assert 1 < len(queries) < len(keys) < BATCH * SLOTS
+
+    alone = copy.deepcopy(mlp)
+    rows = alone.layers(torch.stack([online.slots[b, k] for b, k in queries]))
+    terms = []
+    for row, (b, k) in zip(rows, queries, strict=True):
+        cosines = [torch.cosine_similarity(row, target.slots[place], dim=0) / TAU for place in keys]
+        terms.append(torch.stack(cosines).logsumexp(dim=0) - cosines[keys.index((b, k))])
+    expected = 2 * TAU * torch.stack(terms).mean()
+    loss = SlotContrast(mlp, TAU)(online, target)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    found, wanted = (
+        torch.autograd.grad(value, [*head.parameters(), prototypes.weight], retain_graph=True)
+        for value, head in ((loss, mlp), (expected, alone))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+    for one, other in zip(mlp.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_slot_loss_without_a_common_slot_is_0_with_a_gradient_of_0():
     slots = torch.randn(2, 4, DIM, requires_grad=True)
     here = torch.tensor([[True, True, False, False], [False, True, False, False]])
     scores = torch.zeros(2, 4, 2, 2)
-    predictor = nn.Linear(DIM, DIM)
+    predictor = MLP((DIM, DIM))
     loss = SlotContrast(predictor, TAU)(Groups(scores, slots, here), Groups(scores, torch.randn(2, 4, DIM), ~here))
     loss.backward()
     assert loss.item() == 0 and torch.equal(slots.grad, torch.zeros_like(slots))
-    assert torch.equal(predictor.weight.grad, torch.zeros(DIM, DIM))
+    assert torch.equal(predictor.layers[0].weight.grad, torch.zeros(DIM, DIM))
 
 
 def test_no_gradient_reaches_slots_that_are_not_active_in_both_views():
     slots = torch.randn(1, 4, DIM, requires_grad=True)
     scores = torch.zeros(1, 4, 2, 2)
     one, other = torch.tensor([[True, True, False, False]]), torch.tensor([[True, False, True, False]])
-    SlotContrast(nn.Identity(), TAU)(
-        Groups(scores, slots, one), Groups(scores, torch.randn(1, 4, DIM), other)
-    ).backward()
+    SlotContrast(Unchanged(), TAU)(Groups(scores, slots, one), Groups(scores, torch.randn(1, 4, DIM), other)).backward()
     assert (slots.grad.abs().sum(dim=2) > 0).tolist() == [[True, False, False, False]]
 
 
@@ -258,7 +209,7 @@ def slotcon(**options):
     torch.manual_seed(0)
     backbone = build_backbone("resnet_tiny", widths=(8, 16), strides=(1, 2))
     method = SlotCon(backbone, **{"dim": DIM, "hidden": 12, "prototypes": SLOTS, **options})
-    method.matcher.predictor = nn.Identity()
+    method.matcher.predictor = Unchanged()
     for parameter in method.parameters():
         if not parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))

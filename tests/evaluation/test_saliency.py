@@ -3,10 +3,21 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_numbers import golden
+from numpy import float32
 from tiny_evaluation import ChannelMethod, With, context_of, object_source
 
 from scd.data.masks import UNKNOWN
-from scd.evaluation.saliency import METRICS, Saliency, f_curve, iou, max_f, saliency_scores, threshold_counts
+from scd.evaluation.saliency import (
+    METRICS,
+    THRESHOLDS,
+    Saliency,
+    f_curve,
+    iou,
+    max_f,
+    saliency_scores,
+    threshold_counts,
+)
 from scd.maps.controls import CentrePrior, OracleMask
 
 
@@ -22,7 +33,7 @@ def slow_iou(m, truth):
 def slow_f(m, truth, i):
     hits = predicted = size = 0
     for value, inside in zip(m, truth, strict=True):
-        marked = value * 255 >= i
+        marked = value > float32(i / 255)
         hits += marked and inside
         predicted += marked
         size += inside
@@ -63,6 +74,18 @@ def test_equals_a_slow_loop_in_both_polarities(seed):
     assert found["saliency_inverted_share"] == pytest.approx(better / len(ious))
 
 
+def test_max_f_of_the_official_code():
+    """Its float32 numbers, of maps on the thresholds, a binary map, maps with zeros and an empty mask.
+
+    The file's metadata name the official commit. Its rule for a binary map differs most from map >= t.
+    """
+    numbers = golden("saliency")
+    maps, masks = numbers["maps"].float(), numbers["masks"].to(torch.uint8)
+    assert saliency_scores(maps, masks)["saliency_maxf"] == pytest.approx(numbers["maxf"].item(), abs=1e-6)
+    binary = saliency_scores(maps[1:2], masks[1:2])["saliency_maxf"]
+    assert binary == pytest.approx(numbers["maxf_binary"].item(), abs=1e-6)
+
+
 def test_maps_of_a_lower_resolution_are_resized_bilinearly():
     masks = example()[1]
     coarse = torch.rand(6, 4, 4, generator=torch.Generator().manual_seed(2))
@@ -76,8 +99,7 @@ def test_the_true_mask_is_perfect_and_its_inverse_is_worst():
     assert (found["saliency_iou"], found["saliency_maxf"], found["saliency_inverted_share"]) == (1, 1, 0)
     swapped = saliency_scores(1 - masks.float(), masks)
     assert (swapped["saliency_iou"], swapped["saliency_iou_inverted"], swapped["saliency_inverted_share"]) == (0, 1, 1)
-    # t = 0 marks the whole image, so a wrong map still gets the whole image's F
-    assert swapped["saliency_maxf"] == pytest.approx(found["saliency_maxf_whole"])
+    assert swapped["saliency_maxf"] == 0  # no threshold marks the whole image of a binary map
 
 
 def test_the_whole_image_by_hand():
@@ -92,9 +114,9 @@ def test_empty_mask_and_empty_prediction():
     empty, some = torch.zeros(1, 4, 4, dtype=torch.bool), torch.ones(1, 4, 4, dtype=torch.bool)
     nothing = torch.zeros(1, 4, 4)
     assert iou(nothing >= 0.5, empty).tolist() == [1.0]
-    assert f_curve(nothing, empty)[0].tolist() == [0.0] + [1.0] * 254  # t = 0 marks all: P = 0; then P := R := 1
+    assert f_curve(nothing, empty)[0].tolist() == [1.0] * 255  # P := R := 1
     assert iou(nothing >= 0.5, some).tolist() == [0.0]
-    assert f_curve(nothing, some)[0].tolist() == [1.0] + [0.0] * 254  # P := 1 but R = 0
+    assert f_curve(nothing, some)[0].tolist() == [0.0] * 255  # P := 1 but R = 0
     assert iou(some, empty).tolist() == [0.0]
     assert f_curve(some.float(), empty)[0].tolist() == [0.0] * 255
 
@@ -121,9 +143,8 @@ def test_the_curve_is_averaged_before_the_maximum():
 
 
 def test_counts_at_exact_thresholds():
-    thresholds = torch.arange(255, dtype=torch.float64) / 255
-    hits, area = threshold_counts(thresholds.view(1, 1, 255), torch.ones(1, 1, 255, dtype=torch.bool))
-    assert area[0].tolist() == [255 - i for i in range(255)]
+    hits, area = threshold_counts(THRESHOLDS.view(1, 1, 255), torch.ones(1, 1, 255, dtype=torch.bool))
+    assert area[0].tolist() == [254 - i for i in range(255)]  # those strictly above
     assert torch.equal(hits, area)
 
 

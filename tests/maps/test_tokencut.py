@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from golden_numbers import assert_same, golden
 
 from scd.errors import UsageError
 from scd.maps.tokencut import affinity, bipartition, component_of, second_eigenvector
@@ -122,12 +123,31 @@ def test_equal_halves_give_the_seed_to_the_first_position():
 def test_features_that_are_all_alike_or_all_apart_are_not_cut():
     alike = torch.ones(1, 3, 2, 3)
     apart = torch.eye(6).view(1, 6, 2, 3) - 0.1
-    diagonal = bipartition(apart)
-    assert affinity(apart)[0].sum() == pytest.approx(6, abs=1e-3)  # its own neighbour still, so W is not constant
-    assert diagonal.eigenvector.abs().max() > 0
+    assert affinity(apart)[0].sum() == pytest.approx(6, abs=1e-3)  # each position is its own neighbour still
     cut = bipartition(torch.cat([alike, features_of([[0, 1, 1], [0, 1, 1]], dim=3)]))
-    assert cut.foreground[0].all() and cut.component[0].all() and not cut.eigenvector[0].any() and cut.seed[0] == 0
     assert torch.equal(cut.foreground[1], torch.tensor([[True, False, False]] * 2))
+    for uncut in (cut, bipartition(apart)):
+        assert uncut.foreground[0].all() and uncut.component[0].all() and not uncut.eigenvector[0].any()
+        assert uncut.seed[0] == 0
+
+
+def test_rounding_does_not_choose_the_side():
+    """All are alike but for one pair: there y is 1 and -1, elsewhere 0 up to rounding, which is not above its mean."""
+    degrees = torch.full((5, 7), 40.0)
+    degrees[1, 2], degrees[3, 4] = 0, 80
+    angles = degrees.deg2rad()
+    cut = bipartition(torch.stack([angles.cos(), angles.sin()])[None])
+    assert cut.seed == 9 and cut.foreground.sum() == 1 and cut.foreground[0, 1, 2]
+
+
+def test_cuts_of_the_official_code():
+    """Its eigenvector, side, seed and connected part; the file's metadata name the official commit."""
+    numbers = golden("tokencut")
+    cut = bipartition(numbers["features"])
+    assert_same(cut.eigenvector, numbers["eigenvector"], "eigenvector")
+    assert torch.equal(cut.foreground, numbers["foreground"])
+    assert torch.equal(cut.component, numbers["component"])
+    assert torch.equal(cut.seed, numbers["seed"])
 
 
 def test_component_touches_by_sides_not_by_corners_and_is_empty_off_the_region():

@@ -1,5 +1,7 @@
 """MLP heads: layer order, biases, tokens."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,15 @@ def test_batch_norm_of_tokens_counts_all_rows():
     mlp(torch.randn(6, 5, 4))
     assert seen[0].shape == (30, 3)
     torch.testing.assert_close(seen[0].mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_batch_norm_takes_its_statistics_from_the_counted_rows():
+    mlp = MLP((4, 6, 5, 3), norm="batch", last_norm="batch").train()
+    alone = copy.deepcopy(mlp)
+    tokens, counted = torch.randn(6, 5, 4), torch.rand(6, 5) > 0.4
+    out = mlp(tokens, counted)
+    torch.testing.assert_close(out[counted], alone(tokens[counted]))
+    assert out.shape == (6, 5, 3) and torch.isfinite(out).all()
 
 
 def test_dim_is_the_output_width():

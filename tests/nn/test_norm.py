@@ -1,4 +1,4 @@
-"""Grouped batch norm against plain batch norm on the parts of the batch."""
+"""Batch norm of groups and of counted rows against plain batch norm on these parts of the batch."""
 
 import pytest
 import timm.layers
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
-from scd.nn.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, group_batch_norm, has_batch_norm
+from scd.nn.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, batch_norm_of, group_batch_norm, has_batch_norm
 
 CASES = [(GroupedBatchNorm1d, nn.BatchNorm1d, (12, 5)), (GroupedBatchNorm2d, nn.BatchNorm2d, (12, 5, 3, 4))]
 
@@ -117,3 +117,36 @@ def test_batch_norm_is_found_in_any_part():
     assert has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2))))
     assert has_batch_norm(group_batch_norm(build_backbone("resnet_tiny", widths=(4, 4, 4)), 2))
     assert not has_batch_norm(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
+
+
+def test_batch_norm_of_counted_rows_is_plain_batch_norm_of_these_alone():
+    norm, reference = pair(GroupedBatchNorm1d, nn.BatchNorm1d, groups=1)
+    x, x_reference = inputs((12, 5)), inputs((12, 5))
+    counted = torch.tensor([True, False, True] * 4)
+    weights = torch.randn(8, 5)
+    out, expected = batch_norm_of(norm, x, counted), reference(x_reference[counted])
+    torch.testing.assert_close(out[counted], expected)
+    (out[counted] * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, x_reference.grad)
+    torch.testing.assert_close(norm.weight.grad, reference.weight.grad)
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[name], value, msg=name)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_batch_norm_of_no_row_or_one_is_finite(kept):
+    norm = nn.BatchNorm1d(5)
+    x = inputs((4, 5))
+    out = batch_norm_of(norm, x, torch.arange(4) < kept)
+    out.sum().backward()
+    assert torch.isfinite(out).all() and torch.isfinite(x.grad).all()
+    assert torch.isfinite(norm.running_var).all()
+    assert torch.equal(norm.running_mean, torch.zeros(5) if kept == 0 else 0.1 * x[0].detach())
+
+
+def test_batch_norm_of_counted_rows_is_plain_in_eval_mode():
+    norm = nn.BatchNorm1d(5).eval()
+    norm.running_mean.fill_(2.0)
+    x = inputs((4, 5))
+    assert torch.equal(batch_norm_of(norm, x, torch.arange(4) < 2), norm(x))

@@ -126,3 +126,9 @@ def test_fixed_patches_do_not_train():
     net = small(fixed_patches=True)
     assert not any(parameter.requires_grad for parameter in net.model.patch_embed.parameters())
     assert net.model.pos_embed.requires_grad
+
+
+def test_the_class_token_starts_as_in_the_code_of_dino_and_mae():
+    torch.manual_seed(0)
+    token = vit("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=768, depth=1, num_heads=2).model.cls_token
+    assert token.std().item() == pytest.approx(0.02, rel=0.1)  # timm: 1e-6

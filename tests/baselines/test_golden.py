@@ -1,0 +1,155 @@
+"""Steps of our methods beside the numbers of their official code, in float64.
+
+Where a test says nothing else, it compares losses, the gradients of the first step, the state of both networks after
+the last one, and what a method keeps: queues, centres. MAE's numbers are in ``test_mae.py``, TokenCut's in
+``tests/maps/test_tokencut.py``.
+"""
+
+import pytest
+import torch
+from golden_numbers import Convolution, assert_gradients, assert_same, batch, begin, follow, golden
+from torch import Tensor, nn
+
+from baselines.barlow_twins import BarlowTwins
+from baselines.byol import BYOL
+from baselines.densecl import DenseCL
+from baselines.dino import DINO
+from baselines.lewel import LEWEL
+from baselines.moco import MoCo
+from baselines.simsiam import SimSiam
+from baselines.slotcon import SlotCon
+from scd.method import Batch, Method, View, whole_view
+from scd.nn.norm import GroupedBatchNorm2d
+from scd.training.optimizers import build_optimizer, set_learning_rate, set_weight_decay
+
+
+class Normalised(nn.Sequential):
+    """A 1 x 1 convolution, batch norm and ReLU."""
+
+    dim = 6
+
+    def __init__(self):
+        super().__init__(Convolution(), nn.BatchNorm2d(self.dim), nn.ReLU())
+
+
+def sgd(method: Method, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD([parameter for parameter in method.parameters() if parameter.requires_grad], lr)
+
+
+def test_moco():
+    """The queue runs over its end; the key network moves before the keys, which enter the queue after the loss."""
+    numbers = golden("moco")
+    method = MoCo(Convolution(), dim=8, queue_size=12, momentum=0.7, temperature=0.2).double()
+    begin(method, numbers)
+    method.matcher.queue.keys.copy_(numbers["queue"])
+    assert len(list(follow(method, sgd(method, 0.5), numbers))) == 5
+
+
+def test_moco_symmetric_with_split_batch_norm_and_shuffled_keys(monkeypatch):
+    """The official CIFAR-10 demo. It enqueues view 1 before view 2, ours the other way round.
+
+    Its parts of the batch are the even and the odd images, ours the first and the second half.
+    """
+    numbers = golden("moco_cifar_demo")
+    halves = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])  # the official number of each of our images
+    numbers |= {name: numbers[name][:, halves] for name in ("v1", "v2")}
+    queue = numbers["final.matcher.queue.keys"].unflatten(0, (-1, 2, 8))  # (K / 2B, view, B, D)
+    numbers["final.matcher.queue.keys"] = queue.flip(1)[:, :, halves].flatten(0, 2)
+    orders = iter(halves.argsort()[numbers["orders"][:, halves]])
+    monkeypatch.setattr(torch, "randperm", lambda n, **options: next(orders))
+
+    method = MoCo(Normalised(), 8, hidden=0, queue_size=32, momentum=0.7, temperature=0.1, symmetric=True, bn_groups=2)
+    method.double()
+    assert isinstance(method.backbone[1], GroupedBatchNorm2d)
+    begin(method, numbers)
+    method.matcher.queue.keys.copy_(numbers["queue"])
+    assert len(list(follow(method, sgd(method, 2 * 0.5), numbers, directions=2))) == 5
+
+
+def test_byol():
+    """The target moves after the step, by a momentum on a cosine."""
+    numbers = golden("byol")
+    method = BYOL(Convolution(), dim=8, hidden=10, momentum=0.8).double()
+    begin(method, numbers)
+    assert [method.momentum(step / 5) for step in range(5)] == pytest.approx(numbers["momentum"].tolist(), rel=1e-12)
+    assert len(list(follow(method, sgd(method, 2 * 0.3), numbers, directions=2))) == 5
+
+
+def test_dino():
+    """Two epochs of three steps: multi-crop through shared batch norm, clipping, AdamW with schedules.
+
+    The last layer is frozen in the first epoch, so that its first step of AdamW is the fourth of the run.
+    """
+    numbers = golden("dino")
+    temperatures = {"student_temperature": 0.3, "teacher_temperature": 0.15}
+    method = DINO(Normalised(), 12, hidden=10, bottleneck=5, momentum=0.9, freeze_last=0.5, **temperatures).double()
+    begin(method, numbers)
+    assert [method.momentum(step / 6) for step in range(6)] == pytest.approx(numbers["momentum"].tolist(), rel=1e-12)
+    optimizer = build_optimizer(method, "adamw", lr=1.0, weight_decay=1.0, exclude_bias_norm=True)
+
+    def views(numbers: dict[str, Tensor], step: int) -> Batch:
+        set_learning_rate(optimizer, float(numbers["lr"][step]))
+        set_weight_decay(optimizer, float(numbers["weight_decay"][step]))
+        return batch(numbers, step, extras=("local0", "local1"))
+
+    steps = 0
+    for step in follow(method, optimizer, numbers, views, clip=0.1):
+        assert_same(method.matcher.centre, numbers["centre"][step], f"centre after step {step}")
+        assert_same(method.projector.weight, numbers["last_layer"][step], f"last layer after step {step}")
+        steps += 1
+    assert steps == 6
+
+
+def test_slotcon():
+    """Some slots are no queries. The target moves before the forward pass, by the momentum of that step."""
+    numbers = golden("slotcon")
+    options = {"dim": 5, "hidden": 10, "prototypes": 8, "momentum": 0.8, "weight": 0.4}
+    method = SlotCon(Convolution(), **options).double()
+    begin(method, numbers)
+
+    def views(numbers: dict[str, Tensor], step: int) -> Batch:
+        rectangles, flips = numbers["rectangles"][:, step], numbers["flips"][:, step]
+        views = [View(n, "global", numbers[n][step], rectangles[v], flips[v]) for v, n in enumerate(("v1", "v2"))]
+        return Batch({view.name: view for view in views})
+
+    steps = 0
+    for step in follow(method, sgd(method, 2 * 0.3), numbers, views, directions=2):
+        assert_same(method.grouping_matcher.centre, numbers["centre"][step], f"centre after step {step}")
+        steps += 1
+    assert steps == 5
+
+
+def test_lewel_around_byol():
+    """The official form with synchronised BN; its heads have no biases, ours those of the host."""
+    numbers = golden("lewel")
+    method = LEWEL(BYOL(Convolution(), dim=8, hidden=10, momentum=0.8), heads=2, scale=0.5, weight=0.3).double()
+    heads = ("siamese.projector", "object_projector", "siamese.matcher.predictor", "object_matcher.predictor")
+    begin(method, numbers, without=tuple(f"{head}.layers.0.bias" for head in heads))
+    assert len(list(follow(method, sgd(method, 2 * 0.3), numbers, directions=2))) == 5
+
+
+def test_densecl_around_moco():
+    """Both queues run over their end."""
+    numbers = golden("densecl")
+    method = DenseCL(MoCo(Convolution(), 8, hidden=10, queue_size=12, momentum=0.7), weight=0.3).double()
+    begin(method, numbers)
+    method.siamese.matcher.queue.keys.copy_(numbers["queue"])
+    method.dense_matcher.queue.keys.copy_(numbers["dense_queue"])
+    assert len(list(follow(method, sgd(method, 0.5), numbers))) == 5
+
+
+WITHOUT_MOMENTUM = {
+    "simsiam": lambda: SimSiam(Convolution(), dim=8, bottleneck=4),
+    "barlow_twins": lambda: BarlowTwins(Convolution(), width=8),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_MOMENTUM)
+def test_one_step_without_a_momentum_branch(name):
+    """The loss, and its gradients, which these files hold in float32."""
+    numbers, method = golden(name), WITHOUT_MOMENTUM[name]().double()
+    begin(method, numbers)
+    loss = method(Batch({view: whole_view(numbers[view], view) for view in ("v1", "v2")}))["loss"]
+    loss.backward()
+    assert_same(loss, numbers["loss"], "loss")
+    assert_gradients(method, numbers, precision=1e-6)
