@@ -88,16 +88,20 @@ def run(options: argparse.Namespace, command: str) -> int:
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
-    from studies.suite.execution.forecast import estimate, table, work
+    from studies.suite.execution.forecast import estimate, memory_lines, table, work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.local import crew
     from studies.suite.execution.store import Status, Store
-    from studies.suite.planning.resolve import resolve, unique
+    from studies.suite.planning.resolve import preview, resolve, unique
 
     store = Store(settings.store)
     if old := store.old_runs():
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
-    planned = resolve(study.plan(settings), check=not options.dry_run)
+    notes: list[str] = []
+    if options.dry_run:
+        planned, notes = preview(study.plan(settings), settings.declared)
+    else:
+        planned = resolve(study.plan(settings))
     runs = unique(planned)
     missing = [run for run, item in runs.items() if store.status(item.spec) is not Status.DONE]
     if options.dry_run:
@@ -107,6 +111,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
         seconds, basis = estimate(runs, store, at_once)
         print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
+        print("\n".join([*memory_lines(planned), *notes]))
         return 0
 
     check_writable(settings.out)

@@ -106,6 +106,7 @@ def resolve_settings(
         arguments=_set_by_words(given, (*ARGUMENTS, "backbone", "presets"), plain),
         data=data["title"],
         locations={key: value for key, value in data["locations"].items() if value is not None},
+        declared=data.get("declared") or {},
         axes=plain["axes"],
         departures={point: text for point, text in plain["deviations"].items() if text},
         presets=plain["presets"],

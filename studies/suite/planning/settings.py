@@ -36,6 +36,7 @@ class Settings:
         shared: what the study's arms share, over the methods' own recipes; given: what the command line set.
         arguments: what the command line set of methods and wrappers: ``{"method": {"dim": 64}, "presets": {...}}``.
         data: display name of the data ("shapes", "cifar10", a folder's name); locations: where they lie.
+        declared: numbers of images by split and of classes, for data that are not on this machine; {} if not known.
         axes: the study's own options, e.g. ``{"rho": [0.0, 0.8], "budgets": [...]}``.
         departures: where every run departs from the papers, point -> sentence.
         presets: the configurations that may be named, by group: ``{"method": {"moco": {...}}, ...}``.
@@ -57,6 +58,7 @@ class Settings:
     arguments: dict[str, Any] = field(default_factory=dict)
     data: str = "shapes"
     locations: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
     departures: dict[str, str] = field(default_factory=dict)
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
