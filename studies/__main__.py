@@ -21,7 +21,7 @@ EXAMPLES = """\
 examples:
   python -m studies                                          the studies and what they ask
   python -m studies multicrop                                tier cpu: two cores, no download
-  python -m studies multicrop --dry-run                      the plan and an estimate of its time
+  python -m studies multicrop --dry-run                      the plan, and estimates of time and memory
   python -m studies multicrop tier=gpu data=cifar10 seeds=10
   python -m studies multicrop data=FOLDER data.options.columns.image=img
   python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("study", nargs="?", help="name of the study; none: list them")
     parser.add_argument("words", nargs="*", metavar="key=value", help="tier, seeds, data, arms, or any option of conf")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its time")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates of time and memory")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
     return parser.parse_intermixed_args(arguments)
@@ -111,7 +111,8 @@ def run(options: argparse.Namespace, command: str) -> int:
         print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
         seconds, basis = estimate(runs, store, at_once)
         print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
-        print("\n".join([*memory_lines(planned), *notes]))
+        for line in (*memory_lines(planned), *notes):
+            print(line)
         return 0
 
     check_writable(settings.out)

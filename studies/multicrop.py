@@ -182,7 +182,6 @@ DEVIATIONS = (
     "weight are this suite's choices (`scd/scd.py`).",
     "SCD with a constant map: foreground and background are the same vector, so the triplet loss only pulls the two "
     "views together through the projection.",
-    "MoCo: batch norm over groups within one process and keys shuffled over the groups, instead of several GPUs.",
     "Loss of several views: the mean over all pairs, as in SwAV and DINO. Asym-Siam adds the mean over small views to "
     "the large pair's loss (here `views.extra.weight`, one over their number).",
     "Local crops: the global views keep their range of areas, which SwAV and DINO raise, so that arms differ in the "
