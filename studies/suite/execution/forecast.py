@@ -66,8 +66,9 @@ def memory_lines(planned: Sequence[Planned]) -> list[str]:
     unit, size = ("GiB", 2**30) if largest.memory.total >= 2**30 else ("MiB", 2**20)
     words = ", ".join(f"{name} {count / size:.3g}" for name, count in parts.items() if count)
     return [
-        f"estimated memory of a device, from shapes: at most {largest.memory.total / size:.3g} {unit} ({words}), arm "
-        f"'{largest.spec.labels['arm']}' on {training['devices']} device(s); workspaces and views are not counted"
+        f"estimated memory of a device: {largest.memory.total / size:.3g} {unit} ({words}), in arm "
+        f"'{largest.spec.labels['arm']}' on {training['devices']} device(s), the most of all arms; counted from shapes, a "
+        "lower bound: temporary tensors, workspaces and views are left out"
     ]
 
 

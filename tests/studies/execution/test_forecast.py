@@ -36,7 +36,8 @@ def test_memory_is_that_of_the_run_that_needs_most(tmp_path):
     small = Planned(RunSpec(config, {"arm": "small"}), 1, memory=TrainingMemory(1, 1, 1, 1))
     large = Planned(RunSpec(config, {"arm": "large"}), 1, memory=TrainingMemory(2**30, 2**29, 0, 3 * 2**30))
     assert memory_lines([small, large]) == [
-        "estimated memory of a device, from shapes: at most 4.5 GiB (parameters and buffers 1, gradients 0.5, "
-        "activations kept for the backward pass 3), arm 'large' on 8 device(s); workspaces and views are not counted"
+        "estimated memory of a device: 4.5 GiB (parameters and buffers 1, gradients 0.5, activations kept for the "
+        "backward pass 3), in arm 'large' on 8 device(s), the most of all arms; counted from shapes, a lower bound: "
+        "temporary tensors, workspaces and views are left out"
     ]
     assert memory_lines([Planned(RunSpec(config, {"arm": "measured"}), 0)]) == []
