@@ -67,8 +67,8 @@ def memory_lines(planned: Sequence[Planned]) -> list[str]:
     words = ", ".join(f"{name} {count / size:.3g}" for name, count in parts.items() if count)
     return [
         f"estimated memory of a device: {largest.memory.total / size:.3g} {unit} ({words}), in arm "
-        f"'{largest.spec.labels['arm']}' on {training['devices']} device(s), the most of all arms; counted from shapes, a "
-        "lower bound: temporary tensors, workspaces and views are left out"
+        f"'{largest.spec.labels['arm']}' on {training['devices']} device(s), the most of all arms; counted from "
+        "shapes, a lower bound: temporary tensors, workspaces and views are left out"
     ]
 
 
