@@ -104,7 +104,8 @@ class LEWEL(Wrapper):
         encoded = self.siamese.encode(batch.views)
         online = {name: self.online_aligned(view, encoded.views[name]) for name, view in encoded.online.items()}
         target = self.siamese.target_results(encoded, online, self.target_aligned)
-        image_loss = match(self.siamese.matcher, encoded.pairs, embeddings(online), embeddings(target))
+        matcher, weights = self.siamese.matcher, encoded.weights
+        image_loss = match(matcher, encoded.pairs, embeddings(online), embeddings(target), weights)
         aligned_loss = self.aligned_loss(encoded.pairs, online, target)
         loss = self.weight * image_loss + (1 - self.weight) * aligned_loss
         logs = {"image_loss": image_loss.detach(), "aligned_loss": aligned_loss.detach()}

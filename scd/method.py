@@ -31,6 +31,7 @@ class View:
         segments: (B, s, s) int64 region ids of each image, -1 where unknown, or None.
         boxes: one (n_i, 4) tensor per image, x0, y0, x1, y1 in [0, 1] of the view, clipped to it, or None. Rows keep
             the order of the image's boxes, so that row k is the same object in every view; a box outside has no area.
+        weight: of the pairs in which the view is the online one, in the mean of the image-level loss over pairs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class View:
     masks: Tensor | None = None
     segments: Tensor | None = None
     boxes: Sequence[Tensor] | None = None
+    weight: float = 1.0
 
     def part(self, rows: slice) -> "View":
         """The view of some of the images."""

@@ -37,6 +37,11 @@ class Encoded:
     target: dict[str, Features]
     pairs: list[Pair]
 
+    @property
+    def weights(self) -> list[float]:
+        """Weight of each pair in the image-level loss, that of its online view."""
+        return [self.views[i].weight for i, _ in self.pairs]
+
 
 class Matcher(nn.Module):
     """Compares an online embedding with a target embedding; owns what the comparison needs (predictor, queue, centre).
@@ -69,8 +74,10 @@ class JointEmbedding(Method):
 
     NOTE: the loss is the mean over pairs. Papers with symmetric losses often sum over the two directions; the mean
     keeps the gradient's scale independent of the number of views, so that arms with more views differ in views only.
-    NOTE: all pairs have equal weights, as in SwAV and DINO. With 2 extra views the pair of global views has weight 1/3
-    in the asymmetric form; Asym-Siam gives it the same weight as all small views together.
+    NOTE: by default all pairs have equal weights, as in SwAV and DINO: with 2 extra views the pair of global views has
+    weight 1/3 in the asymmetric form. Asym-Siam gives it the same weight as all small views together: that is
+    ``views.extra.weight``, one over their number. The weights hold in the image-level loss; the dense loss of DenseCL,
+    the aligned one of LEWEL and both of SlotCon are plain means over pairs.
 
     Attributes:
         global_views_together: whether the two global views share a forward pass, and with it BN's statistics (DINO).
@@ -151,7 +158,7 @@ class JointEmbedding(Method):
         """The method's own loss on pooled features, averaged over pairs, and scalars worth logging."""
         online = {name: self.projector(features.pooled) for name, features in encoded.online.items()}
         target = self.target_embeddings(encoded, online)
-        loss = match(self.matcher, encoded.pairs, online, target)
+        loss = match(self.matcher, encoded.pairs, online, target, encoded.weights)
         return loss, {"image_loss": loss.detach()}
 
     def target_embeddings(self, encoded: Encoded, online: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -330,11 +337,24 @@ class MomentumSiamese(JointEmbedding):
         return Parts(root=own.root, modules={**own.modules, **targets})
 
 
-def match(matcher: Matcher, pairs: list[Pair], online: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
-    """Mean of the matcher's loss over pairs; the matcher then receives this step's targets, each view once."""
-    losses = [matcher(online[i], target[j]) for i, j in pairs]
+def match(
+    matcher: Matcher,
+    pairs: list[Pair],
+    online: dict[str, Tensor],
+    target: dict[str, Tensor],
+    weights: list[float] | None = None,
+) -> Tensor:
+    """Mean of the matcher's loss over pairs; the matcher then receives this step's targets, each view once.
+
+    Args:
+        weights: of the pairs in the mean; None: all alike.
+    """
+    losses = torch.stack([matcher(online[i], target[j]) for i, j in pairs])
     matcher.remember([target[name] for name in unique(j for _, j in pairs)])
-    return torch.stack(losses).mean()
+    if weights is None or len(set(weights)) == 1:
+        return losses.mean()
+    shares = losses.new_tensor(weights)
+    return (losses * (shares / shares.sum())).sum()
 
 
 def passes(views: dict[str, View], names: list[str], global_views_together: bool = False) -> list[list[str]]:

@@ -21,7 +21,7 @@ EXAMPLES = """\
 examples:
   python -m studies                                          the studies and what they ask
   python -m studies multicrop                                tier cpu: two cores, no download
-  python -m studies multicrop --dry-run                      the plan and an estimate of its time
+  python -m studies multicrop --dry-run                      the plan, and estimates of time and memory
   python -m studies multicrop tier=gpu data=cifar10 seeds=10
   python -m studies multicrop data=FOLDER data.options.columns.image=img
   python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("study", nargs="?", help="name of the study; none: list them")
     parser.add_argument("words", nargs="*", metavar="key=value", help="tier, seeds, data, arms, or any option of conf")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its time")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates of time and memory")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
     return parser.parse_intermixed_args(arguments)
@@ -89,22 +89,26 @@ def run(options: argparse.Namespace, command: str) -> int:
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
     from studies.suite.analysis.results import check_page, data_notes
-    from studies.suite.execution.forecast import estimate, table, work
+    from studies.suite.execution.forecast import estimate, memory_lines, table, work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.local import crew
     from studies.suite.execution.store import Status, Store
-    from studies.suite.planning.resolve import resolve, unique
+    from studies.suite.planning.resolve import preview, resolve, unique
 
     store = Store(settings.store)
     if old := store.old_runs():
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
-    if not options.dry_run:
+    notes: list[str] = []
+    if options.dry_run:
+        planned, notes = preview(study.plan(settings), settings.declared)
+    else:
         check_page(settings)
-    planned = resolve(study.plan(settings), check=not options.dry_run)
+        planned = resolve(study.plan(settings))
     if not planned:
         raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
-    for note in data_notes(settings, planned, decode=not options.dry_run):
-        print(f"note: {note}", file=sys.stderr)
+    if not notes:  # with notes, the data are not here
+        for note in data_notes(settings, planned, decode=not options.dry_run):
+            print(f"note: {note}", file=sys.stderr)
     runs = unique(planned)
     missing = [run for run, item in runs.items() if store.status(item.spec) is not Status.DONE]
     if options.dry_run:
@@ -114,6 +118,8 @@ def run(options: argparse.Namespace, command: str) -> int:
         print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
         seconds, basis = estimate(runs, store, at_once)
         print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
+        for line in (*memory_lines(planned), *notes):
+            print(line)
         return 0
 
     check_writable(settings.out)

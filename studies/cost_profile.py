@@ -30,6 +30,12 @@ NEEDS_VIT = ("mae",)  # methods that bring a ViT of their own
 SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring
 SMOKE_ROUNDS = SMOKE_OTHERS = 2
 
+
+def resnet(layers: int) -> dict[str, Any]:
+    """One of the papers' backbones, whole: another name replaces all options of a backbone."""
+    return {"_target_": "scd.nn.backbone.build_backbone", "name": f"resnet{layers}", "channels_last": True}
+
+
 COUNT, MEMORY = "scd.profiling.counted.CountedCost", "scd.profiling.memory.PeakMemory"
 TIMING, CHANGED = "scd.profiling.timed.StepTiming", "scd.profiling.variants.ChangedStep"
 SCALES = {
@@ -39,7 +45,7 @@ SCALES = {
 COUNTED_CURVES = {
     "image side (px), ResNet-50": {side: {"views": {"size": side}} for side in (64, 96, 128, 224, 448)},
     "images per step, ResNet-50 at 224 px": {size: {"training": {"batch_size": size}} for size in (64, 256, 1024)},
-    "layers of the backbone, ResNet at 224 px": {n: {"backbone": {"name": f"resnet{n}"}} for n in (50, 101, 152)},
+    "layers of the backbone, ResNet at 224 px": {n: {"backbone": resnet(n)} for n in (50, 101, 152)},
 }
 TIMED_CURVES = {
     "image side (px)": {side: {"views": {"size": side}, "data": {"size": 2 * side}} for side in (16, 24, 32, 48)},

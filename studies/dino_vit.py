@@ -288,7 +288,6 @@ DEVIATIONS = (
     "Scale: a small ViT on small images for a few epochs; DINO trains a ViT-S/16 for 100 to 800 epochs.",
     "DINO without local views keeps the area range of the global views, so that the arms differ in the local views "
     "alone; the official code then widens it to 0.14 to 1.",
-    "The online (student) network is evaluated, in every arm; DINO's published numbers are the teacher's.",
     "MoCo on the ViT keeps MoCo v2's queue and head, without MoCo v3's batch-norm heads and in-batch negatives; BYOL "
     "keeps its batch-norm heads.",
     "SCD is a reconstruction (`scd/scd.py`); on a ViT its feature map is the patch tokens after the final norm.",

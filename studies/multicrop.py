@@ -187,12 +187,10 @@ DEVIATIONS = (
     "weight are this suite's choices (`scd/scd.py`).",
     "SCD with a constant map: foreground and background are the same vector, so the triplet loss only pulls the two "
     "views together through the projection.",
-    "MoCo: batch norm over groups within one process and keys shuffled over the groups, instead of several GPUs.",
     "Loss of several views: the mean over all pairs, as in SwAV and DINO. Asym-Siam adds the mean over small views to "
-    "the large pair's loss.",
+    "the large pair's loss (here `views.extra.weight`, one over their number).",
     "Local crops: the global views keep their range of areas, which SwAV and DINO raise, so that arms differ in the "
     "extra views alone. All views have MoCo v2's photometrics.",
-    "Crops are cut in continuous coordinates with antialiasing; torchvision rounds rectangles to whole pixels.",
     "Linear probe: solved to its optimum on features without augmentation; MoCo trains it by SGD on augmented crops. "
     "Accuracies compare between the arms of this page, not with published ones.",
 )

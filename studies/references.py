@@ -29,6 +29,8 @@ def has_labels(settings: Settings) -> bool:
     if settings.embedded:  # known without drawing them: generated scenes have one where they have one object
         objects = settings.base["data"]["options"].get("objects", 1)
         return not isinstance(objects, list) or objects == [1, 1]
+    if settings.declared:
+        return settings.declared.get("classes") is not None
     from studies.suite.planning.assembly import open_data  # imports torch, which importing a study must not
 
     return open_data(settings.base["data"], settings.locations).labelled

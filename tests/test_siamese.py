@@ -108,6 +108,27 @@ def test_match_is_the_mean_over_pairs_and_remembers_each_target_once():
     assert [[id(each) for each in targets] for targets in matcher.remembered] == [[id(target["v2"]), id(target["v1"])]]
 
 
+def test_pairs_have_the_weight_of_their_online_view():
+    """Asym-Siam with 2 small views: the loss is that of the large pair plus the mean over small views, halved."""
+    online = {name: torch.full((2, 3), value) for name, value in (("a", 1.0), ("b", 3.0), ("c", 5.0))}
+    target = {"t": torch.zeros(2, 3)}
+    pairs = [("a", "t"), ("b", "t"), ("c", "t")]
+    assert float(match(Distance(), pairs, online, target, [1.0, 0.5, 0.5])) == pytest.approx((1 + (9 + 25) / 2) / 2)
+    assert float(match(Distance(), pairs, online, target, [0.5] * 3)) == pytest.approx((1 + 9 + 25) / 3)
+
+
+@pytest.mark.parametrize("host", [joint, moco])
+def test_the_weight_of_extra_views_reaches_the_loss(host):
+    method, made = host(symmetric=False), views("local")
+    pair = float(method(Batch({name: made[name] for name in ("v1", "v2")}))["loss"].detach())
+    losses = []
+    for weight in (1.0, 0.25):
+        made["e0"].weight = made["e1"].weight = weight
+        losses.append(float(method(Batch(made))["loss"].detach()))
+    extras = 3 * losses[0] - pair  # the losses of both extra pairs, added
+    assert losses[1] == pytest.approx((pair + 0.25 * extras) / 1.5, abs=1e-4)
+
+
 def test_unique_keeps_the_first_order():
     assert unique(["b", "a", "b", "c", "a"]) == ["b", "a", "c"]
 

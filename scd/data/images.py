@@ -164,11 +164,18 @@ def check_memory(source: Source, split: str, size: int, limit: int | None = None
 
 def require_memory(needed: int, what: str) -> None:
     """Raise UsageError if ``what`` needs more bytes than one set may have."""
-    if needed > largest_bytes():
-        raise UsageError(
-            f"{what} needs {needed / 2**30:,.1f} GiB, more than half of this machine's memory; set a limit "
-            f"(data.train_limit, evaluation.train_limit, ...) or train with data.stream=true"
-        )
+    if reason := too_large(needed, what):
+        raise UsageError(reason)
+
+
+def too_large(needed: int, what: str) -> str:
+    """Why ``what`` cannot be held in memory, in one line; empty where it can."""
+    if needed <= largest_bytes():
+        return ""
+    return (
+        f"{what} needs {needed / 2**30:,.1f} GiB, more than half of this machine's memory; set a limit "
+        f"(data.train_limit, evaluation.train_limit, ...) or train with data.stream=true"
+    )
 
 
 # ---------------------------------------------------------------- decoding

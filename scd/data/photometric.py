@@ -2,6 +2,10 @@
 
 Images are float32 in [0, 1], (B, 3, h, w). Each operation clamps to [0, 1], as the 8-bit originals do.
 The definitions of brightness, contrast, saturation and hue are torchvision's; tests compare with them.
+
+NOTE: BYOL's own code has other definitions: it adds a number to the brightness instead of multiplying it, its contrast
+is around the mean of each channel instead of the mean luma, and its saturation scales the S of HSV instead of blending
+with the luma. The ranges of the parameters are BYOL's; the operations are those of MoCo's and DINO's code.
 """
 
 import math
@@ -29,7 +33,7 @@ class Photometric:
         brightness, contrast, saturation: half-width of the factor's range around 1.
         hue: half-width of the hue shift, in turns.
         jitter_p, grey_p, blur_p, solarise_p: probabilities.
-        sigma: range of the blur's standard deviation, in pixels of a 224 px view.
+        sigma: range of the blur's standard deviation, in pixels of the papers' view (224 px; local views 96 px).
         threshold: solarisation inverts values at or above it.
     """
 
@@ -85,8 +89,8 @@ def photometric(name: str) -> Photometric:
 def draw_parameters(draws: Tensor, distribution: Photometric, sigma_scale: float = 1.0) -> PhotometricDraw:
     """Turn uniform numbers (B, PHOTOMETRIC_DRAWS) into parameters; an operation that is not applied is the identity.
 
-    NOTE: the blur's sigma is multiplied by ``sigma_scale`` (the view's size / 224 by default in ``ViewMaker``): the
-    papers give it in pixels of a 224 px view, and the same blur on a 32 px view would remove most of the image.
+    NOTE: the blur's sigma is multiplied by ``sigma_scale``, the view's size over that of the papers' view (224 px, and
+    96 px of local views). The papers give it in pixels: the same blur on a 32 px view would remove most of the image.
     """
     draws = draws.numpy()  # as in sample_rectangles
     jitter = draws[:, 0] < distribution.jitter_p
@@ -107,6 +111,17 @@ def draw_parameters(draws: Tensor, distribution: Photometric, sigma_scale: float
     return PhotometricDraw(
         **{name: torch.from_numpy(value) for name, value in parameters.items()}, threshold=distribution.threshold
     )
+
+
+def share_blurred(distribution: Photometric, sigma_scale: float = 1.0) -> float:
+    """Share of the views that :func:`apply_photometric` blurs at all: those whose sigma is 0.25 pixels or more.
+
+    Args:
+        sigma_scale: as of :func:`draw_parameters`.
+    """
+    low, high = (sigma * sigma_scale for sigma in distribution.sigma)
+    above = (high - max(low, SMALLEST_SIGMA)) / (high - low) if high > low else float(low >= SMALLEST_SIGMA)
+    return distribution.blur_p * max(0.0, above)
 
 
 def apply_photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:

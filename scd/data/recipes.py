@@ -1,6 +1,7 @@
 """View recipes by name: the global views of MoCo v2, BYOL or a method with one view, and extra views."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def build_recipe(
     scale: Sequence[float] | None = None,
     extra: Mapping[str, Any] | None = None,
     photometric: str | None = None,
+    blur_reference: float | None = None,
 ) -> Recipe:
     """The recipe of that name with its extra views; the recipe's name in reports says both.
 
@@ -62,6 +64,8 @@ def build_recipe(
         scale: range of the global crops' area; None: the recipe's own.
         extra: arguments of :func:`extra_crops`; None: no extra views.
         photometric: of "single" alone.
+        blur_reference: side in pixels of the global view that the blur's sigma of 0.1 to 2 pixels refers to, 224 when
+            None; a smaller one blurs small views more. That of local views is 96/224 of it.
 
     Raises:
         UsageError: unknown recipe, photometric augmentation or kind of extra views, or an impossible size, scale or
@@ -73,6 +77,8 @@ def build_recipe(
         raise UsageError(f"views.photometric is an option of the recipe 'single'; '{name}' has its own photometrics")
     options = {"scale": scale, "photometric": photometric}
     crops = RECIPES[name](size, **{key: value for key, value in options.items() if value is not None})
+    if blur_reference is not None:
+        crops = tuple(replace(crop, blur_reference=blur_reference) for crop in crops)
     extras = extra_crops(crops[0], **(extra or {}))
     kind = extras[0].name.rstrip("0123456789") if extras else None
     return Recipe(f"{name}+{len(extras)}{kind}" if extras else name, (*crops, *extras))
@@ -85,6 +91,7 @@ def extra_crops(
     size: int | None = None,
     scale: Sequence[float] | None = None,
     photometric: str | None = None,
+    weight: float = 1.0,
 ) -> tuple[CropSpec, ...]:
     """Extra views: views for the online branch alone, compared with the target's global views (multi-crop).
 
@@ -100,6 +107,10 @@ def extra_crops(
         scale: range of the area; default v1's, for "local" 0.05 to 0.2, where MoCo v2's global crops begin (SwAV: 0.05
             to 0.14, with global crops from 0.14 on); "same_rectangle" has v1's rectangle.
         photometric: name of the photometric augmentation; default v1's.
+        weight: of each extra view's pairs in the mean of the image-level loss, beside 1 of the global views' pairs; one
+            over ``count`` gives all extra views together the weight of the global ones (Asym-Siam).
+
+    The blur of local views refers to a view of 96 px, as in the code of SwAV and DINO: 0.1 to 2 pixels there.
 
     NOTE: SwAV, DINO and Asym-Siam raise the lower end of the global scale when they add local crops. Here the global
     views stay, so that arms differ in the extra views alone. Local views get v1's photometrics for the same reason;
@@ -128,6 +139,8 @@ def extra_crops(
             role="extra",
             flip=v1.flip,
             rectangle_of=v1.name if kind == "same_rectangle" else None,
+            blur_reference=v1.blur_reference * (LOCAL_SIZE if is_local else 1.0),
+            weight=weight,
         )
         for i in range(count)
     )

@@ -5,6 +5,7 @@ pixels, masks, segments, boxes and coordinate grid of a view come from the same 
 line up.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,13 @@ from scd.data.crops import (
     sample_rectangles,
 )
 from scd.data.loader import ImageBatch
-from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_parameters, photometric
+from scd.data.photometric import (
+    PHOTOMETRIC_DRAWS,
+    apply_photometric,
+    draw_parameters,
+    photometric,
+    share_blurred,
+)
 from scd.data.view_boxes import boxes_in_view
 from scd.errors import UsageError, unknown
 from scd.method import NEEDS, Batch, View
@@ -44,6 +51,9 @@ class CropSpec:
         role: "global" views may feed the target branch, "extra" views are online only.
         flip: probability of a horizontal flip.
         rectangle_of: name of a view whose rectangle is used again, with a fresh flip and fresh photometrics.
+        blur_reference: side in pixels of the papers' view, to which the blur's sigma refers; here it is scaled by
+            ``size / blur_reference``.
+        weight: of the view's pairs in the mean of the image-level loss.
     """
 
     name: str
@@ -54,9 +64,14 @@ class CropSpec:
     role: str = "global"
     flip: float = 0.5
     rectangle_of: str | None = None
+    blur_reference: float = 224.0
+    weight: float = 1.0
 
     def __post_init__(self):
         photometric(self.photometric)
+        for option in ("blur_reference", "weight"):
+            if not 0 < getattr(self, option) < math.inf:
+                raise UsageError(f"view '{self.name}': {option} is {getattr(self, option)}, it must be above 0")
         if self.role not in ROLES:
             raise unknown("role of a view", self.role, ROLES)
         if self.size < 1:
@@ -69,6 +84,16 @@ class CropSpec:
             raise UsageError(f"view '{self.name}': scale ends at {self.scale[1]}, a crop has at most the area 1")
         if not 0 <= self.flip <= 1:
             raise UsageError(f"view '{self.name}': flip is {self.flip}, a probability lies in [0, 1]")
+
+    @property
+    def sigma_scale(self) -> float:
+        """What the papers' blur sigma is multiplied by."""
+        return self.size / self.blur_reference
+
+    @property
+    def share_blurred(self) -> float:
+        """Share of these views that are blurred at all."""
+        return share_blurred(photometric(self.photometric), self.sigma_scale)
 
 
 @dataclass(frozen=True)
@@ -104,7 +129,6 @@ class ViewMaker:
         needs: what the views carry beside pixels ("masks", "segments", "boxes"), and whether the batch carries
             "labels"; the image batches must have all of it.
         mean, std: normalisation of the three channels, for values in [0, 1].
-        blur_reference: side in pixels of the view that the papers' blur sigma refers to; None takes sigma as pixels.
         steps_at_once: how many steps' views the training loop should make together, because operations on a larger
             batch are faster. It changes no pixel.
     """
@@ -117,7 +141,6 @@ class ViewMaker:
         needs: frozenset[str] = frozenset(),
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
-        blur_reference: int | None = 224,
         steps_at_once: int = 1,
     ):
         for kind in needs:
@@ -129,7 +152,6 @@ class ViewMaker:
         self.needs = frozenset(needs)
         self.mean = mean
         self.std = std
-        self.blur_reference = blur_reference
         self.steps_at_once = steps_at_once
         self.crops = {crop.name: crop for crop in recipe.crops}
 
@@ -196,7 +218,7 @@ class ViewMaker:
         groups = {}
         for crop in self.recipe.crops:
             place = self.crops[crop.rectangle_of or crop.name]
-            settings = (crop.size, crop.flip, crop.photometric, place.scale, place.ratio)
+            settings = (crop.size, crop.flip, crop.photometric, crop.blur_reference, place.scale, place.ratio)
             groups.setdefault(settings, []).append(crop)
         return list(groups.values())
 
@@ -232,9 +254,9 @@ class ViewMaker:
         vertical = interpolation_matrix(y0, y1, source.shape[1], size).unflatten(0, (b, v))
         horizontal = interpolation_matrix(x0, x1, source.shape[3], size, flips.T.flatten()).unflatten(0, (b, v))
         cuts = resample(source, vertical, horizontal)  # (V, B, 3, s, s)
-        sigma_scale = 1.0 if self.blur_reference is None else size / self.blur_reference
         distribution = photometric(crops[0].photometric)
-        parameters = draw_parameters(own[:, :, RECTANGLE_DRAWS + 1 :].flatten(0, 1), distribution, sigma_scale)
+        drawn = own[:, :, RECTANGLE_DRAWS + 1 :].flatten(0, 1)
+        parameters = draw_parameters(drawn, distribution, crops[0].sigma_scale)
         cuts = normalise(apply_photometric(cuts.flatten(0, 1), parameters), self.mean, self.std).unflatten(0, (v, b))
         masks = segments = boxes = [None] * v
         if "masks" in annotations:
@@ -248,7 +270,7 @@ class ViewMaker:
         if "boxes" in annotations:
             boxes = [_view_boxes(*annotations["boxes"], rectangles[i], flips[i]) for i in range(v)]
         return [
-            View(crop.name, crop.role, cuts[i], rectangles[i], flips[i], masks[i], segments[i], boxes[i])
+            View(crop.name, crop.role, cuts[i], rectangles[i], flips[i], masks[i], segments[i], boxes[i], crop.weight)
             for i, crop in enumerate(crops)
         ]
 

@@ -62,7 +62,8 @@ class Detection(Protocol):
     Args:
         canvas: side in pixels of the square images; None for that of the run.
         masks: Mask R-CNN, with AP of masks as well.
-        stream: decode images when they are needed, instead of holding all in memory.
+        stream: decode images when they are needed, instead of holding all in memory; the run's limit of training images
+            for probes does not hold then.
         steps, batch: length of the fine-tuning, images per step.
         lr: peak learning rate of SGD with momentum 0.9.
         weight_decay: on all parameters.
@@ -87,6 +88,9 @@ class Detection(Protocol):
     milestones: Sequence[float] = (2 / 3, 8 / 9)
     flip: float = 0.5
     detector: Mapping[str, Any] = field(default_factory=dict)
+
+    def own_data(self, data: EvaluationData) -> EvaluationData:
+        return super().own_data(data.streamed if self.stream else data)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "lr"):

@@ -106,17 +106,24 @@ class EvaluationData:
         source: has the split "train", and "test" or "validation".
         canvas: side in pixels of the square images.
         train_limit, test_limit: at most this many images, see :func:`scd.data.images.load_images`.
+        streamed_limit: the limit of training images for a protocol that does not hold them in memory; None: all.
 
     All images stay in main memory; batches of them are moved to the device of the evaluation.
     """
 
     def __init__(
-        self, source: Source, canvas: int, train_limit: int | None = None, test_limit: int | None = None
+        self,
+        source: Source,
+        canvas: int,
+        train_limit: int | None = None,
+        test_limit: int | None = None,
+        streamed_limit: int | None = None,
     ) -> None:
         self.source = source
         self.canvas = canvas
         self.train_limit = train_limit
         self.test_limit = test_limit
+        self.streamed_limit = streamed_limit
         self._derived: dict[tuple, EvaluationData] = {}
 
     def derived(self, source: Source, canvas: int, train_limit: int | None, test_limit: int | None) -> "EvaluationData":
@@ -129,6 +136,11 @@ class EvaluationData:
         if key not in self._derived:
             self._derived[key] = EvaluationData(source, canvas, train_limit, test_limit)
         return self._derived[key]
+
+    @property
+    def streamed(self) -> "EvaluationData":
+        """The same images for a protocol that does not hold the training images in memory."""
+        return self.derived(self.source, self.canvas, self.streamed_limit, self.test_limit)
 
     @cached_property
     def split(self) -> str:

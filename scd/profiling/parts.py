@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, saved_tensors_hooks
 
 from scd.data.views import Recipe
-from scd.method import Method
+from scd.method import Batch, Method
 from scd.profiling.flops import counter, meta_batch
 
 Border = Callable[[str, object], None]
@@ -122,16 +122,14 @@ def count_step(method: Method, recipe: Recipe, batch_size: int) -> StepCount:
     fake = copy.deepcopy(method).to("meta").train()
     batch = meta_batch(recipe, batch_size, fake.needs)
     count = StepCount(batch_size, part_names(fake))
-    own = {tensor.untyped_storage()._cdata for tensor in (*fake.parameters(), *fake.buffers(), *tensors_in(batch))}
-    kept: dict[int, Tensor] = {}
     marks = _Marks(count.forward)
     tracker = PartTracker(fake, marks.border)
+    saved = SavedStorages(fake, batch)
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in kept:
-            kept[storage._cdata] = tensor  # alive until the end, so that no later storage takes its place
-            count.activations[tracker.current] += storage.nbytes()
+        before = saved.total
+        saved.keep(tensor)
+        count.activations[tracker.current] += saved.total - before
         return tensor
 
     with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -143,6 +141,28 @@ def count_step(method: Method, recipe: Recipe, batch_size: int) -> StepCount:
         with counter() as operations:
             _count_backward(loss, marks.nodes, operations.get_total_flops, count.backward, tracker.current)
     return count
+
+
+class SavedStorages:
+    """What autograd keeps for the backward pass, each storage once, without parameters, buffers and the batch itself.
+
+    Attributes:
+        total: bytes so far.
+    """
+
+    def __init__(self, method: Method, batch: Batch):
+        own = (*method.parameters(), *method.buffers(), *tensors_in(batch))
+        self.own = {tensor.untyped_storage()._cdata for tensor in own}
+        self.kept: dict[int, Tensor] = {}
+        self.total = 0
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that autograd saves, and give it back; for ``saved_tensors_hooks``."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.own and storage._cdata not in self.kept:
+            self.kept[storage._cdata] = tensor  # alive until the end, so that no later storage takes its place
+            self.total += storage.nbytes()
+        return tensor
 
 
 class _Marks:

@@ -7,6 +7,7 @@ from scd.errors import UsageError, unknown
 
 SHAPES = ("constant", "cosine")
 GRANULARITIES = ("step", "epoch")
+RAMPS = ("t/W", "(t+1)/W", "t/(W-1)")  # of a warm-up of W steps, at step t = 0, 1, ...
 
 
 def cosine(progress: float, start: float = 1.0, end: float = 0.0) -> float:
@@ -14,9 +15,24 @@ def cosine(progress: float, start: float = 1.0, end: float = 0.0) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def linear_warmup(step: int, warmup_steps: int) -> float:
-    """The share of the base rate at a step: 0 at the first, 1 from step ``warmup_steps`` on (BYOL)."""
-    return min(1.0, step / warmup_steps) if warmup_steps > 0 else 1.0
+def linear_warmup(step: int, warmup_steps: int, ramp: str = "t/W", start: float = 0.0) -> float:
+    """The share of the base rate at a step t of a linear warm-up of W steps; 1 after it.
+
+    Args:
+        step: t, 0 at the first step.
+        warmup_steps: W.
+        ramp: "t/W" begins at ``start`` and reaches 1 at step W (BYOL, MAE, Barlow Twins); "(t+1)/W" reaches 1 at step
+            W - 1, the last of the warm-up, and begins one W-th above ``start`` (LEWEL); "t/(W-1)" begins at ``start``
+            and reaches 1 at step W - 1 (DINO).
+        start: share of the base rate that the warm-up begins from; SlotCon: 0.01.
+    """
+    if step >= warmup_steps:
+        return 1.0
+    if ramp == "t/(W-1)":
+        share = step / (warmup_steps - 1) if warmup_steps > 1 else 1.0
+    else:
+        share = (step + (ramp == "(t+1)/W")) / warmup_steps
+    return start + (1.0 - start) * share
 
 
 @dataclass(frozen=True)
@@ -27,17 +43,21 @@ class Schedule:
         name: "cosine" (to ``final``) or "constant".
         warmup_epochs: length of the linear warm-up in epochs, may be a fraction. The warm-up changes the rate at every
             step, whatever ``per`` says (BYOL, LEWEL).
+        warmup_ramp, warmup_start: of the warm-up, see :func:`linear_warmup`.
         per: "step" lowers the rate at every step (BYOL, SwAV, DINO), "epoch" at every epoch (MoCo, LEWEL).
-        final: factor at the end of the run.
+        final: factor at the end of the run; Barlow Twins 0.001, DINO 1e-6 over its base rate.
         final_weight_decay: weight decay at the end of the run; it follows half a cosine from the optimiser's, step by
             step (DINO: 0.04 to 0.4). None keeps the optimiser's.
 
     Raises:
-        UsageError: an unknown name or granularity, a negative warm-up or weight decay, a ``final`` outside [0, 1].
+        UsageError: an unknown name, ramp or granularity, a negative warm-up or weight decay, a ``final`` or
+            ``warmup_start`` outside [0, 1].
     """
 
     name: str = "cosine"
     warmup_epochs: float = 0.0
+    warmup_ramp: str = "t/W"
+    warmup_start: float = 0.0
     per: str = "step"
     final: float = 0.0
     final_weight_decay: float | None = None
@@ -47,16 +67,24 @@ class Schedule:
             raise unknown("schedule", self.name, SHAPES)
         if self.per not in GRANULARITIES:
             raise unknown("schedule granularity (schedule.per)", self.per, GRANULARITIES)
+        if self.warmup_ramp not in RAMPS:
+            raise unknown("ramp of the warm-up (schedule.warmup_ramp)", self.warmup_ramp, RAMPS)
         if not self.warmup_epochs >= 0:
             raise UsageError(f"schedule.warmup_epochs is 0 or more epochs, not {self.warmup_epochs}")
-        if not 0 <= self.final <= 1:
-            raise UsageError(f"schedule.final is a share of the base rate in [0, 1], not {self.final}")
+        for option in ("final", "warmup_start"):
+            value = getattr(self, option)
+            if not 0 <= value <= 1:
+                raise UsageError(f"schedule.{option} is a share of the base rate in [0, 1], not {value}")
         if self.final_weight_decay is not None and not self.final_weight_decay >= 0:
             raise UsageError(f"schedule.final_weight_decay is 0 or more, not {self.final_weight_decay}")
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
         """Length of the warm-up in steps."""
         return round(self.warmup_epochs * steps_per_epoch)
+
+    def warmup(self, step: int, steps_per_epoch: int) -> float:
+        """The factor of the warm-up at a step; 1 after it."""
+        return linear_warmup(step, self.warmup_steps(steps_per_epoch), self.warmup_ramp, self.warmup_start)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """The factor at a step 0 <= ``step`` < ``steps``: warm-up to 1, then the decay over the steps that are left.
@@ -69,7 +97,7 @@ class Schedule:
         """
         warmup = self.warmup_steps(steps_per_epoch)
         if step < warmup and (self.name == "constant" or warmup < steps):
-            return linear_warmup(step, warmup)
+            return self.warmup(step, steps_per_epoch)
         if self.name == "constant":
             return 1.0
         if warmup >= steps:
@@ -97,5 +125,4 @@ class Schedule:
         """
         if self.name == "cosine" and self.per == "epoch":
             raise UsageError("a budget in seconds has no fixed number of epochs: use schedule.per=step")
-        warmup = linear_warmup(step, self.warmup_steps(steps_per_epoch))
-        return warmup * (cosine(share, end=self.final) if self.name == "cosine" else 1.0)
+        return self.warmup(step, steps_per_epoch) * (cosine(share, end=self.final) if self.name == "cosine" else 1.0)

@@ -11,6 +11,8 @@ from scd.data.photometric import (
     ORDERS,
     PHOTOMETRIC_DRAWS,
     PHOTOMETRICS,
+    SMALLEST_SIGMA,
+    Photometric,
     apply_photometric,
     blend,
     blend_weights,
@@ -19,6 +21,7 @@ from scd.data.photometric import (
     greyscale,
     jitter_colours,
     photometric,
+    share_blurred,
     shift_hue,
     solarise,
 )
@@ -170,3 +173,34 @@ def test_jitter_statistics_match_torchvisions_transform():
     ours = jitter_colours(image.expand(6000, -1, -1, -1).clone(), draw.factors, draw.hue, draw.order)
     torch.testing.assert_close(ours.mean(dim=0), theirs.mean(dim=0), rtol=0, atol=0.03)
     torch.testing.assert_close(ours.std(dim=0), theirs.std(dim=0), rtol=0, atol=0.03)
+
+
+# ---------------------------------------------------------------- how many views are blurred
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("mocov2", 224, 0.5 * (2 - 0.25) / 1.9),  # sigma is uniform in 0.1 to 2 pixels, below 0.25 nothing is blurred
+        ("byol1", 32, (2 * 32 / 224 - 0.25) / (1.9 * 32 / 224)),
+        ("byol2", 32, 0.1 * (2 * 32 / 224 - 0.25) / (1.9 * 32 / 224)),
+        ("mocov2", 24, 0.0),  # the largest sigma is 0.214 pixels
+        ("none", 224, 0.0),
+    ],
+)
+def test_share_of_blurred_views(name, size, expected):
+    assert share_blurred(photometric(name), size / 224) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("name", "size"), [("mocov2", 224), ("byol1", 48), ("local", 40), ("byol1", 24)])
+def test_share_of_blurred_views_is_that_of_the_draws(name, size):
+    draw = draw_parameters(
+        torch.rand(40000, PHOTOMETRIC_DRAWS, generator=torch.Generator().manual_seed(0)), photometric(name), size / 224
+    )
+    seen = (draw.blur & (draw.sigma >= SMALLEST_SIGMA)).float().mean()
+    assert share_blurred(photometric(name), size / 224) == pytest.approx(float(seen), abs=0.01)
+
+
+def test_a_blur_of_one_sigma_is_seen_or_not():
+    one = Photometric(blur_p=0.3, sigma=(1.0, 1.0))
+    assert share_blurred(one) == pytest.approx(0.3) and share_blurred(one, 0.2) == 0.0

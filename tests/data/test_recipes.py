@@ -67,6 +67,37 @@ def test_extra_views_follow_the_first_view():
         assert (crop.rectangle_of == "v1") == (kind == "same_rectangle")
 
 
+def test_the_blur_of_local_views_is_in_pixels_of_a_96_px_view():
+    """DINO and SwAV blur local views of 96 px by 0.1 to 2 px; it was scaled by 96/224."""
+    recipe = build_recipe("byol", 224, extra={"kind": "local", "count": 1, "photometric": "local"})
+    assert [crop.sigma_scale for crop in recipe.crops] == pytest.approx([1, 1, 1])
+    shares = [crop.share_blurred for crop in recipe.crops]
+    assert shares == pytest.approx([1.75 / 1.9, 0.175 / 1.9, 0.875 / 1.9])
+    cifar = build_recipe("byol", 32, extra={"kind": "local", "count": 1, "photometric": "local"})
+    assert [crop.sigma_scale for crop in cifar.crops] == pytest.approx([32 / 224, 32 / 224, 12 / 96])
+
+
+def test_no_view_of_the_cpu_tier_is_blurred_unless_the_blur_is_asked_for():
+    local = {"kind": "local", "count": 1}
+    assert [crop.share_blurred for crop in build_recipe("mocov2", 24, extra=local).crops] == [0, 0, 0]
+    asked = build_recipe("mocov2", 24, extra=local, blur_reference=96)
+    assert [crop.sigma_scale for crop in asked.crops] == pytest.approx([24 / 96, 24 / 96, 12 / (96 * 96 / 224)])
+    assert all(crop.share_blurred > 0.25 for crop in asked.crops)
+
+
+@pytest.mark.parametrize("option", ["blur_reference", "weight"])
+def test_a_blur_reference_or_weight_of_0_is_refused(option):
+    with pytest.raises(UsageError, match=f"view 'v1': {option} is 0, it must be above 0"):
+        CropSpec("v1", 32, **{option: 0})
+
+
+def test_extra_views_have_the_weight_that_is_asked_for():
+    """Asym-Siam: six small views together weigh as much as the large one."""
+    recipe = build_recipe("mocov2", 32, extra={"kind": "local", "count": 6, "weight": 1 / 6})
+    weights = [crop.weight for crop in recipe.crops]
+    assert weights[:2] == [1, 1] and sum(weights[2:]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from scd.errors import UsageError
@@ -82,7 +83,9 @@ def test_by_time_follows_the_share_and_warms_up_in_steps():
         ({"per": "epochs"}, "did you mean 'epoch'"),
         ({"warmup_epochs": -1}, "0 or more epochs, not -1"),
         ({"warmup_epochs": math.nan}, "0 or more epochs, not nan"),
-        ({"final": 1.5}, r"in \[0, 1\], not 1.5"),
+        ({"final": 1.5}, r"schedule.final is a share of the base rate in \[0, 1\], not 1.5"),
+        ({"warmup_start": -0.1}, r"schedule.warmup_start is a share of the base rate in \[0, 1\], not -0.1"),
+        ({"warmup_ramp": "t/w"}, r"unknown ramp of the warm-up \(schedule.warmup_ramp\) 't/w'; did you mean 't/W'"),
     ],
 )
 def test_wrong_options_say_what_is_right(options, text):
@@ -108,3 +111,29 @@ def test_weight_decay_follows_a_cosine_from_the_optimisers_to_the_final_one():
     assert Schedule().weight_decay(0.04, 0.7) == 0.04
     with pytest.raises(UsageError, match="schedule.final_weight_decay is 0 or more, not -1"):
         Schedule(final_weight_decay=-1)
+
+
+# ---------------------------------------------------------------- warm-up conventions of the papers' code
+
+
+def test_warmup_ramps_of_byol_lewel_and_dino():
+    """W = 4 steps: BYOL t/W, LEWEL (t+1)/W, DINO numpy.linspace(0, 1, W)."""
+    steps = range(5)
+    assert [linear_warmup(t, 4, "t/W") for t in steps] == [0, 0.25, 0.5, 0.75, 1]
+    assert [linear_warmup(t, 4, "(t+1)/W") for t in steps] == [0.25, 0.5, 0.75, 1, 1]
+    assert [linear_warmup(t, 4, "t/(W-1)") for t in steps] == pytest.approx([*np.linspace(0, 1, 4), 1])
+    assert linear_warmup(0, 1, "t/(W-1)") == 1.0  # a single step has no ramp
+
+
+def test_dinos_schedule_is_its_warmup_and_half_a_cosine_to_1e_6():
+    """As main_dino.py builds it for 3 epochs of 5 steps, 1 of warm-up, base rate 2e-3, end 1e-6."""
+    base, end, warmup, steps = 2e-3, 1e-6, 5, 15
+    decay = [end + 0.5 * (base - end) * (1 + math.cos(math.pi * i / (steps - warmup))) for i in range(steps - warmup)]
+    schedule = Schedule(warmup_epochs=1, warmup_ramp="t/(W-1)", final=end / base)
+    ours = [base * schedule.factor(step, steps, 5) for step in range(steps)]
+    assert ours == pytest.approx([*np.linspace(0, base, warmup), *decay])
+
+
+def test_slotcons_warmup_begins_at_a_hundredth():
+    schedule = Schedule(warmup_epochs=2, warmup_start=0.01)
+    assert [schedule.factor(step, 100, 2) for step in range(5)] == pytest.approx([0.01, 0.2575, 0.505, 0.7525, 1.0])

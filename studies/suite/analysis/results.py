@@ -276,6 +276,7 @@ def assemble(
         "reference": None if reference is None else reference.labels["arm"],
         "base": base,
         "overrides": {} if reference is None else _overrides(trained, reference),
+        "deviations": _deviations(settings, trained),
         "protocols": _distinct(protocol for spec in trained for protocol in spec.config["evaluation"]["protocols"]),
         "metrics": plain_metrics({**metrics, **study.metrics}),
         "source": dict(source),
@@ -291,6 +292,18 @@ def assemble(
 def plain_metrics(metrics: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """Definitions of numbers as plain values."""
     return {name: Metric(*metric)._asdict() for name, metric in metrics.items()}
+
+
+def _deviations(settings: "Settings", specs: Sequence[RunSpec]) -> dict[str, list[str]]:
+    """Where the training runs depart from the papers: sentence -> the classes that it is about, none for every run."""
+    found: dict[str, list[str]] = {text: [] for text in settings.departures.values()} if specs else {}
+    for spec in specs:
+        trained = spec.config["training"]["budget"].get("value") != 0  # one in FLOPs has no value before it is planned
+        for name, sentences in spec.deviations.items() if trained else ():
+            for text in sentences.values():
+                names = found.setdefault(text, [name])
+                names += [] if name in names else [name]
+    return found
 
 
 def _steps(spec: RunSpec) -> Any:

@@ -49,6 +49,29 @@ def estimate(runs: Mapping[str, Planned], store: Store, workers: int) -> tuple[f
     return seconds / max(1, min(workers, len(missing))), basis
 
 
+def memory_lines(planned: Sequence[Planned]) -> list[str]:
+    """What the estimated memory of a device consists of, for the run that needs most; nothing where none is known."""
+    known = [item for item in planned if item.memory]
+    if not known:
+        return []
+    largest = max(known, key=lambda item: item.memory.total)
+    training = largest.spec.config["training"]
+    parts = {
+        "parameters and buffers": largest.memory.parameters,
+        "gradients": largest.memory.gradients,
+        "optimiser state": largest.memory.optimizer,
+        "activations kept for the backward pass": largest.memory.activations,
+        "images": largest.memory.images,
+    }
+    unit, size = ("GiB", 2**30) if largest.memory.total >= 2**30 else ("MiB", 2**20)
+    words = ", ".join(f"{name} {count / size:.3g}" for name, count in parts.items() if count)
+    return [
+        f"estimated memory of a device: {largest.memory.total / size:.3g} {unit} ({words}), in arm "
+        f"'{largest.spec.labels['arm']}' on {training['devices']} device(s), the most of all arms; counted from "
+        "shapes, a lower bound: temporary tensors, workspaces and views are left out"
+    ]
+
+
 def table(planned: Sequence[Planned], store: Store) -> str:
     """The plan: one row per arm, budget and axis, with how many of its runs are done."""
     rows = []
@@ -56,7 +79,10 @@ def table(planned: Sequence[Planned], store: Store) -> str:
         labels = {key: value for key, value in item.spec.labels.items() if key != "seed"}
         done = store.status(item.spec) is Status.DONE
         steps = item.steps if item.steps is not None else f"{item.seconds:g} s"
-        rows.append({**labels, "steps": steps, "TFLOP a run": item.flops / 1e12, "runs": 1, "done": int(done)})
+        row = {**labels, "steps": steps, "TFLOP a run": item.flops / 1e12}
+        if any(other.memory for other in planned):
+            row["GiB a device"] = item.memory.total / 2**30 if item.memory else 0.0
+        rows.append({**row, "runs": 1, "done": int(done)})
     frame = pandas.DataFrame(rows)
     keys = [column for column in frame.columns if column not in ("runs", "done")]
     summed = frame.groupby(keys, sort=False, dropna=False)[["runs", "done"]].sum().reset_index()

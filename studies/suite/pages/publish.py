@@ -165,8 +165,8 @@ class Report:
             page.blocks.append(rest)
         shown = [name for name in results.metrics if name in page.metrics]
         sections.how_measured(page.details("How it was measured"), study, results, shown)
-        if study.deviations:
-            page.details("Deviations from the papers").items(study.deviations)
+        if declared := sections.deviations(study, results):
+            page.details("Deviations from the papers").items(declared)
         if about["base"]:
             sections.cost(page.details("Cost"), results, self.labels)
         sections.provenance(page.details("Provenance"), results)

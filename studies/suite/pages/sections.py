@@ -11,7 +11,7 @@ from studies.suite.analysis.conditions import Condition, title
 from studies.suite.analysis.results import DONE, FAILED, FOLDER, MISSING, Results, only
 from studies.suite.analysis.tables import NONE, Table
 from studies.suite.pages.markdown import Blocks, code_span, in_line
-from studies.suite.planning.study import Study
+from studies.suite.planning.study import Study, merge
 
 COSTS = {
     "parameters_trained": "trained parameters",
@@ -109,6 +109,7 @@ def how_measured(blocks: Blocks, study: Study, results: Results, shown: Sequence
             "Backbone": backbone_line(base["backbone"], results.finished),
             "Data": data_line(results),
             "Views": views_line(base["views"]),
+            "Blur": blur_line(study, results),
             "Method": described(base["method"]),
             "Schedule": schedule_line(base),
             "Seeds": seeds_line(results),
@@ -127,6 +128,12 @@ def how_measured(blocks: Blocks, study: Study, results: Results, shown: Sequence
     if len(definitions.frame):
         blocks.text("**What each number is**")
         blocks.table(definitions)
+
+
+def deviations(study: Study, results: Results) -> list[str]:
+    """Where the page departs from the papers: what the study declares, the suite, and each method's configuration."""
+    declared = results.about.get("deviations", {})
+    return [*study.deviations, *(f"{', '.join(names)}: {text}" if names else text for text, names in declared.items())]
 
 
 def further(blocks: Blocks, results: Results, names: Mapping[str, str], shown: set[str]) -> bool:
@@ -231,6 +238,29 @@ def views_line(views: Mapping[str, Any]) -> str:
     return (
         f"{words(views)}; arms of one seed see the same images in the same order, and the same crop where they share a "
         "view"
+    )
+
+
+def blur_line(study: Study, results: Results) -> str:
+    """How many views are blurred at all, by arms of equal views."""
+    from studies.suite.planning.assembly import build_views  # imports torch, which importing a page must not
+
+    about = results.about
+    arms_of: dict[str, list[str]] = {}
+    for arm in study.arms:
+        changed = about["overrides"].get(arm.name, {})
+        untrained = changed.get("training", {}).get("budget", {}).get("value") == 0
+        if arm.name not in about["arms"] or untrained:
+            continue
+        crops = build_views({"views": merge(about["base"]["views"], changed.get("views", {}))}).crops
+        shares = {"the extra views" if crop.role == "extra" else crop.name: crop.share_blurred for crop in crops}
+        text = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in shares.items())
+        arms_of.setdefault(text, []).append(arm.label)
+    found = list(arms_of) if len(arms_of) == 1 else [f"{text} ({', '.join(arms)})" for text, arms in arms_of.items()]
+    return (
+        f"views that are blurred at all: {'; '.join(found)}. The papers' standard deviation, 0.1 to 2 px of a view of "
+        "224 px (local views: 96 px), is scaled to the size of the view, and below 0.25 px nothing is blurred "
+        "(`views.blur_reference`)"
     )
 
 

@@ -29,6 +29,7 @@ RUN_KEYS = (
     "views", "backbone", "method", "wrapper", "annotations", "optimizer", "schedule", "training", "evaluation",
     "seed_of",
 )  # fmt: skip
+ARGUMENTS = ("method", "wrapper")  # whose words are arguments of one class, and hold for no other
 DATA_KEYS = ("title", "size", "stream", "train_limit", "test_limit", "options")
 LONGEST_PART = 40  # characters of a page's name that say which options were changed; a longer one is a hash
 LONGEST_TITLE = 100  # bytes of a page's name that say which data are meant
@@ -113,9 +114,12 @@ def resolve_settings(
         base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
         shared=plain["run"],
         given=_given(given, chosen, plain),
+        arguments=_set_by_words(given, (*ARGUMENTS, "backbone", "presets"), plain),
         data=str(data["title"]),
         locations={key: value for key, value in data["locations"].items() if value not in (None, [])},
+        declared=data.get("declared") or {},
         axes=plain["axes"],
+        departures={point: text for point, text in plain["deviations"].items() if text},
         presets=plain["presets"],
         arms=tuple(plain["arms"] if arms is None else _list(arms)),
         usual_protocols=tuple(usual_protocols if shared_protocols is None else shared_protocols),
@@ -250,17 +254,21 @@ def _usual(config: DictConfig) -> dict[str, Any]:
 
 def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's configuration that the command line set itself: it wins over every recipe."""
+    backbone = {"backbone": plain["backbone"]} if "backbone" in chosen else {}
+    return _set_by_words(given, [key for key in RUN_KEYS if key not in ARGUMENTS], plain) | backbone
+
+
+def _set_by_words(given: Mapping[str, str], groups: Sequence[str], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What the words set under these keys of the configuration, nested."""
     nested: dict[str, Any] = {}
     for key in given:
         parts = key.lstrip("+").split(".")
-        if key.startswith("~") or parts[0] not in RUN_KEYS or parts[0] in ("method", "wrapper"):
+        if key.startswith("~") or parts[0] not in groups:
             continue
         value, place = plain, nested
         for part in parts[:-1]:
             value, place = value[part], place.setdefault(part, {})
         place[parts[-1]] = value[parts[-1]]
-    if "backbone" in chosen:
-        nested["backbone"] = plain["backbone"]
     return nested
 
 

@@ -20,4 +20,4 @@ def evaluation_data(config: Mapping[str, Any], source: Source) -> EvaluationData
         kind: min((n for n in (data[kind], evaluation[kind]) if n is not None), default=None)
         for kind in ("train_limit", "test_limit")
     }
-    return EvaluationData(source, data["size"], **limits)
+    return EvaluationData(source, data["size"], **limits, streamed_limit=data["train_limit"])

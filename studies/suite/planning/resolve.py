@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scd.data.images import check_memory
+from scd.data.images import memory_bytes, require_memory, too_large
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
+from scd.evaluation.protocol import EvaluationData, smaller
 from scd.profiling.flops import training_flops
+from scd.profiling.training_memory import TrainingMemory, training_memory
 from scd.training.budget import Budget
 from studies.suite.planning.assembly import build_method, build_views, check_arguments, open_data
 from studies.suite.planning.checks import check_training, check_values
@@ -28,11 +30,13 @@ class Planned:
         spec: with the data's fingerprints, the budget in steps and the FLOPs of a step.
         steps: optimiser steps; None where the budget is one of time, 0 for a measurement.
         seconds: the budget, where it is one of time.
+        memory: that training needs on one device, of a plan that is only shown.
     """
 
     spec: RunSpec
     steps: int | None
     seconds: float | None = None
+    memory: TrainingMemory | None = None
 
     @property
     def flops(self) -> float:
@@ -53,6 +57,21 @@ def resolve(specs: Iterable[RunSpec], check: bool = True) -> list[Planned]:
     """
     resolver = Resolver(check)
     return [resolver.complete(spec) for spec in specs]
+
+
+def preview(specs: Iterable[RunSpec], declared: Mapping[str, Any]) -> tuple[list[Planned], list[str]]:
+    """The specs, complete but for what this machine lacks, with the memory of each; and what could not be found out.
+
+    Data that are not here are known by what their configuration declares; runs are then shown that cannot start here.
+
+    Args:
+        declared: numbers of images and classes: ``{"train": 1281167, "test": 50000, "classes": 1000}``, or {}.
+
+    Raises:
+        UsageError: a method or a budget that cannot be used, or data that are not here and are declared nowhere.
+    """
+    resolver = Resolver(check=False, declared=declared, shown=True)
+    return [resolver.complete(spec) for spec in specs], list(resolver.notes)
 
 
 def unique(planned: Iterable[Planned]) -> dict[str, Planned]:
@@ -82,18 +101,50 @@ def training_images(source: Source) -> int:
 
 @dataclass(frozen=True)
 class OpenedData:
-    """What a plan takes from a data set: fingerprints (None for embedded images), training images, classes."""
+    """What a plan takes from a data set.
 
+    Attributes:
+        name: of the data; fingerprints: by split, None for embedded images.
+        splits: number of images by split; masked: those whose images have masks; scored: the one that is scored.
+        classes: number of classes, None without labels.
+        limit: of the training images.
+    """
+
+    name: str
     fingerprints: dict[str, str] | None
-    images: int
+    splits: dict[str, int]
+    masked: frozenset[str]
+    scored: str
     classes: int | None
+    limit: int | None
+
+    @property
+    def images(self) -> int:
+        """Images to train on."""
+        return smaller(self.splits["train"], self.limit)
+
+    def bytes_of(self, split: str, size: int, limit: int | None = None) -> int:
+        """What a split, or so many of its images, takes in memory."""
+        return memory_bytes(smaller(self.splits[split], limit), size, split in self.masked)
 
 
 class Resolver:
-    """Completes specs; opened data and counted methods are kept between them."""
+    """Completes specs; opened data and counted methods are kept between them.
 
-    def __init__(self, check: bool):
+    Args:
+        check: as of :func:`resolve`.
+        declared, shown: as of :func:`preview`; ``shown`` estimates memory, and notes what cannot run here.
+
+    Attributes:
+        notes: what cannot run here, or could not be found out, each once.
+    """
+
+    def __init__(self, check: bool, declared: Mapping[str, Any] | None = None, shown: bool = False):
         self.check = check
+        self.declared = declared or {}
+        self.shown = shown
+        self.notes: dict[str, None] = {}
+        self.memories: dict[str, TrainingMemory] = {}
         self.opened: dict[str, OpenedData] = {}
         self.checked: dict[str, tuple[dict[str, Any], ...]] = {}
         self.costs: dict[str, float] = {}
@@ -124,7 +175,8 @@ class Resolver:
         else:
             training["budget"] = {"unit": "steps", "value": steps}
         complete = replace(spec, config=config, inputs=inputs, flops_per_step=cost)
-        return Planned(complete.with_protocols(self.protocols(complete)), steps, seconds)
+        memory = self.memory(config, opened, inputs) if self.shown and steps != 0 else None
+        return Planned(complete.with_protocols(self.protocols(complete)), steps, seconds, memory)
 
     def input(self, spec: RunSpec) -> RunSpec:
         """An earlier run that another one uses, complete; its evaluations are not needed."""
@@ -141,16 +193,36 @@ class Resolver:
         data = spec.config["data"]
         key = _key(data, spec.locations)
         if key not in self.opened:
-            embedded, fingerprints = is_embedded(data), None
-            found, classes = data["options"].get("train"), data["options"].get("classes")
-            if not embedded:
-                source = open_data(data, spec.locations)
-                fingerprints, found = dict(source.fingerprints), training_images(source)
-                check_sizes(spec.config, source)
-                classes = len(source.class_names) if source.labelled and source.class_names else None
-            limit = data["train_limit"]
-            self.opened[key] = OpenedData(fingerprints, found if limit is None else min(found, limit), classes)
-        return self.opened[key]
+            self.opened[key] = self.find(data, spec.locations)
+        opened = self.opened[key]
+        for what, needed in sets_in_memory(spec.config, opened).items():
+            if not self.shown:
+                require_memory(needed, what)
+            elif reason := too_large(needed, what):
+                self.notes[f"this plan cannot run here: {reason}"] = None
+        return opened
+
+    def find(self, data: Mapping[str, Any], locations: Mapping[str, Any]) -> OpenedData:
+        """What the plan needs of the data: from a generator's options, from the images, or as it is declared."""
+        options, limit = data["options"], data["train_limit"]
+        if is_embedded(data):
+            splits = {split: options[split] for split in ("train", "test")}
+            return OpenedData(data["title"], None, splits, frozenset(splits), "test", options.get("classes"), limit)
+        try:
+            source = open_data(data, locations)
+        except DataError as error:
+            if not (self.shown and self.declared):
+                raise
+            self.notes[f"'{data['title']}' is not here, its sizes are those that are declared: {error}"] = None
+            splits = {split: self.declared[split] for split in ("train", "test")}
+            masked = frozenset(splits if self.declared.get("masks") else ())
+            return OpenedData(data["title"], {}, splits, masked, "test", self.declared.get("classes"), limit)
+        training_images(source)
+        scored = EvaluationData(source, data["size"]).split
+        splits = {split: len(dataset) for split, dataset in source.splits.items()}
+        masked = frozenset(split for split, dataset in source.splits.items() if "mask" in dataset.column_names)
+        classes = len(source.class_names) if source.labelled and source.class_names else None
+        return OpenedData(source.name, dict(source.fingerprints), splits, masked, scored, classes, limit)
 
     def protocols(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The protocols whose input the data have, in their order; all of them where the data are not looked at.
@@ -193,6 +265,23 @@ class Resolver:
                 raise UsageError(f"{name} cannot train with training.batch_size={batch}: {error}") from error
         return self.costs[key]
 
+    def memory(
+        self, config: Mapping[str, Any], opened: OpenedData, inputs: Mapping[str, RunSpec] | None = None
+    ) -> TrainingMemory:
+        """What training needs on one of the devices of a run."""
+        training, data = config["training"], config["data"]
+        mixed = "mixed" in training["precision"]
+        options = {"optimizer": config["optimizer"]["name"], "mixed": mixed, "processes": training["devices"]}
+        images = 0 if data["stream"] else opened.bytes_of("train", data["size"], data["train_limit"])
+        parts = {name: config[name] for name in COUNTED}
+        key = _key(parts, training["batch_size"], options, images)
+        if key not in self.memories:
+            earlier = {name: self.method(spec) for name, spec in (inputs or {}).items()}
+            method = build_method({**parts, "seed": 0, "seed_of": {}}, earlier)
+            views = build_views(config)
+            self.memories[key] = training_memory(method, views, training["batch_size"], images=images, **options)
+        return self.memories[key]
+
     def method(self, spec: RunSpec):
         """The untrained method of an earlier run, for counting."""
         inputs = {name: self.method(earlier) for name, earlier in spec.inputs.items()}
@@ -212,17 +301,22 @@ class Resolver:
         return Budget(**budget).steps(epoch, cost)
 
 
-def check_sizes(config: Mapping[str, Any], source: Source) -> None:
-    """The images that are kept in memory must fit into it; nothing is decoded.
+def sets_in_memory(config: Mapping[str, Any], opened: OpenedData) -> dict[str, int]:
+    """The sets of images that a run holds in main memory, in words, with their bytes; nothing is decoded."""
+    data, evaluation, found = config["data"], config["evaluation"], {}
 
-    Raises:
-        UsageError: they do not; the text says which limit to set.
-    """
-    data, evaluated = config["data"], evaluation_data(config, source)
+    def add(split: str, size: int, limit: int | None) -> None:
+        what = f"'{opened.name}' {split} at {size} px"
+        found[what] = max(found.get(what, 0), opened.bytes_of(split, size, limit))
+
     if not data["stream"]:
-        check_memory(source, "train", data["size"], data["train_limit"])
-    for split, limit in (("train", evaluated.train_limit), (evaluated.split, evaluated.test_limit)):
-        check_memory(source, split, data["size"], limit)
+        add("train", data["size"], data["train_limit"])
+    for protocol in evaluation["protocols"]:
+        if protocol.get("data") is None and not protocol.get("stream"):
+            size = protocol.get("canvas") or data["size"]
+            for split, kind in (("train", "train_limit"), (opened.scored, "test_limit")):
+                add(split, size, smaller(smaller(data[kind], evaluation[kind]), protocol.get(kind)))
+    return found
 
 
 def with_classes(method: Mapping[str, Any], classes: int | None, data: str) -> dict[str, Any]:

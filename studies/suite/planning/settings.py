@@ -3,6 +3,12 @@
 Hydra composes ``studies/conf``; a wrong word gets one clear line. The configuration of a run is merged from the weakest
 to the strongest: the base (``config.yaml`` and the tier), the method's own recipe, the wrapper's, what the study shares
 among its arms (``run:`` in ``conf/study``), the words of the command line, an axis of the study, the arm.
+
+A recipe is what a method, wrapper or map source sets beside its own arguments: ``views``, ``backbone``, ``optimizer``
+and so on. In a method's recipe, ``method`` holds arguments of its own (in a wrapper's: ``wrapper``), so that they can
+differ between tiers. ``tiers: {NAME: recipe}`` holds what is set on one tier, ``backbones: {NAME: recipe}`` what is set
+on one kind of backbone (the last part of its ``_target_``: ``vit``, ``build_backbone``); both may be nested.
+``deviations`` says in sentences where the recipe departs from its paper; pages print them, and no run depends on them.
 """
 
 import importlib
@@ -16,6 +22,7 @@ from studies.suite.planning.study import Arm, RunSpec, merge
 
 PRESETS = ("method", "wrapper", "backbone", "map", "protocol", "annotator")
 BUDGETS = ("epochs", "flops", "none")
+OPTIONS = "options of the backbone"  # of the kind of backbone that a recipe's ``backbones`` names
 COUNTED = ("views", "backbone", "method", "wrapper")  # what the FLOPs of a training step depend on
 
 
@@ -27,8 +34,11 @@ class Settings:
         study: name of the study; tier: name of the tier.
         seeds: the paired seeds; base: the run configuration that every arm starts from.
         shared: what the study's arms share, over the methods' own recipes; given: what the command line set.
+        arguments: what the command line set of methods and wrappers: ``{"method": {"dim": 64}, "presets": {...}}``.
         data: display name of the data ("shapes", "cifar10", a folder's name); locations: where they lie.
+        declared: numbers of images by split and of classes, for data that are not on this machine; {} if not known.
         axes: the study's own options, e.g. ``{"rho": [0.0, 0.8], "budgets": [...]}``.
+        departures: where every run departs from the papers, point -> sentence.
         presets: the configurations that may be named, by group: ``{"method": {"moco": {...}}, ...}``.
         arms: names of the chosen arms, empty for all.
         usual_protocols: the protocols of the study where the command line names none; those that are already evaluated
@@ -45,9 +55,12 @@ class Settings:
     base: dict[str, Any]
     shared: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     data: str = "shapes"
     locations: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
+    departures: dict[str, str] = field(default_factory=dict)
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
     usual_protocols: tuple[Any, ...] = ()
@@ -119,7 +132,8 @@ class Settings:
         elif budget == "none":
             config["training"]["budget"] = {"unit": "steps", "value": 0}
         named = {"arm": arm.name, "budget": budget, "seed": seed, "data": self.data, **labels}
-        return RunSpec(config, named, dict(self.locations), dict(inputs or {}))
+        deviations = self.deviations(arm, overrides)
+        return RunSpec(config, named, dict(self.locations), dict(inputs or {}), deviations=deviations)
 
     def at_equal_epochs(
         self,
@@ -137,15 +151,109 @@ class Settings:
     def configure(self, arm: Arm, seed: int, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The configuration of one run, see the module for the order of precedence."""
         axis, own = self._named(overrides or {}), self._named(arm.overrides)
-        both = merge(self.base, axis, own)
-        method, recipe = self._without_recipe(self._preset("method", both["method"]))
-        wrapper, addition = self._wrapper(both["wrapper"])
-        rest = {key: value for key, value in self.base.items() if key not in ("method", "wrapper")}
-        layers = [self._named(layer) for layer in (recipe, addition, self.shared, self.given)]
-        config = merge(rest, *layers, _without_methods(axis), _without_methods(own))
+        arguments, recipes = self._recipes(axis, own)
+        rest = {key: value for key, value in self.base.items() if key not in arguments}
+        apart = (*arguments, "deviations", OPTIONS)
+        beside = [{key: value for key, value in recipe.items() if key not in apart} for _, recipe in recipes]
+        config = merge(rest, *(self._named(layer) for layer in (*beside, self.shared, self.given)), axis, own)
+        options = [recipe[OPTIONS] for _, recipe in recipes if OPTIONS in recipe]
+        if options:  # on whichever backbone was named, but weaker than options that are set
+            layers = (self.shared, self.arguments, overrides or {}, arm.overrides)
+            options += [_without_preset(layer["backbone"]) for layer in layers if "backbone" in layer]
+            config = merge(config, *({"backbone": each} for each in options))
         protocols = [self.protocol(item) for item in config["evaluation"]["protocols"]]
         config["evaluation"] = {**config["evaluation"], "protocols": protocols}
-        return {**config, "method": method, "wrapper": wrapper, "seed": seed}
+        return {**config, **arguments, "seed": seed}
+
+    def deviations(self, arm: Arm, overrides: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
+        """Where an arm departs from its papers, as the recipes of its method, wrapper and map source declare it.
+
+        Returns:
+            Class name -> point -> sentence.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for target, recipe in self._recipes(self._named(overrides or {}), self._named(arm.overrides))[1]:
+            sentences = {point: text for point, text in (recipe.get("deviations") or {}).items() if text}
+            if sentences:
+                found[target.rpartition(".")[2]] = sentences
+        return found
+
+    # ---------------------------------------------------------------- methods, wrappers and their recipes
+
+    def _recipes(
+        self, axis: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+        """The arguments of method and wrapper, and the recipes of method, wrapper and map source, weakest first.
+
+        Each recipe comes with the ``_target_`` that brings it.
+        """
+        chosen = {group: self._chosen(group, axis, own) for group in ("method", "wrapper")}
+        parts = {group: config for group, (config, _) in chosen.items() if isinstance(config, Mapping)}
+        if "saliency" in parts.get("wrapper", {}):
+            parts["map"] = self._preset("map", parts["wrapper"]["saliency"])
+            parts["wrapper"] = {**parts["wrapper"], "saliency": _without_recipe(parts["map"])}
+        kind, recipes = "", {}
+        for _ in range(2):  # a recipe may name the backbone that its own parts depend on
+            recipes = {group: self._recipe(group, config, kind) for group, config in parts.items()}
+            layers = [self._named(layer) for layer in (*recipes.values(), self.shared, self.given, axis, own)]
+            named = [{"backbone": layer["backbone"]} for layer in layers if "backbone" in layer]
+            backbone = merge({"backbone": self.base["backbone"]}, *named)["backbone"]
+            kind = backbone["_target_"].rpartition(".")[2]
+        arguments = {group: config for group, (config, _) in chosen.items()}
+        for group, (_, changes) in chosen.items():
+            if group in parts:
+                config = _without_recipe(parts[group])
+                by_recipe = recipes[group].get(group)
+                arguments[group] = merge(config, by_recipe, *changes) if by_recipe else config
+        return arguments, [(parts[group]["_target_"], recipe) for group, recipe in recipes.items()]
+
+    def _chosen(
+        self, group: str, axis: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> tuple[Any, list[Mapping[str, Any]]]:
+        """The chosen method or wrapper, whole, and what it holds beside its file, weakest first."""
+        base = self.base[group]
+        config, changes = self._preset(group, base), [self._words(group, base)]
+        for layer in (axis, own):
+            item = layer.get(group, {})
+            if isinstance(item, str) or (isinstance(item, Mapping) and "preset" in item):
+                name, beside = (item, {}) if isinstance(item, str) else (item["preset"], item)
+                config, changes = self._preset(group, item), [self._words(group, name), beside]
+            elif isinstance(item, Mapping) and isinstance(config, Mapping):
+                another = item.get("_target_", config["_target_"]) != config["_target_"]
+                config, changes = merge({group: config}, {group: item})[group], [] if another else [*changes, item]
+            elif group in layer:
+                config, changes = item, []
+        apart = ("preset", "recipe", "saliency")  # a map source is filled in by itself
+        return config, [{key: change[key] for key in change if key not in apart} for change in changes]
+
+    def _words(self, group: str, chosen: Any) -> Mapping[str, Any]:
+        """What words of the command line set: ``method.dim=64``, or ``presets.method.moco.dim=64`` of a named one."""
+        if isinstance(chosen, str):
+            return self.arguments.get("presets", {}).get(group, {}).get(chosen, {})
+        return self.arguments.get(group, {})
+
+    def _recipe(self, group: str, config: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+        """The recipe of a method, wrapper or map source on this tier and on a kind of backbone.
+
+        Raises:
+            UsageError: a recipe that sets another part of the run than its own.
+        """
+        recipe = self._on_this(config.get("recipe") or {}, backbone)
+        if foreign := ({"method", "wrapper"} - {group}) & set(recipe):
+            name = foreign.pop()
+            raise UsageError(f"the recipe of {config['_target_']} sets the {name}; only the {name}'s own recipe may")
+        return recipe
+
+    def _on_this(self, recipe: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+        """A recipe with its parts for this tier and this kind of backbone in their places."""
+        plain = {key: value for key, value in recipe.items() if key not in ("tiers", "backbones")}
+        parts = [
+            self._on_this(recipe[key].get(name) or {}, backbone) if key in recipe else {}
+            for key, name in (("tiers", self.tier), ("backbones", backbone))
+        ]
+        if "backbone" in parts[1]:
+            parts[1][OPTIONS] = parts[1].pop("backbone")
+        return merge(plain, *parts)
 
     # ---------------------------------------------------------------- names of configurations
 
@@ -178,27 +286,6 @@ class Settings:
             raise unknown(group, chosen, self.presets.get(group, {}))
         return merge(self.presets[group][chosen], changes)
 
-    def _wrapper(self, chosen: Any) -> tuple[Any, dict[str, Any]]:
-        """A wrapper's arguments and recipe; its map source may be named, and may have a recipe, as well."""
-        wrapper, recipe = self._without_recipe(self._preset("wrapper", chosen))
-        if not isinstance(wrapper, Mapping) or "saliency" not in wrapper:
-            return wrapper, recipe
-        saliency, more = self._without_recipe(self._preset("map", wrapper["saliency"]))
-        return {**wrapper, "saliency": saliency}, merge(recipe, more)
-
-    def _without_recipe(self, config: Any) -> tuple[Any, dict[str, Any]]:
-        """The own arguments of a method, wrapper or map source, and its recipe for this tier."""
-        if not isinstance(config, Mapping):
-            return config, {}
-        recipe = dict(config.get("recipe") or {})
-        tiers = recipe.pop("tiers", {})
-        for part in (recipe, *tiers.values()):
-            if {"method", "wrapper"} & set(part):
-                raise UsageError(
-                    f"the recipe of {config['_target_']} sets another method; its arguments stand beside it"
-                )
-        return {key: value for key, value in config.items() if key != "recipe"}, merge(recipe, tiers.get(self.tier, {}))
-
     def _named(self, layer: Mapping[str, Any]) -> dict[str, Any]:
         """A layer with the names of backbones and annotators replaced by their content."""
         filled = dict(layer)
@@ -229,5 +316,11 @@ def source_class(data: Mapping[str, Any]) -> Any:
         raise UsageError(f"data.options._target_ '{target}' cannot be imported: {error}") from error
 
 
-def _without_methods(layer: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in layer.items() if key not in ("method", "wrapper")}
+def _without_preset(chosen: Any) -> dict[str, Any]:
+    """The options beside the name of a configuration; all of one that is given whole."""
+    return {} if isinstance(chosen, str) else {key: value for key, value in chosen.items() if key != "preset"}
+
+
+def _without_recipe(config: Any) -> Any:
+    """The own arguments of a method, wrapper or map source."""
+    return {key: value for key, value in config.items() if key != "recipe"} if isinstance(config, Mapping) else config

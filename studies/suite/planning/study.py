@@ -147,6 +147,7 @@ class RunSpec:
         kind: "training", or "measurement": the configuration's ``measurement`` is called instead of training.
         alone: True for a measurement of time, during which no other run may share the machine.
         flops_per_step: of the training, counted by the planner.
+        deviations: where the run departs from the papers of its parts: class name -> point -> sentence.
     """
 
     config: dict[str, Any]
@@ -156,6 +157,7 @@ class RunSpec:
     kind: str = TRAINING
     alone: bool = False
     flops_per_step: float = 0.0
+    deviations: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

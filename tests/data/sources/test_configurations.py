@@ -28,6 +28,8 @@ def test_data(file):
     assert not set(data["options"]) & set(data["locations"])
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     assert required <= set(data["options"]) | set(data["locations"])
+    declared = data.pop("declared", None)
+    assert declared is None or set(declared) == {"train", "test", "classes", "masks"}
     assert set(data) == {"title", "size", "stream", "train_limit", "test_limit", "options", "locations"}
     if source.embedded:
         assert data["locations"] == {} and set(data["options"]) == set(parameters)

@@ -1,6 +1,7 @@
 """Results: what is gathered from a plan, and their way to the disk and back."""
 
 import json
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -10,6 +11,7 @@ from scd.errors import DataError
 from scd.evaluation.metric import SHARE, Metric
 from studies import multicrop
 from studies.suite.analysis.results import assemble, difference, gather, load, save
+from studies.suite.pages import sections
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.resolve import Planned
 from studies.suite.planning.study import MEASUREMENT, Arm, Contrast, Progress, RunSpec, Study
@@ -23,6 +25,7 @@ class Settings:
     """What ``assemble`` takes from the settings of a command line."""
 
     page, tier, meaningful, data, seeds, axes, command = "", "cpu", True, "shapes", (0, 1), {"rho": [0.0]}, "a command"
+    departures = {"scale": "everything is small"}
 
     def configure(self, arm, seed):
         return {"training": {"budget": {"unit": "epochs", "value": 4}}}
@@ -68,6 +71,17 @@ def test_every_planned_run_has_a_row_with_its_status():
     assert found.finished["top1"].tolist() == [0.5, 0.6] and found.labels == ["arm", "seed"]
     assert found.levels("seed") == [0, 1] and len(found.where(seed=1).runs) == 2 and len(found.of("moco")) == 2
     assert found.page == "toy" and found.about["planned"] == 5 and "failed" not in found.about
+
+
+def test_deviations_are_those_of_every_run_and_those_of_the_trained_methods():
+    """A sentence that two methods declare stands once, with both names; what is not trained departs from nothing."""
+    declared = {"A": {"norm": "own norm", "views": "own views"}}
+    plan = [replace(PLAN[0], deviations={"Z": {"norm": "never trained"}}), replace(PLAN[1], deviations=declared)]
+    plan.append(replace(PLAN[2], deviations={"B": {"norm": "own norm"}, **declared}))
+    found = assembled(plan=plan)
+    assert found.about["deviations"] == {"everything is small": [], "own norm": ["A", "B"], "own views": ["A"]}
+    lines = sections.deviations(replace(STUDY, deviations=("of the study",)), found)
+    assert lines == ["of the study", "everything is small", "A, B: own norm", "A: own views"]
 
 
 def test_definitions_come_from_the_protocols_and_from_the_study():

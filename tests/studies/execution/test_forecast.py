@@ -2,11 +2,12 @@
 
 import pytest
 
-from studies.suite.execution.forecast import estimate, table
+from scd.profiling.training_memory import TrainingMemory
+from studies.suite.execution.forecast import estimate, memory_lines, table
 from studies.suite.execution.store import Store
 from studies.suite.planning.command_line import resolve_settings
-from studies.suite.planning.resolve import resolve, unique
-from studies.suite.planning.study import Arm
+from studies.suite.planning.resolve import Planned, resolve, unique
+from studies.suite.planning.study import Arm, RunSpec
 
 SCD = Arm("scd", "SCD", {"wrapper": "scd"}, "", "")
 
@@ -28,3 +29,15 @@ def test_the_table_counts_what_is_done_and_the_estimate_the_rest(tmp_path):
     seconds, basis = estimate(unique([first, second]), store, workers=2)
     assert seconds == pytest.approx(2 * 0.5 + second.flops / 5e8)
     assert "1 finished runs of such a size" in basis
+
+
+def test_memory_is_that_of_the_run_that_needs_most(tmp_path):
+    config = {"training": {"devices": 8}}
+    small = Planned(RunSpec(config, {"arm": "small"}), 1, memory=TrainingMemory(1, 1, 1, 1))
+    large = Planned(RunSpec(config, {"arm": "large"}), 1, memory=TrainingMemory(2**30, 2**29, 0, 3 * 2**30))
+    assert memory_lines([small, large]) == [
+        "estimated memory of a device: 4.5 GiB (parameters and buffers 1, gradients 0.5, activations kept for the "
+        "backward pass 3), in arm 'large' on 8 device(s), the most of all arms; counted from shapes, a lower bound: "
+        "temporary tensors, workspaces and views are left out"
+    ]
+    assert memory_lines([Planned(RunSpec(config, {"arm": "measured"}), 0)]) == []

@@ -1,10 +1,16 @@
 """The sections that every page has."""
 
+from dataclasses import replace
+
 import pandas
+import pytest
 from synthetic_results import LABELS, results
 
+from studies.multicrop import crops
+from studies.suite.analysis.results import Results, difference
 from studies.suite.pages import sections
 from studies.suite.pages.markdown import Page
+from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.study import Arm, Study
 
 ARMS = (Arm("a", "A", {}, "all of B", "more"), Arm("b", "B", {}, "nothing", "the base"), Arm("c", "C", {}, "", ""))
@@ -114,3 +120,27 @@ def test_provenance_names_command_code_machines_and_runs():
     assert "Arm overrides" in text and "a:\n  wrapper: null" in text
     empty = found.with_runs(pandas.DataFrame(found.runs.assign(status="missing")))
     assert "– – –" in rendered(sections.provenance, empty)
+
+
+# ---------------------------------------------------------------- blur
+
+
+@pytest.mark.parametrize(
+    ("tier", "text"),
+    [
+        ("smoke", "views that are blurred at all: 0 % of v1, 0 % of v2. The papers' standard deviation"),
+        ("cpu", "views that are blurred at all: 0 % of v1, 0 % of v2. The papers' standard deviation"),
+        # sigma is 0.0143 to 0.286 px at 32 px: 13 % of its range is 0.25 px or more
+        ("gpu", "views that are blurred at all: 7 % of v1, 7 % of v2 (MoCo); 13 % of v1, 1 % of v2, 0 % of the extra"),
+    ],
+)
+def test_how_many_views_are_blurred_at_all(tier, text):
+    """At 24 px no view is: pages named MoCo v2's photometrics, which blur every second view."""
+    arms = (Arm("random", "random weights", {}, "", ""), Arm("moco", "MoCo", {}, "", ""))
+    local = Arm("byol", "BYOL", {"method": "byol", **crops("local", 2)}, "", "")
+    study = replace(STUDY, arms=(*arms, *([local] if tier == "gpu" else [])))
+    settings = resolve_settings("multicrop", [f"tier={tier}"])
+    own, changed = (settings.configure(arm, 0) for arm in (arms[1], local))
+    overrides = {"random": {"training": {"budget": {"value": 0}}}, "byol": difference(own, changed)}
+    about = {"arms": [arm.name for arm in study.arms], "overrides": overrides, "base": own}
+    assert sections.blur_line(study, Results(about, pandas.DataFrame())).startswith(text)

@@ -5,8 +5,10 @@ import pytest
 from scd.data.images import memory_bytes
 from scd.data.sources.parquet import Parquet
 from scd.errors import DataError, UsageError
-from studies.suite.planning.command_line import resolve_settings
-from studies.suite.planning.resolve import resolve, unique, with_classes
+from studies.suite.planning.assembly import open_data
+from studies.suite.planning.command_line import load_study, resolve_settings, study_names
+from studies.suite.planning.protocols import build_protocol, evaluation_data
+from studies.suite.planning.resolve import Resolver, preview, resolve, sets_in_memory, unique, with_classes
 from studies.suite.planning.study import Arm
 
 MOCO = Arm("moco", "MoCo", {}, "", "")
@@ -114,3 +116,58 @@ def test_steps_are_counted_by_the_limit_of_training_images_streamed_or_not(tmp_p
     own = resolve_settings("multicrop", words)
     (planned,) = resolve([own.spec(MOCO, 0)], check=False)
     assert planned.steps == 2
+
+
+# ---------------------------------------------------------------- plans that are only shown
+
+DECLARED = {"train": 1_281_167, "test": 50_000, "classes": 1000, "masks": False}
+
+
+def test_a_plan_on_data_that_are_not_here_is_shown_from_declared_sizes():
+    paper = resolve_settings("multicrop", ["tier=paper", "data=imagenet", "evaluation.protocols=[knn]"])
+    assert paper.declared == DECLARED
+    tiny = {"backbone": {"_target_": "scd.nn.backbone.build_backbone", "name": "resnet_tiny"}, "views": {"size": 32}}
+    specs = [paper.spec(arm, 0, overrides=tiny) for arm in (MOCO, Arm("s", "", {"method": "supervised"}, "", ""))]
+    planned, notes = preview(specs, paper.declared)
+    assert planned[0].steps == 200 * (1_281_167 // 256) and planned[1].spec.config["method"]["classes"] == 1000
+    assert planned[0].memory.total > planned[0].memory.activations > 0 and planned[0].memory.images == 0
+    (note,) = notes
+    assert note.startswith("'imagenet' is not here, its sizes are those that are declared: cannot get")
+    with pytest.raises(DataError, match="cannot get 'ILSVRC/imagenet-1k' from the hub"):
+        preview(specs, {})
+
+
+def test_sets_that_do_not_fit_are_noted_when_a_plan_is_shown_and_refused_when_it_runs(monkeypatch):
+    """D2, and the same for embedded images, which the plan did not look at."""
+    monkeypatch.setattr("scd.data.images.largest_bytes", lambda: 80 * 24 * 24 * 4 - 1)  # one byte less than the images
+    own = resolve_settings("multicrop", ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"])
+    planned, notes = preview([own.spec(MOCO, 0)], {})
+    assert len(planned) == 1 and notes == [
+        "this plan cannot run here: 'shapes' train at 24 px needs 0.0 GiB, more than half of this machine's memory; "
+        "set a limit (data.train_limit, evaluation.train_limit, ...) or train with data.stream=true"
+    ]
+    with pytest.raises(UsageError, match="'shapes' train at 24 px needs"):
+        resolve([own.spec(MOCO, 0)], check=False)
+
+
+def test_a_streaming_protocol_holds_no_images_and_has_its_own_limit_of_training_images():
+    """The paper tier's limit of 50,000 images for probes also limited detection, which streams."""
+    words = ["tier=smoke", "data.stream=true", "evaluation.train_limit=10", "sizes.generated_train=80"]
+    own = resolve_settings("multicrop", words)
+    knn, detection = own.protocol("knn"), {**own.protocol("detection"), "stream": True, "train_limit": None}
+    config = own.spec(MOCO, 0).with_protocols([detection]).config
+    opened = Resolver(check=False).open(own.spec(MOCO, 0))
+    assert sets_in_memory(config, opened) == {}
+    both = own.spec(MOCO, 0).with_protocols([detection, knn]).config
+    assert sets_in_memory(both, opened)["'shapes' train at 24 px"] == 10 * 24 * 24 * 4
+    data = evaluation_data(config, open_data(config["data"], {}))
+    assert build_protocol(detection).own_data(data).train_limit is None
+    assert build_protocol(knn).own_data(data).train_limit == 10
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_plans_at_the_paper_tier(name):
+    """Every backbone and method is complete; cost-profile's ResNet-101 had lost its class."""
+    specs = load_study(name).plan(resolve_settings(name, ["tier=paper", "seeds=1"]))
+    configs = [config for spec in specs for config in spec.config.get("arms", {"arm": spec.config}).values()]
+    assert configs and all("_target_" in config[part] for config in configs for part in ("backbone", "method"))

@@ -165,3 +165,98 @@ def test_embedded_data_and_their_options(smoke, tmp_path):
     assert smoke.embedded and smoke.has_option("rho_train")
     own = resolve_settings("multicrop", [f"data={tmp_path}"])
     assert not own.embedded and not own.has_option("rho_train")
+
+
+# ---------------------------------------------------------------- a method's own arguments in its recipe
+
+WITH_ARGUMENTS = {
+    "_target_": "a.A",
+    "dim": 1,
+    "width": 1,
+    "recipe": {
+        "method": {"width": 2},
+        "deviations": {"scale": "small", "width": "narrow"},
+        "tiers": {"paper": {"method": {"dim": 9}, "deviations": {"scale": None}}},
+        "backbones": {"V": {"backbone": {"drop": 0.1}, "tiers": {"paper": {"optimizer": {"lr": 7.0}}}}},
+    },
+}
+
+
+def with_arguments(tier="paper", **changes):
+    own = settings(tier, **changes)
+    own.presets["method"]["b"] = WITH_ARGUMENTS
+    return own
+
+
+@pytest.mark.parametrize(
+    ("changes", "axis", "arm", "dim"),
+    [
+        ({"tier": "cpu"}, {}, {"method": "b"}, 1),
+        ({}, {}, {"method": "b"}, 9),
+        ({"arguments": {"presets": {"method": {"b": {"dim": 3}}}}}, {}, {"method": "b"}, 3),
+        ({"arguments": {"presets": {"method": {"b": {"dim": 3}}}}}, {"method": "b"}, {"method": {"dim": 4}}, 4),
+        ({"arguments": {"presets": {"method": {"b": {"dim": 3}}}}}, {}, {"method": {"preset": "b", "dim": 5}}, 5),
+        ({}, {"method": {"preset": "b", "dim": 4}}, {"method": {"dim": 5}}, 5),
+        ({}, {"method": {"preset": "b", "dim": 4}}, {"method": "b"}, 9),
+    ],
+)
+def test_arguments_of_a_recipe_are_weaker_than_words_axes_and_arms(changes, axis, arm, dim):
+    config = with_arguments(**changes).configure(Arm("x", "", arm, "", ""), 0, axis)
+    assert config["method"] == {"_target_": "a.A", "dim": dim, "width": 2}
+
+
+def test_a_word_of_the_command_line_wins_over_the_arguments_of_a_recipe():
+    words = ["tier=paper", "method=byol"]
+    assert resolve_settings("multicrop", words).configure(MOCO, 0)["method"]["dim"] == 256
+    assert resolve_settings("multicrop", [*words, "method.dim=64"]).configure(MOCO, 0)["method"]["dim"] == 64
+    preset = resolve_settings("multicrop", ["tier=paper", "presets.method.byol.dim=64"])
+    assert preset.configure(BYOL, 0)["method"]["dim"] == 64 and preset.configure(BYOL, 0)["method"]["hidden"] == 4096
+
+
+def test_a_recipe_may_depend_on_the_kind_of_backbone():
+    own, vit = with_arguments(), {"backbone": "vit"}
+    assert own.configure(Arm("x", "", {"method": "b"}, "", ""), 0)["backbone"] == {"_target_": "b.B"}
+    config = own.configure(Arm("x", "", {"method": "b"}, "", ""), 0, vit)
+    assert config["backbone"] == {"_target_": "v.V", "drop": 0.1} and config["optimizer"]["lr"] == 7.0
+    arm = Arm("x", "", {"method": "b", "backbone": {"drop": 0.5}}, "", "")
+    assert own.configure(arm, 0, vit)["backbone"] == {"_target_": "v.V", "drop": 0.5}
+    config = own.configure(Arm("x", "", {"method": "b", "backbone": {"_target_": "w.W"}}, "", ""), 0, vit)
+    assert config["backbone"] == {"_target_": "w.W"} and config["optimizer"]["lr"] == 0.1
+
+
+def test_dinos_drop_path_is_on_a_vit_alone_also_where_the_command_line_names_it():
+    words = ["tier=paper", "method=dino"]
+    assert "drop_path_rate" not in resolve_settings("multicrop", words).configure(MOCO, 0)["backbone"]
+    vit = [*words, "backbone=vit"]
+    assert resolve_settings("multicrop", vit).configure(MOCO, 0)["backbone"]["drop_path_rate"] == 0.1
+    own = resolve_settings("multicrop", [*vit, "backbone.drop_path_rate=0.3"])
+    assert own.configure(MOCO, 0)["backbone"]["drop_path_rate"] == 0.3
+    assert own.configure(BYOL, 0)["backbone"]["drop_path_rate"] == 0.3
+    assert resolve_settings("multicrop", vit).configure(BYOL, 0)["backbone"]["drop_path_rate"] == 0.0
+
+
+def test_a_wrappers_recipe_sets_its_own_arguments_and_leaves_its_map_source():
+    own = settings()
+    own.presets["wrapper"]["w"]["recipe"] = {"tiers": {"cpu": {"wrapper": {"dim": 3}}}}
+    arm = Arm("x", "", {"wrapper": {"preset": "w", "saliency": "oracle"}}, "", "")
+    assert own.configure(arm, 0)["wrapper"] == {"_target_": "w.W", "saliency": {"_target_": "m.O"}, "dim": 3}
+
+
+def test_a_recipe_sets_no_other_parts_arguments():
+    own = settings()
+    own.presets["method"]["b"] = {"_target_": "b.B", "recipe": {"wrapper": {"dim": 3}}}
+    with pytest.raises(UsageError, match="the recipe of b.B sets the wrapper; only the wrapper's own recipe may"):
+        own.configure(Arm("x", "", {"method": "b"}, "", ""), 0)
+
+
+def test_deviations_are_those_of_the_tier_and_change_no_run():
+    arm = Arm("x", "", {"method": "b"}, "", "")
+    assert with_arguments("cpu").deviations(arm) == {"A": {"scale": "small", "width": "narrow"}}
+    spec = with_arguments().spec(arm, 0)
+    assert spec.deviations == {"A": {"width": "narrow"}} and "deviations" not in spec.config
+
+
+def test_every_run_declares_the_central_square_and_the_paper_tier_its_probes():
+    cpu, paper = (resolve_settings("multicrop", [f"tier={tier}"]).departures for tier in ("cpu", "paper"))
+    assert "central square" in cpu["squares"] and "probes" not in cpu and "50,000 training images" in paper["probes"]
+    assert "squares" not in resolve_settings("multicrop", ["deviations.squares=null"]).departures
