@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from scd.errors import UsageError, unknown
-from scd.training.budget import UNITS
 
 WHOLE = {  # settings of a run that are whole numbers -> the smallest one
     "training.batch_size": 1,
@@ -26,7 +25,6 @@ WHOLE_OR_NULL = {
 CHOICES = {
     "training.accelerator": ("cpu", "cuda"),
     "training.precision": ("32-true", "bf16-mixed"),
-    "training.budget.unit": UNITS,
 }
 OPEN = ("auto", "from_data", "???")  # values that stand for others of any kind
 PLURAL = {int: "whole numbers", float: "numbers", bool: "truth values", str: "text"}
