@@ -98,11 +98,11 @@ def run(options: argparse.Namespace, command: str) -> int:
     store = Store(settings.store)
     if old := store.old_runs():
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
+    check_page(settings)
     notes: list[str] = []
     if options.dry_run:
         planned, notes = preview(study.plan(settings), settings.declared)
     else:
-        check_page(settings)
         planned = resolve(study.plan(settings))
     if not planned:
         raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")

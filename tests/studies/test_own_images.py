@@ -186,15 +186,6 @@ def test_folders_that_are_refused(tmp_path, capsys, change, text):
 # ---------------------------------------------------------------- names of pages
 
 
-def test_a_folder_for_pages_that_cannot_be_written_is_found_before_any_run(tmp_path, capsys):
-    """A traceback after all runs."""
-    (tmp_path / "out").touch()
-    assert studies(tmp_path, *KNN) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"pages cannot be written to '{tmp_path}/out'" in line and "give another --out" in line
-    assert not list((tmp_path / "store" / "pretraining").glob("[!.]*"))
-
-
 def test_two_folders_of_one_name_do_not_share_a_page(tmp_path, capsys):
     """F20: the page of the second folder replaced that of the first."""
     for place, count in (("a", 8), ("b", 10)):

@@ -8,7 +8,6 @@ The page can be written again from these two files.
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -209,18 +208,11 @@ def place_of(settings: "Settings") -> str | None:
 
 
 def check_page(settings: "Settings") -> None:
-    """Make sure that the page can be written, and would not replace that of other images with the same title.
+    """Make sure that the page would not replace that of other images with the same title.
 
     Raises:
-        UsageError: it cannot, or it would; the text says how to choose another folder or title.
+        UsageError: it would; the text says how to give these images another title.
     """
-    try:
-        Path(settings.out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.out):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"pages cannot be written to '{settings.out}': {reason}; give another --out") from error
     try:
         about = read_about(Path(settings.out) / FOLDER / f"{settings.page}.json")
     except DataError:  # none, or one that cannot be read
