@@ -104,8 +104,6 @@ def resnet_tiny(
     Raises:
         UsageError: not as many strides as widths, or an unknown padding.
     """
-    if padding not in PADDINGS:
-        raise unknown("padding", padding, PADDINGS)
     if len(widths) != len(strides):
         raise UsageError(f"resnet_tiny has {len(widths)} widths and {len(strides)} strides; give one stride per width")
     stem = [nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(True)]
@@ -116,13 +114,17 @@ def resnet_tiny(
     return _padded(_initialised(nn.Sequential(*stem, *blocks)), padding), widths[-1]
 
 
-def torchvision_resnet(name: str, small_stem: bool = False) -> tuple[nn.Module, int]:
+def torchvision_resnet(name: str, small_stem: bool = False, padding: str = "zeros") -> tuple[nn.Module, int]:
     """A torchvision ResNet without average pool and classifier; the trunk and its dim.
 
     Args:
         name: the torchvision name.
         small_stem: 3x3 stride-1 stem without max-pool, for images up to 64 px (MoCo's official CIFAR-10 demo);
             the total stride falls from 32 to 8.
+        padding: of the convolutions, see :func:`resnet_tiny`; the max-pool has none that shows.
+
+    Raises:
+        UsageError: an unknown padding.
     """
     net = getattr(resnet, name)()
     dim = net.fc.in_features
@@ -130,7 +132,7 @@ def torchvision_resnet(name: str, small_stem: bool = False) -> tuple[nn.Module, 
     if small_stem:
         stem = [nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False), net.bn1, net.relu]
         nn.init.kaiming_normal_(stem[0].weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4), dim
+    return _padded(nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4), padding), dim
 
 
 def timm_model(model_name: str, **options) -> tuple[nn.Module, int]:
@@ -172,7 +174,9 @@ def _initialised(net: nn.Module) -> nn.Module:
 
 
 def _padded(net: nn.Module, padding: str) -> nn.Module:
-    """The same network with another kind of padding in every convolution that has any."""
+    """The same network with this kind of padding in every convolution that has any."""
+    if padding not in PADDINGS:
+        raise unknown("padding", padding, PADDINGS)
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and any(module.padding):
             module.padding_mode = padding

@@ -116,16 +116,22 @@ def test_padding_of_the_stem_by_hand(padding):
             torch.testing.assert_close(found[y, x], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_an_image_of_one_colour_shows_its_border_with_zeros_only(channels_last):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet_tiny", {}),
+        ("resnet_tiny", {"channels_last": True}),
+        ("resnet18", {"small_stem": True}),
+        ("resnet18", {}),
+    ],
+)
+def test_an_image_of_one_colour_shows_its_border_with_zeros_only(name, options):
     spreads = {}
     for padding in ("zeros", "reflect", "replicate"):
         torch.manual_seed(0)
-        backbone = build_backbone("resnet_tiny", padding=padding, channels_last=channels_last).eval()
-        assert "padding" not in str(list(backbone.state_dict()))
+        backbone = build_backbone(name, padding=padding, **options).eval()
         with torch.no_grad():
-            maps = backbone(torch.ones(1, 3, 24, 24))
-        assert maps.shape == (1, 64, 6, 6)
+            maps = backbone(torch.ones(1, 3, 64, 64))
         spreads[padding] = maps.flatten(2).std(dim=2).mean().item() / maps.std().item()
     assert spreads["zeros"] > 0.1
     assert spreads["reflect"] < 1e-4 and spreads["replicate"] < 1e-4
@@ -136,7 +142,11 @@ ERRORS = [
     ("resnet_tiny", {"width": 3}, "unknown option of backbone 'resnet_tiny' 'width'; did you mean 'widths'\\?"),
     ("resnet_tiny", {"widths": (8,)}, "resnet_tiny has 1 widths and 3 strides; give one stride per width"),
     ("resnet_tiny", {"padding": "mirror"}, "unknown padding 'mirror'; .*valid: reflect, replicate, zeros"),
-    ("resnet18", {"depth": 3}, "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, small_stem"),
+    (
+        "resnet18",
+        {"depth": 3},
+        "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, padding, small_stem",
+    ),
     ("timm/resnt18", {}, "unknown timm backbone 'resnt18'; nearest: .*resnet18"),
     ("timm/qqqqqqqq", {}, "unknown timm backbone 'qqqqqqqq'; timm.list_models\\(\\) names all of them"),
     ("timm/resnet10t", {"foo": 1}, "timm backbone 'resnet10t' does not take these options: .*'foo'"),

@@ -17,6 +17,7 @@ from studies.suite.planning.command_line import load_study, study_names
 AXES = {
     "significance": {"main_seeds": 4, "chance": ["init", "probe"], "levels": 3},
     "multicrop": {"rho": [0.0], "budgets": ["epochs", "flops"]},
+    "reconstruction": {"specifications": 4},
 }
 TREATED = ("scd", "scd_symmetric", "scd_byol", "scd_global", "scd_local")
 QUESTIONS = {"dino_vit": "R5-c: ", "scene_coco": "R5-d: "}  # of two answers
