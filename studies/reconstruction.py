@@ -210,6 +210,12 @@ def described(section: Blocks, axes: Mapping[str, Any], count: int) -> None:
         }
     )
     section.text(
+        "*Map*: how the logits of a learned map become weights. *Padding*: of the backbone, also in the host. "
+        "*Projection*: before the triplets' distance. *Host's loss on foregrounds*: the weight of the host's own loss "
+        "between the foreground vectors, besides that between the image vectors. *Positive branch* online: with a "
+        "symmetric host. All of them: `scd/scd.py`, `scd/maps/learned.py`, `scd/nn/backbone.py`."
+    )
+    section.text(
         f"{count} of the {prod(map(len, choices.values()))} specifications of the grid, by a design with seed "
         f"{axes['design']} that balances levels and pairs of levels (`studies/specifications.py`) and is fixed before "
         "any run. Specification 1 has the first level of every choice.",

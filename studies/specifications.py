@@ -10,6 +10,7 @@ that choice and, as far as the balance goes, by nothing else.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, product
 from math import prod
 from typing import Any
@@ -23,13 +24,13 @@ PROJECTIONS = {"mlp": {}, "none": {"projection_dim": 0}}
 BRANCHES = ("target", "online")
 WORDS = {
     "normalisation": "map",
-    "padding": "padding of the backbone",
+    "padding": "padding",
     "projection": "projection",
-    "foreground_weight": "weight of the host's loss on foregrounds",
-    "branch": "branch of the positive",
+    "foreground_weight": "host's loss on foregrounds",
+    "branch": "positive branch",
     "anchors": "anchors",
     "pooling": "pooling",
-    "weight": "weight of the triplet loss",
+    "weight": "triplet weight",
     "margin": "margin",
 }
 Choices = Mapping[str, Sequence[Any]]
@@ -78,17 +79,21 @@ def designed(choices: Choices, count: int, seed: int) -> tuple[Specification, ..
     """
     check(choices, count)
     open_ones = varied(choices)
-    sizes = [len(choices[choice]) for choice in open_ones]
-    if count >= prod(sizes):
-        rows = list(product(*(range(size) for size in sizes)))
-    else:
-        starts = [improved(start(sizes, count, f"{seed}/{number}"), sizes) for number in range(STARTS)]
-        rows = list(dict.fromkeys(map(tuple, min(starts, key=lambda design: unevenness(design, sizes)))))
+    rows = fraction(tuple(len(choices[choice]) for choice in open_ones), count, seed)
     first = {choice: levels[0] for choice, levels in choices.items()}
     return tuple(
         Specification(number, first | {choice: choices[choice][at] for choice, at in zip(open_ones, row, strict=True)})
         for number, row in enumerate(rows, 1)
     )
+
+
+@cache
+def fraction(sizes: tuple[int, ...], count: int, seed: int) -> list[tuple[int, ...]]:
+    """The rows of the design, each with the place of its level in every choice; see :func:`designed`."""
+    if count >= prod(sizes):
+        return list(product(*(range(size) for size in sizes)))
+    starts = [improved(start(sizes, count, f"{seed}/{number}"), sizes) for number in range(STARTS)]
+    return list(dict.fromkeys(map(tuple, min(starts, key=lambda design: unevenness(design, sizes)))))
 
 
 def check(choices: Choices, count: int) -> None:

@@ -201,10 +201,7 @@ def test_a_page_shows_each_specification_each_choice_and_the_maps(tmp_path, no_f
         STUDY, {}, settings(tmp_path), lambda arm, seed: maps if arm in reconstruction.LEARNED else {}
     )
     text = page(results, tmp_path)
-    assert (
-        "| branch of the positive" not in text
-        and "**branch of the positive:** target (not varied on this page)" in text
-    )
+    assert "| positive branch" not in text and "**positive branch:** target (not varied on this page)" in text
     assert "| map " in text and "| softmax − sigmoid |" in text and "| 0.3 − 1 " in text
     assert "6 of the 192 specifications of the grid" in text
     assert "Neutral in every specification" in text and "Not measured" not in text

@@ -72,8 +72,8 @@ def test_imbalance_is_the_sum_of_squared_counts():
 def test_the_words_name_what_varies():
     text = designed(CHOICES, 6, seed=0)[0].words(CHOICES)
     assert text == (
-        "map sigmoid, padding of the backbone zeros, projection mlp, anchors foreground, weight of the host's loss on "
-        "foregrounds 0, weight of the triplet loss 1, margin 0.5"
+        "map sigmoid, padding zeros, projection mlp, anchors foreground, host's loss on foregrounds 0, "
+        "triplet weight 1, margin 0.5"
     )
 
 

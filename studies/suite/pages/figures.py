@@ -250,7 +250,7 @@ def specification_curve(
     width, below = max(5.6, 2.6 + 0.5 * len(names)), 0.3 + 0.22 * len(rows)
     with plt.rc_context(LOOK):
         figure, (above, grid) = plt.subplots(
-            2, 1, figsize=(width, 2.9 + below), sharex=True, height_ratios=[2.9, below], layout="constrained"
+            2, 1, figsize=(width, 3.3 + below), sharex=True, height_ratios=[2.9, below], layout="constrained"
         )
         above.axhline(0, color=INK, lw=0.9, zorder=1)
         if sesoi:
@@ -277,7 +277,7 @@ def specification_curve(
         grid.set_xlim(-0.6, len(names) - 0.4)
         grid.set_xlabel("specification")
         if styles:
-            figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=len(styles))
+            figure.legend(*above.get_legend_handles_labels(), loc="outside upper center")
         return save(figure, path)
 
 
