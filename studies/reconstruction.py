@@ -9,7 +9,7 @@ and which specification a rule chooses that reads no accuracy of SCD.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf, prod
+from math import inf, isnan, nan, prod
 from typing import Any
 
 import pandas
@@ -17,13 +17,14 @@ import pandas
 from studies.specification_effects import Effects
 from studies.specifications import WORDS, Specification, designed, host_overrides, shown, wrapper_overrides
 from studies.suite.analysis import notation, tables
-from studies.suite.analysis.results import DONE, Results
-from studies.suite.analysis.statistics import PairedResult, by_seed, least_margin, paired, select
+from studies.suite.analysis.readings import over_readings
+from studies.suite.analysis.results import DONE, FAILED, MISSING, Results
+from studies.suite.analysis.statistics import PairedResult, least_margin
 from studies.suite.analysis.verdict import BETTER, Finding, outcome_of
 from studies.suite.pages.markdown import Blocks
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, Contrast, RunSpec, Study, contrast_factory, merge
+from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory, merge
 
 METRIC, SESOI = "linear_top1", 0.01  # one point
 MAIN = (METRIC, "knn_top1", "feature_std", "effective_rank")
@@ -102,28 +103,32 @@ def run(settings: Settings, arm: Arm, seed: int, specification: Specification) -
 
 
 def averaged(results: Results, chosen: Sequence[Specification]) -> Results:
-    """The metric of each arm and seed as its mean over all specifications; seeds that lack one are left out."""
-    rows = []
-    for arm in ARMS:
-        runs = results.of(arm.name)
-        values = [by_seed(select(runs, specification=each.number), METRIC) for each in chosen]
-        for seed in sorted(set.intersection(*map(set, values))):
-            mean = sum(each[seed] for each in values) / len(values)
-            rows.append({"arm": arm.name, "budget": "epochs", "seed": seed, "status": DONE, METRIC: mean})
-    return results.with_runs(pandas.DataFrame(rows, columns=["arm", "budget", "seed", "status", METRIC]))
+    """The metric of each arm and seed as its mean over all specifications; a seed that lacks one has no value."""
+    numbers, rows = [each.number for each in chosen], []
+    for (arm, seed), runs in results.runs.groupby(["arm", "seed"], sort=False):
+        values = dict(zip(runs["specification"], runs[METRIC] if METRIC in runs else [nan] * len(runs), strict=True))
+        found = [values.get(number, nan) for number in numbers]
+        is_done = (runs["status"] == DONE).all() and not any(map(isnan, found))
+        status = DONE if is_done else MISSING if (runs["status"] == MISSING).any() else FAILED
+        mean = sum(found) / len(found) if is_done else nan
+        rows.append({"arm": arm, "budget": "epochs", "seed": seed, "status": status, "reason": "", METRIC: mean})
+    return results.with_runs(pandas.DataFrame(rows))
 
 
-def positive_control(results: Results, chosen: Sequence[Specification], control: Contrast) -> Finding:
-    """The specification in which the true mask gains most, with an interval that allows for the choice among all.
+def positive_control(effects: Effects) -> Finding:
+    """The true mask against the host where it gains most, with an interval that allows for the choice of this place.
 
-    Its confidence is 1 - 0.05 / N for N specifications (Bonferroni).
+    Each end has the error of the readings divided by the number of specifications (Bonferroni).
     """
-    error, findings = 0.05 / len(chosen), []
-    for specification in chosen:
-        where = {"specification": specification.number}
-        gain = paired(results.finished, control.treatment, control.control, METRIC, 1 - error, **where)
-        detectable = least_margin(gain.n, gain.sd, alpha=error) if gain.sd else None
-        findings.append(Finding(control, gain, outcome_of(gain, control.sesoi), detectable))
+    findings = []
+    for each in effects.chosen:
+        gain, count = effects.gain(each, ORACLE), len(effects.chosen)
+        if gain.spread:
+            alpha = gain.alpha / count
+            ends = {"ci_low": gain.bound("lower", alpha), "ci_high": gain.bound("upper", alpha)}
+            gain = replace(gain, **ends, alpha=alpha)
+        detectable = least_margin(gain.n, gain.spread, alpha=2 * gain.alpha, df=gain.df) if gain.spread else None
+        findings.append(Finding(ORACLE, gain, outcome_of(gain, SESOI), detectable))
     return max(findings, key=lambda finding: lower_end(finding.gain))
 
 
@@ -148,21 +153,22 @@ def chosen_by_rule(effects: Effects) -> Specification | None:
 def sections(report: Report) -> None:
     """The study's part of the page."""
     results, contrasts, axes = report.results, report.study.contrasts, report.results.about["axes"]
-    chosen = specifications(axes)
+    chosen, over = specifications(axes), over_readings(results.about["looks"])
     effects = Effects(results, chosen, axes["choices"], contrasts, report.names)
-    report.judge(contrasts, averaged(results, chosen), controls=[positive_control(results, chosen, ORACLE)])
+    report.judge(contrasts, averaged(results, chosen), controls=[positive_control(effects)])
     report.say(rule_sentence(effects))
     report.show(
         effects.outcomes(),
-        f"Number of the {len(chosen)} specifications with each outcome, by 95 % t intervals over seeds, not corrected.",
+        f"Number of the {len(chosen)} specifications with each outcome, by 95 % intervals{over}, not corrected for the "
+        "number of specifications.",
         effects.curve([each for each in contrasts if each.name in DRAWN], report.out),
     )
 
     every = report.section("Every specification")
     every.table(effects.every())
     every.text(
-        f"Paired differences in {results.metric(METRIC).label}, in points, with 95 % t intervals over seeds, not "
-        "corrected, sorted by the first one. Specifications share hosts with equal settings, so their differences from "
+        f"Paired differences in {results.metric(METRIC).label}, in points, with 95 % intervals{over}, not corrected, "
+        "sorted by the first one. Specifications share hosts with equal settings, so their differences from "
         f"{report.names[HOST.name]} are correlated."
     )
     choices = report.section("What each choice does")
@@ -170,7 +176,7 @@ def sections(report: Report) -> None:
         choices.table(
             effects.by_level(),
             "Paired differences, in points, averaged over the specifications with each level; 95 % t intervals over "
-            "seeds.",
+            f"seeds{over}, by their own spread.",
         )
         choices.table(
             effects.main_effects(),
@@ -255,7 +261,7 @@ def notes(results: Results) -> dict[str, str]:
     return {
         "Claim": "judged on each arm's mean over all specifications, seed by seed; seeds that lack a run are left out",
         "Positive control": f"the true mask is better than the host in at least one of {count} specifications; the "
-        f"interval has the confidence 1 − 0.05 / {count}, which allows for taking the best of them",
+        f"error of its interval is divided by {count}, which allows for taking the best of them",
         "Settings of the arms": "learning rate, momentum, queue and temperature are the same in every arm; none was "
         "tuned for one arm or specification",
     }
@@ -284,4 +290,5 @@ STUDY = Study(
     sections=sections,
     deviations=DEVIATIONS,
     notes=notes,
+    looks=(5, 10),
 )

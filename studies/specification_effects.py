@@ -12,6 +12,8 @@ import pandas
 from studies.specifications import WORDS, Specification, shown, varied
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.conditions import versus
+from studies.suite.analysis.readings import level as error_of
+from studies.suite.analysis.readings import over_readings
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import PairedResult, difference_of
 from studies.suite.analysis.verdict import OUTCOMES, Finding, find
@@ -84,7 +86,7 @@ class Effects:
             row |= {WORDS[choice]: shown(each.levels[choice]) for choice in varied(self.choices)}
             row |= {title: self.cell(self.gain(each, contrast), notes) for title, contrast in self.titled}
             rows.append(row)
-        return tables.Table(pandas.DataFrame(rows), notes.lines, self.metrics)
+        return tables.Table(pandas.DataFrame(rows), [*notes.lines, *tables.interval_note(self.results)], self.metrics)
 
     def by_level(self) -> tables.Table:
         """One row per level of the choices that vary: the mean effects over the specifications that have it."""
@@ -93,8 +95,7 @@ class Effects:
             count = sum(each.levels[choice] == level for each in self.chosen)
             row = {"choice": WORDS[choice], "level": shown(level), "specifications": str(count)}
             for title, contrast in self.titled:
-                means = self.level_means(choice, level, contrast)
-                row[title] = self.cell(difference_of(list(means), list(means.values())), notes)
+                row[title] = self.cell(self.over_seeds(self.level_means(choice, level, contrast)), notes)
             rows.append(row)
         return tables.Table(pandas.DataFrame(rows), notes.lines, self.metrics)
 
@@ -143,8 +144,12 @@ class Effects:
     def main_effect(self, choice: str, level: Any, contrast: Contrast) -> PairedResult:
         """The mean difference at a level minus that at the choice's first level, seed by seed."""
         here, first = (self.level_means(choice, each, contrast) for each in (level, self.choices[choice][0]))
-        common = [seed for seed in here if seed in first]
-        return difference_of(common, [here[seed] - first[seed] for seed in common])
+        return self.over_seeds({seed: here[seed] - first[seed] for seed in here if seed in first})
+
+    def over_seeds(self, values: Mapping[int, float]) -> PairedResult:
+        """The mean of differences, one per seed, with an interval by their own spread and the error of the readings."""
+        error = error_of(self.results.about.get("looks", ()))
+        return difference_of(list(values), list(values.values()), 1 - 2 * error)
 
     # ---------------------------------------------------------------- figure
 
@@ -161,7 +166,7 @@ class Effects:
             place = {"panel": WORDS[choice], "row": shown(level)}
             levels += [{"x": str(each.number), **place} for each in self.chosen if each.levels[choice] == level]
         path, unit = f"figures/{self.results.page}-specifications.png", notation.unit_of_difference(metric)
-        first = self.titled[0][0]
+        first, over = self.titled[0][0], over_readings(self.results.about.get("looks", ()))
         figures.specification_curve(
             Path(out) / path,
             pandas.DataFrame(effects),
@@ -171,6 +176,6 @@ class Effects:
         )
         return Picture(
             path,
-            f"Paired differences in {metric.label} by specification, sorted by {first}: means with 95 % t "
-            "intervals; band: ± the smallest effect of interest. Below: the level of each choice.",
+            f"Paired differences in {metric.label} by specification, sorted by {first}: means with 95 % "
+            f"intervals{over}; band: ± the smallest effect of interest. Below: the level of each choice.",
         )
