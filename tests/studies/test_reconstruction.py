@@ -81,8 +81,7 @@ def test_a_positive_of_the_online_branch_has_a_symmetric_host():
             assert spec.config["wrapper"]["positive_branch"] == ("online" if online else "target")
 
 
-def test_the_default_tier_runs_within_its_time():
-    """115 to 130 runs at 5 seeds; a run takes about 9 s of the two cores together."""
+def test_the_cpu_tier_plans_130_runs():
     found = settings_of("reconstruction", seeds=5, words=("tier=cpu",))
     plan = reconstruction.plan(found)
     different = {(spec.labels["arm"], spec.labels["seed"], str(spec.config)) for spec in plan}
