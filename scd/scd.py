@@ -3,8 +3,10 @@
     M  = sigmoid(MLP(F))                       per position of the feature map F that the image-level loss uses
     fg = sum(M F) / sum(M)                     bg = sum((1 - M) F) / sum(1 - M)
     L  = L_image + weight · mean over (i, j) of max(0, margin + d(fg_i, fg'_j) - d(fg_i, bg))
+                 + foreground_weight · mean over (i, j) of L_host(g(fg_i), g'(fg'_j))
 
-with (i, j) the (online view, target view) pairs of the host, ' the target branch and bg in {bg_i, bg'_j}.
+with (i, j) the (online view, target view) pairs of the host, ' the target branch, bg in {bg_i, bg'_j}, and g and L_host
+the host's projector and loss. The last term is left out by default (``foreground_weight=0``).
 
 1. What the abstract and the public reviews establish
    - the global feature map is aggregated with learned feature-level saliency maps as weights;
@@ -23,7 +25,9 @@ with (i, j) the (online view, target view) pairs of the host, ' the target branc
    - weighted mean rather than weighted sum (``pooling``);
    - a projection MLP shared by foreground and background before the distance (``projection_dim``,
      ``projection_hidden``, ``projection_norm``);
-   - the saliency MLP has two layers, ReLU between them, no norm (arguments of ``SaliencyMLP``);
+   - the saliency MLP has two layers, ReLU between them, no norm; its map is a sigmoid, a softmax over positions, or a
+     sigmoid of logits that are centred per position (arguments of ``SaliencyMLP``);
+   - the host's own loss is on the image's vectors only, or also on the foreground vectors (``foreground_weight``);
    - the triplet's gradient reaches the backbone through the map as well as through the features (``map_gradient``);
    - triplets between global views only (``triplet_views``); no regulariser against M = 0 or M = 1: area, standard
      deviation, saturation and entropy of the map are logged instead.
@@ -37,6 +41,9 @@ NOTE: with :class:`scd.maps.controls.ConstantMap` fg = bg = the pooled vector, i
 triplets with the other view's background then is the constant ``margin`` (two equal distances, whose gradients
 cancel); the other half is ``margin + d(fg_i, fg'_j)``. What stays is a pull between the two views of an image through
 the projection, without negatives: the control keeps the heads, their cost and this pull, and loses the separation only.
+NOTE: the triplet pulls the foregrounds of an image together and does not keep those of different images apart; with a
+projection, nothing else does either. The host's loss on the foreground vectors is what can, where the host has
+negatives or another device against collapse.
 NOTE: around a host without a momentum branch (SimSiam) the target branch is the online network without gradient.
 """
 
@@ -55,7 +62,7 @@ from scd.maps.statistics import map_statistics
 from scd.method import View
 from scd.nn.heads import MLP
 from scd.nn.losses import DISTANCES, TERMS, triplet
-from scd.siamese import Encoded, Features, JointEmbedding, Pair, unique
+from scd.siamese import Encoded, Features, JointEmbedding, Pair, match, unique
 from scd.wrapper import Wrapper
 
 CHOICES = {
@@ -75,11 +82,22 @@ class Regions:
     Args:
         maps: (B, h, w), or (B, J, h, w) where the map source gives J maps.
         foreground, background: (B, D), or (B·J, D).
+        pooled: (B, C), or (B·J, C): the pooled foreground before the projection.
     """
 
     maps: Tensor
     foreground: Tensor
     background: Tensor
+    pooled: Tensor
+
+
+@dataclass
+class Separated:
+    """The regions of one batch by view name, and the pairs of views that make triplets; as :class:`Encoded`."""
+
+    pairs: list[Pair]
+    online: dict[str, Regions]
+    target: dict[str, Regions]
 
 
 class SCD(Wrapper):
@@ -92,6 +110,8 @@ class SCD(Wrapper):
         saliency: a map source, or what builds one from ``dim=C`` (``functools.partial(SaliencyMLP, depth=3)``, in a
             configuration ``_partial_: true``); None is ``SaliencyMLP`` with its defaults.
         weight: of the triplet loss against the image-level loss.
+        foreground_weight: of the host's loss on the pooled foreground vectors, through its projector and with a matcher
+            (queue, predictor) of their own; 0 leaves it out.
         margin: in units of the distance; unit vectors are at most 2 apart, 4 in squared distance.
         projection_dim: width D of the projected vectors; 0 leaves the pooled features as they are.
         projection_hidden: width of the projection's hidden layer; C when None.
@@ -108,8 +128,9 @@ class SCD(Wrapper):
             push, max(0, margin - d(fg_i, bg)), alone: the two halves of the triplet as ablations.
 
     Raises:
-        UsageError: an unknown choice for one of the arguments (the text names the valid ones), or
-            ``positive_branch="online"`` with an asymmetric host.
+        UsageError: an unknown choice for one of the arguments (the text names the valid ones),
+            ``positive_branch="online"`` with an asymmetric host, or a ``foreground_weight`` that is negative or has a
+            host without a second matcher.
     """
 
     addition = "saliency, pooling, triplet"
@@ -131,6 +152,7 @@ class SCD(Wrapper):
         map_gradient: bool = True,
         triplet_views: str = "global",
         terms: str = "both",
+        foreground_weight: float = 0.0,
     ):
         super().__init__(siamese)
         given = {
@@ -146,6 +168,8 @@ class SCD(Wrapper):
                 raise unknown(option, choice, CHOICES[option])
         if positive_branch == "online" and not siamese.symmetric:
             raise UsageError("positive_branch=online needs the online features of both views; set symmetric=true")
+        if foreground_weight < 0:
+            raise UsageError(f"foreground_weight is the weight of a loss, 0 or more, not {foreground_weight}")
         dim = siamese.backbone.dim
         source = SaliencyMLP if saliency is None else saliency
         self.saliency_head = source if isinstance(source, nn.Module) else source(dim=dim)
@@ -154,7 +178,9 @@ class SCD(Wrapper):
         if projection_dim:
             self.projection = MLP((dim, projection_hidden or dim, projection_dim), norm=projection_norm)
         self.target_projection = siamese.target_of(self.projection)
+        self.foreground_matcher = siamese.new_matcher() if foreground_weight else None
         self.weight = weight
+        self.foreground_weight = foreground_weight
         self.anchors = anchors
         self.positive_branch = positive_branch
         self.normalise = normalise
@@ -166,23 +192,54 @@ class SCD(Wrapper):
     # ---------------------------------------------------------------- loss
 
     def combine(self, image_loss: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Tensor]]:
-        """Image-level loss plus weighted triplet loss; logs the triplet loss and the statistics of the online maps."""
-        triplet_loss, maps = self.triplet_loss(encoded)
-        loss = image_loss + self.weight * triplet_loss
-        return loss, {"triplet_loss": triplet_loss.detach(), **map_statistics(*maps)}
+        """The host's loss plus the weighted losses between regions; logs these and statistics of the online maps."""
+        separated = self.separate(encoded)
+        triplet_loss = self.triplet_loss(separated)
+        loss, logs = image_loss + self.weight * triplet_loss, {"triplet_loss": triplet_loss.detach()}
+        if self.foreground_matcher is not None:
+            foreground_loss = self.foreground_loss(encoded, separated)
+            loss = loss + self.foreground_weight * foreground_loss
+            logs["foreground_loss"] = foreground_loss.detach()
+        maps = [regions.maps.detach() for regions in separated.online.values()]
+        return loss, {**logs, **map_statistics(*maps)}
 
-    def triplet_loss(self, encoded: Encoded) -> tuple[Tensor, list[Tensor]]:
-        """The mean over pairs of the triplet loss, and the online maps of the anchors' views."""
+    def separate(self, encoded: Encoded) -> Separated:
+        """The regions of every view that a loss between regions needs."""
         pairs = self.triplet_pairs(encoded)
-        online = {i: self.online_regions(encoded.online[i], encoded.views[i]) for i in unique(i for i, _ in pairs)}
-        if self.positive_branch == "online":
-            other = {j: online[j] for _, j in pairs}
-        else:
-            used = unique(j for _, j in pairs)
+        names = unique(i for i, _ in pairs)
+        if self.foreground_matcher is not None:
+            names = unique(self.siamese.online_views(pairs))
+        online = {i: self.online_regions(encoded.online[i], encoded.views[i]) for i in names}
+        target: dict[str, Regions] = {}
+        if self.positive_branch == "target" or self.foreground_matcher is not None:
             with torch.no_grad():
-                other = {j: self.target_regions(encoded.target[j], encoded.views[j]) for j in used}
-        losses = [self.compare(online[i], other[j]) for i, j in pairs]
-        return torch.stack(losses).mean(), [regions.maps.detach() for regions in online.values()]
+                for j in unique(j for _, j in pairs):
+                    target[j] = self.target_regions(encoded.target[j], encoded.views[j])
+        return Separated(pairs, online, target)
+
+    def triplet_loss(self, separated: Separated) -> Tensor:
+        """The mean over pairs of the triplet loss."""
+        online = separated.online
+        other = online if self.positive_branch == "online" else separated.target
+        return torch.stack([self.compare(online[i], other[j]) for i, j in separated.pairs]).mean()
+
+    def foreground_loss(self, encoded: Encoded, separated: Separated) -> Tensor:
+        """The mean over pairs of the host's loss between the pooled foregrounds of two views, see ``Regions.pooled``.
+
+        Raises:
+            UsageError: a map source of several maps.
+        """
+        online = {}
+        for name, regions in separated.online.items():
+            if regions.maps.ndim == 4:
+                raise UsageError("foreground_weight takes a map source of one map; set foreground_weight=0")
+            online[name] = self.siamese.projector(regions.pooled)
+
+        def embedding(features: Features, view: View) -> Tensor:
+            return self.siamese.target_projector(separated.target[view.name].pooled)
+
+        target = self.siamese.target_results(encoded, online, embedding)
+        return match(self.foreground_matcher, separated.pairs, online, target)
 
     def triplet_pairs(self, encoded: Encoded) -> list[Pair]:
         """The host's pairs that make triplets: those between global views, or all of them."""
@@ -223,7 +280,20 @@ class SCD(Wrapper):
         if self.normalise:
             vectors = F.normalize(vectors, dim=2)
         foreground, background = vectors.unbind(dim=1)
-        return Regions(saliency, foreground, background)
+        return Regions(saliency, foreground, background, pooled[:, 0])
+
+    # ---------------------------------------------------------------- step
+
+    def after_backward(self) -> None:
+        super().after_backward()
+        if self.foreground_matcher is not None:
+            self.foreground_matcher.after_backward()
+
+    def after_step(self, progress: float) -> None:
+        """Move the host, the heads' copies and the map source; the foregrounds' matcher then changes its state."""
+        super().after_step(progress)
+        if self.foreground_matcher is not None:
+            self.foreground_matcher.after_step(progress)
 
     # ---------------------------------------------------------------- evaluation
 

@@ -1,5 +1,6 @@
 """SCD against its formulas written out, its branches and gradients, and its options."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.barlow_twins import BarlowTwins
 from baselines.byol import BYOL
+from baselines.hybrids import AlignmentMaps
 from baselines.moco import MoCo
 from baselines.simsiam import SimSiam
 from scd.errors import UsageError
@@ -17,7 +20,7 @@ from scd.maps.source import MapSource
 from scd.method import Batch, View, whole_view
 from scd.nn.backbone import build_backbone
 from scd.scd import SCD
-from scd.siamese import MomentumSiamese
+from scd.siamese import Encoded, MomentumSiamese
 
 
 def siamese(kind: str = "moco", symmetric: bool = False, momentum: float = 0.9) -> MomentumSiamese:
@@ -65,6 +68,10 @@ def hinge(a: Tensor, p: Tensor, n: Tensor, margin: float) -> Tensor:
     return (margin + (a - p).norm(dim=1) - (a - n).norm(dim=1)).clamp_min(0).mean()
 
 
+def triplet_of(method: SCD, encoded: Encoded) -> Tensor:
+    return method.triplet_loss(method.separate(encoded))
+
+
 # ---------------------------------------------------------------- formulas
 
 
@@ -87,7 +94,7 @@ def test_triplet_loss_is_the_formula_of_the_docstring(kind, symmetric, anchors):
         for parameter in [*method.target_saliency_head.parameters(), *method.target_projection.parameters()]:
             parameter.add_(0.3 * torch.randn_like(parameter))
     encoded = method.siamese.encode(views())
-    loss, _ = method.triplet_loss(encoded)
+    loss = triplet_of(method, encoded)
     terms = []
     for i, j in [("v1", "v2"), ("v2", "v1")][: 1 + symmetric]:
         online, target = encoded.online[i].maps, encoded.target[j].maps
@@ -117,7 +124,7 @@ def test_the_loss_is_image_loss_plus_weight_times_triplet():
 def test_online_positives_pass_their_gradient():
     method = SCD(siamese(symmetric=True), positive_branch="online", margin=4.0)
     encoded = method.siamese.encode(views())
-    loss, _ = method.triplet_loss(encoded)
+    loss = triplet_of(method, encoded)
     sides = {
         name: vectors(
             encoded.online[name].maps, method.saliency_head(encoded.online[name].maps, None), method.projection
@@ -154,8 +161,8 @@ def test_several_maps_make_a_triplet_for_each_index():
 
     method = SCD(siamese(), Several, margin=0.7, projection_dim=5)
     encoded = method.siamese.encode(views())
-    loss, maps = method.triplet_loss(encoded)
-    assert maps[0].shape == (4, 3, 4, 4)
+    loss, separated = triplet_of(method, encoded), method.separate(encoded)
+    assert separated.online["v1"].maps.shape == (4, 3, 4, 4)
     online, target = encoded.online["v1"].maps, encoded.target["v2"].maps
     fg, bg = maps_by_hand(method, online, method.saliency_head(online, None))
     fg_other, bg_other = maps_by_hand(method, target, method.target_saliency_head(target, None))
@@ -173,7 +180,7 @@ def test_without_a_momentum_branch_the_target_is_the_online_network_without_grad
     method = SCD(host, margin=4.0)
     assert method.target_saliency_head is method.saliency_head and method.target_projection is method.projection
     encoded = host.encode(views())
-    loss, _ = method.triplet_loss(encoded)
+    loss = triplet_of(method, encoded)
     sides = {}
     for name in ("v1", "v2"):
         maps = encoded.online[name].maps
@@ -191,6 +198,103 @@ def test_without_a_momentum_branch_the_target_is_the_online_network_without_grad
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
 
 
+# ---------------------------------------------------------------- the host's loss on the foreground vectors
+
+
+def pooled_foreground(maps: Tensor, saliency: Tensor) -> Tensor:
+    """Foreground vectors of a mean pooling, before any projection, position by position."""
+    sums = [(saliency[b] * maps[b]).sum(dim=(1, 2)) / saliency[b].sum() for b in range(len(maps))]
+    return torch.stack(sums)
+
+
+def test_mocos_loss_on_foregrounds_is_info_nce_with_a_queue_of_its_own():
+    method = SCD(siamese(symmetric=True), weight=0.5, foreground_weight=2.0)
+    encoded = method.siamese.encode(views())
+    keys = method.foreground_matcher.queue.keys.clone()
+    assert keys.shape == method.siamese.matcher.queue.keys.shape
+    assert not torch.equal(keys, method.siamese.matcher.queue.keys)
+    terms, entered = [], []
+    for i, j in [("v1", "v2"), ("v2", "v1")]:
+        online, target = encoded.online[i].maps, encoded.target[j].maps
+        q = method.siamese.projector(pooled_foreground(online, method.saliency_head(online, None)))
+        k = method.siamese.target_projector(pooled_foreground(target, method.target_saliency_head(target, None)))
+        q, k = q / q.norm(dim=1, keepdim=True), k / k.norm(dim=1, keepdim=True)
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ keys.T], dim=1) / method.siamese.matcher.temperature
+        terms.append(F.cross_entropy(logits, torch.zeros(4, dtype=torch.long)))
+        entered.append(k)
+    separated = method.separate(encoded)
+    foreground_loss = method.foreground_loss(encoded, separated)
+    torch.testing.assert_close(foreground_loss, sum(terms) / 2, atol=1e-5, rtol=1e-4)
+    image_loss = torch.tensor(7.0)
+    loss, logs = method.combine(image_loss, encoded)
+    torch.testing.assert_close(loss, 7.0 + 0.5 * logs["triplet_loss"] + 2.0 * logs["foreground_loss"])
+    torch.testing.assert_close(logs["foreground_loss"], foreground_loss.detach())
+    before = method.siamese.matcher.queue.keys.clone()
+    method.after_step(0.5)
+    torch.testing.assert_close(method.foreground_matcher.queue.keys[:8], torch.cat(entered), atol=1e-5, rtol=1e-4)
+    assert torch.equal(method.siamese.matcher.queue.keys, before)  # image_loss, which fills it, was not called
+
+
+def test_byols_loss_on_foregrounds_has_a_predictor_of_its_own():
+    method = SCD(siamese("byol", symmetric=False), foreground_weight=1.0)
+    encoded = method.siamese.encode(views())
+    online, target = encoded.online["v1"].maps, encoded.target["v2"].maps
+    p = method.foreground_matcher.predictor(
+        method.siamese.projector(pooled_foreground(online, method.saliency_head(online, None)))
+    )
+    z = method.siamese.target_projector(pooled_foreground(target, method.target_saliency_head(target, None)))
+    expected = (2 - 2 * F.cosine_similarity(p, z, dim=1)).mean()
+    loss = method.foreground_loss(encoded, method.separate(encoded))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
+    loss.backward()
+    trained = [parameter for group in method.parameter_groups() for parameter in group.parameters]
+    for parameter in method.foreground_matcher.parameters():
+        assert parameter.grad is not None and any(parameter is other for other in trained)
+    assert method.saliency_head.mlp.layers[0].weight.grad.abs().sum() > 0
+    assert not any("foreground_matcher" in name for name in method.evaluated_state())
+
+
+def test_without_a_momentum_branch_foregrounds_are_compared_as_the_host_compares_images():
+    torch.manual_seed(0)
+    host = BarlowTwins(build_backbone("resnet_tiny", widths=(4, 6, 8)), width=6)
+    method = SCD(host, foreground_weight=1.0)
+    encoded = host.encode(views())
+    sides = [
+        host.projector(pooled_foreground(features.maps, method.saliency_head(features.maps, None)))
+        for features in (encoded.online["v1"], encoded.online["v2"])
+    ]
+    expected, loss = host.matcher(*sides), method.foreground_loss(encoded, method.separate(encoded))
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+    weights = list(method.saliency_head.parameters())  # the gradient flows through both views
+    got, wanted = (torch.autograd.grad(each, weights, retain_graph=True) for each in (loss, expected))
+    for one, two in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-2)
+
+
+def test_online_positives_and_the_foreground_loss_use_a_branch_each():
+    method = SCD(siamese(symmetric=True), positive_branch="online", foreground_weight=1.0)
+    encoded = method.siamese.encode(views())
+    alone = SCD(siamese(symmetric=True), positive_branch="online")
+    alone.load_state_dict({k: v for k, v in method.state_dict().items() if not k.startswith("foreground_matcher")})
+    torch.testing.assert_close(triplet_of(method, encoded), triplet_of(alone, encoded))
+    assert set(method.separate(encoded).target) == {"v1", "v2"} and not alone.separate(encoded).target
+    assert torch.isfinite(method(Batch(views()))["loss"])
+
+
+def test_by_default_the_host_compares_images_only():
+    method = SCD(siamese())
+    assert method.foreground_matcher is None
+    assert not any("foreground" in name for name in method.state_dict())
+    with pytest.raises(UsageError, match="foreground_weight is the weight of a loss, 0 or more, not -1"):
+        SCD(siamese(), foreground_weight=-1)
+
+
+def test_several_maps_have_no_single_foreground_for_the_host():
+    method = SCD(siamese(), AlignmentMaps(8, maps=2), foreground_weight=1.0)
+    with pytest.raises(UsageError, match="foreground_weight takes a map source of one map"):
+        method(Batch(views()))
+
+
 # ---------------------------------------------------------------- the constant-map control
 
 
@@ -201,7 +305,7 @@ def test_a_constant_map_leaves_a_pull_and_no_separation():
     torch.testing.assert_close(regions.foreground, regions.background)
     pooled = F.normalize(method.projection(encoded.online["v1"].pooled), dim=1)
     torch.testing.assert_close(regions.foreground, pooled, atol=1e-5, rtol=1e-4)
-    loss, _ = method.triplet_loss(encoded)
+    loss = triplet_of(method, encoded)
     other = F.normalize(method.target_projection(encoded.target["v2"].pooled), dim=1)
     pull = (pooled - other).norm(dim=1).mean()
     torch.testing.assert_close(loss, 0.7 + pull / 2, atol=1e-5, rtol=1e-4)
@@ -249,12 +353,12 @@ def test_extra_views_make_triplets_only_when_asked():
         torch.manual_seed(4)
         method = SCD(siamese(), triplet_views=which)
         encoded = method.siamese.encode(batch)
-        losses[which], _ = method.triplet_loss(encoded)
+        losses[which] = triplet_of(method, encoded)
         pairs = method.triplet_pairs(encoded)
         assert pairs == [("v1", "v2"), ("random0", "v2"), ("random1", "v2")][: 1 if which == "global" else 3]
-        alone = [method.triplet_loss(type(encoded)(encoded.views, encoded.online, encoded.target, [p])) for p in pairs]
+        alone = [triplet_of(method, replace(encoded, pairs=[pair])) for pair in pairs]
         if which == "all":
-            torch.testing.assert_close(losses[which], torch.stack([loss for loss, _ in alone]).mean())
+            torch.testing.assert_close(losses[which], torch.stack(alone).mean())
     assert losses["global"] != losses["all"]
 
 
@@ -266,7 +370,7 @@ def test_the_maps_gradient_reaches_the_backbone_only_when_asked(map_gradient):
             return super().forward(maps, view)
 
     method = SCD(siamese(), partial(Probe, hidden=4), map_gradient=map_gradient)
-    loss, _ = method.triplet_loss(method.siamese.encode(views()))
+    loss = triplet_of(method, method.siamese.encode(views()))
     loss.backward()
     assert method.saliency_head.saw_gradient == map_gradient
     assert all(parameter.grad.abs().sum() > 0 for parameter in method.backbone.parameters())  # through the features
@@ -333,9 +437,10 @@ def test_a_source_receives_its_view_and_declares_what_it_needs():
     method = SCD(siamese(symmetric=True), MaskSource)
     assert (method.needs, method.supervision, method.saliency_head.dim) == ({"masks"}, "oracle", 8)
     batch = views()
-    _, maps = method.triplet_loss(method.siamese.encode(batch))
-    for found, name in zip(maps, ("v1", "v2"), strict=True):
-        torch.testing.assert_close(found, F.avg_pool2d(batch[name].masks, 4))
+    online = method.separate(method.siamese.encode(batch)).online
+    assert list(online) == ["v1", "v2"]
+    for name, regions in online.items():
+        torch.testing.assert_close(regions.maps, F.avg_pool2d(batch[name].masks, 4))
     assert (SCD(siamese()).needs, SCD(siamese()).supervision) == (frozenset(), "none")
 
 

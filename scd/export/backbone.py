@@ -77,7 +77,7 @@ def renamed(backbone: nn.Module, naming: str) -> dict[str, Tensor]:
     """The backbone's state under a library's names.
 
     Raises:
-        UsageError: an unknown naming, or a backbone that the library has no names for.
+        UsageError: an unknown naming, or a backbone that the library has no names or no such layers for.
     """
     if naming not in NAMINGS:
         raise unknown("naming", naming, NAMINGS)
@@ -90,6 +90,9 @@ def renamed(backbone: nn.Module, naming: str) -> dict[str, Tensor]:
     if name not in RESNETS:
         own = "timm or suite" if timm_prefix(backbone) else "suite"
         raise UsageError(f"{naming} has no names for the weights of '{name}'; use naming {own}")
+    padding = backbone.trunk[0].padding_mode  # of the stem, as of all convolutions
+    if padding != "zeros":
+        raise UsageError(f"{naming}'s ResNets pad with zeros; a backbone with padding={padding} does not fit")
     parts = SMALL_STEM if is_small(backbone) else STEM
     plain = {}
     for key, tensor in state.items():

@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock
 
 from scd.errors import UsageError, unknown
 
+PADDINGS = ("zeros", "reflect", "replicate")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d")
 
 
@@ -86,13 +87,22 @@ def build_backbone(name: str, *, channels_last: bool = False, **options) -> Feat
     return FeatureMaps(name, trunk, dim, channels_last)
 
 
-def resnet_tiny(widths: Sequence[int] = (16, 32, 64), strides: Sequence[int] = (1, 2, 1)) -> tuple[nn.Module, int]:
+def resnet_tiny(
+    widths: Sequence[int] = (16, 32, 64), strides: Sequence[int] = (1, 2, 1), padding: str = "zeros"
+) -> tuple[nn.Module, int]:
     """A 3x3 stem of stride 2, then one BasicBlock per width; the trunk and its dim.
 
     Total stride is 2 · prod(strides): 4 with the defaults, an 8 x 8 map at 32 px.
 
+    Args:
+        widths: channels of each block.
+        strides: of each block.
+        padding: what the 3x3 convolutions see beyond the border: "zeros", "reflect" (the inner pixels mirrored) or
+            "replicate" (the outermost pixel again). Zeros tell a convolution where the border is, so features, and a
+            map that is made of them, can depend on the position alone; the other two do this less.
+
     Raises:
-        UsageError: not as many strides as widths.
+        UsageError: not as many strides as widths, or an unknown padding.
     """
     if len(widths) != len(strides):
         raise UsageError(f"resnet_tiny has {len(widths)} widths and {len(strides)} strides; give one stride per width")
@@ -101,16 +111,20 @@ def resnet_tiny(widths: Sequence[int] = (16, 32, 64), strides: Sequence[int] = (
         BasicBlock(width_in, width, stride, _shortcut(width_in, width, stride))
         for width_in, width, stride in zip((widths[0], *widths[:-1]), widths, strides, strict=True)
     ]
-    return _initialised(nn.Sequential(*stem, *blocks)), widths[-1]
+    return _padded(_initialised(nn.Sequential(*stem, *blocks)), padding), widths[-1]
 
 
-def torchvision_resnet(name: str, small_stem: bool = False) -> tuple[nn.Module, int]:
+def torchvision_resnet(name: str, small_stem: bool = False, padding: str = "zeros") -> tuple[nn.Module, int]:
     """A torchvision ResNet without average pool and classifier; the trunk and its dim.
 
     Args:
         name: the torchvision name.
         small_stem: 3x3 stride-1 stem without max-pool, for images up to 64 px (MoCo's official CIFAR-10 demo);
             the total stride falls from 32 to 8.
+        padding: of the convolutions, see :func:`resnet_tiny`; the max-pool has none that shows.
+
+    Raises:
+        UsageError: an unknown padding.
     """
     net = getattr(resnet, name)()
     dim = net.fc.in_features
@@ -118,7 +132,7 @@ def torchvision_resnet(name: str, small_stem: bool = False) -> tuple[nn.Module, 
     if small_stem:
         stem = [nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False), net.bn1, net.relu]
         nn.init.kaiming_normal_(stem[0].weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4), dim
+    return _padded(nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4), padding), dim
 
 
 def timm_model(model_name: str, **options) -> tuple[nn.Module, int]:
@@ -156,6 +170,16 @@ def _initialised(net: nn.Module) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+def _padded(net: nn.Module, padding: str) -> nn.Module:
+    """The same network with this kind of padding in every convolution that has any."""
+    if padding not in PADDINGS:
+        raise unknown("padding", padding, PADDINGS)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and any(module.padding):
+            module.padding_mode = padding
     return net
 
 

@@ -63,7 +63,7 @@ def test_lewels_maps_in_scds_triplets_by_hand():
     method = SCD(moco(backbone()), AlignmentMaps(16, maps=3), projection_dim=0, margin=0.4)
     views = two_views(2)
     encoded = method.siamese.encode(views)
-    loss, _ = method.triplet_loss(encoded)
+    loss = method.triplet_loss(method.separate(encoded))
     regions = []
     for features, head in (
         (encoded.online["v1"], method.saliency_head),

@@ -107,6 +107,9 @@ def test_what_has_no_names_is_refused(tmp_path):
         export(build_backbone("timm/vit_tiny_patch16_224", depth=1), path, "torchvision")
     with pytest.raises(UsageError, match="7x7 convolution"):
         export(build_backbone("resnet18", small_stem=True), path, "detectron2")
+    for naming in ("torchvision", "detectron2"):  # Detectron2's check compares weights alone, which would be equal
+        with pytest.raises(UsageError, match="ResNets pad with zeros; a backbone with padding=reflect does not fit"):
+            export(build_backbone("resnet18", padding="reflect"), path, naming)
     with pytest.raises(UsageError, match="unknown naming 'torch'; did you mean 'torchvision'"):
         export(tiny, path, "torch")
     with pytest.raises(UsageError, match="must end in .safetensors or .pth"):

@@ -84,11 +84,69 @@ def test_small_stem_keeps_the_resolution():
     assert isinstance(stem, nn.Conv2d) and stem.stride == (1, 1) and stem.kernel_size == (3, 3)
 
 
+def padded_by_hand(image: list[list[float]], kind: str) -> list[list[float]]:
+    """One more pixel on each side of a square image: zeros, the second pixel from the border, or the border's own."""
+    side = len(image)
+    beyond = {"zeros": None, "reflect": (1, side - 2), "replicate": (0, side - 1)}[kind]
+    rows = []
+    for y in range(-1, side + 1):
+        row = []
+        for x in range(-1, side + 1):
+            inside = 0 <= y < side and 0 <= x < side
+            if beyond is None:
+                row.append(image[y][x] if inside else 0.0)
+                continue
+            at = [beyond[0] if i < 0 else beyond[1] if i >= side else i for i in (y, x)]
+            row.append(image[at[0]][at[1]])
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "replicate"])
+def test_padding_of_the_stem_by_hand(padding):
+    torch.manual_seed(0)
+    stem = build_backbone("resnet_tiny", padding=padding).trunk[0]
+    image = torch.randn(6, 6)
+    wide = torch.tensor(padded_by_hand(image.tolist(), padding))
+    found = stem(image.expand(1, 3, 6, 6))[0, 4]
+    kernel = stem.weight[4].sum(dim=0)  # all three channels show the same
+    for y in range(3):
+        for x in range(3):
+            expected = (kernel * wide[2 * y : 2 * y + 3, 2 * x : 2 * x + 3]).sum()
+            torch.testing.assert_close(found[y, x], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet_tiny", {}),
+        ("resnet_tiny", {"channels_last": True}),
+        ("resnet18", {"small_stem": True}),
+        ("resnet18", {}),
+    ],
+)
+def test_an_image_of_one_colour_shows_its_border_with_zeros_only(name, options):
+    spreads = {}
+    for padding in ("zeros", "reflect", "replicate"):
+        torch.manual_seed(0)
+        backbone = build_backbone(name, padding=padding, **options).eval()
+        with torch.no_grad():
+            maps = backbone(torch.ones(1, 3, 64, 64))
+        spreads[padding] = maps.flatten(2).std(dim=2).mean().item() / maps.std().item()
+    assert spreads["zeros"] > 0.1
+    assert spreads["reflect"] < 1e-4 and spreads["replicate"] < 1e-4
+
+
 ERRORS = [
     ("resnet_tny", {}, "unknown backbone 'resnet_tny'; did you mean 'resnet_tiny'\\? valid: .*resnet50.*timm/<model>"),
     ("resnet_tiny", {"width": 3}, "unknown option of backbone 'resnet_tiny' 'width'; did you mean 'widths'\\?"),
     ("resnet_tiny", {"widths": (8,)}, "resnet_tiny has 1 widths and 3 strides; give one stride per width"),
-    ("resnet18", {"depth": 3}, "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, small_stem"),
+    ("resnet_tiny", {"padding": "mirror"}, "unknown padding 'mirror'; .*valid: reflect, replicate, zeros"),
+    (
+        "resnet18",
+        {"depth": 3},
+        "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, padding, small_stem",
+    ),
     ("timm/resnt18", {}, "unknown timm backbone 'resnt18'; nearest: .*resnet18"),
     ("timm/qqqqqqqq", {}, "unknown timm backbone 'qqqqqqqq'; timm.list_models\\(\\) names all of them"),
     ("timm/resnet10t", {"foo": 1}, "timm backbone 'resnet10t' does not take these options: .*'foo'"),

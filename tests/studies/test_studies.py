@@ -17,7 +17,9 @@ from studies.suite.planning.command_line import load_study, study_names
 AXES = {
     "significance": {"main_seeds": 4, "chance": ["init", "probe"], "levels": 3},
     "multicrop": {"rho": [0.0], "budgets": ["epochs", "flops"]},
+    "reconstruction": {"specifications": 4},
 }
+SEEDS = {"reconstruction": 5}  # those of its first reading
 TREATED = ("scd", "scd_symmetric", "scd_byol", "scd_global", "scd_local")
 QUESTIONS = {"dino_vit": "R5-c: ", "scene_coco": "R5-d: "}  # of two answers
 STUDIES = [name for name in study_names() if load_study(name).contrasts]
@@ -30,7 +32,7 @@ def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
         known = {"random": 0.2}.get(contrast.control, 0.0)  # random weights are that far below all other arms
         gains[contrast.treatment] = gains.get(contrast.treatment, 0.0)
         gains[contrast.control] = known - control
-    settings = settings_of(name, tmp_path, axes=AXES.get(name))
+    settings = settings_of(name, tmp_path, SEEDS.get(name, 3), AXES.get(name))
     return study_results(study, {arm: value for arm, value in gains.items() if value}, settings, spread=spread)
 
 

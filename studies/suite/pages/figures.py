@@ -8,6 +8,7 @@ contrast) and ``style`` (at most three values, shown by marker: a budget). All o
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +24,7 @@ from studies.suite.analysis.statistics import estimate  # noqa: E402
 CARD, INK, SOFT, GRID, BAND = "#fcfbf8", "#23262b", "#6b7078", "#e3e1db", "#efe6cf"
 PALETTE = ("#8c8c8c", "#23262b", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#a6761d", "#7570b3", "#66a61e")
 MARKERS = ("o", "s", "^")
+CURVES = ("#0072b2", "#d55e00", "#23262b")  # of the effects in a specification curve
 DPI = 150
 LOOK = {
     "figure.facecolor": CARD,
@@ -230,6 +232,52 @@ def power_curves(path: Path, points: pandas.DataFrame, xlabel: str, ylabel: str,
         axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, facecolor=CARD)
         axes.grid(axis="both", which="both", lw=0.6)
         axes.legend()
+        return save(figure, path)
+
+
+def specification_curve(
+    path: Path, effects: pandas.DataFrame, levels: pandas.DataFrame, ylabel: str, sesoi: float | None = None
+) -> Path:
+    """A specification curve: effects with their intervals above, and below them the level that each choice has.
+
+    Args:
+        effects: columns x (name of the specification), style (the effect, at most three), mean, low, high; NaN where
+            there is none. Specifications are drawn in the order of their first appearance.
+        levels: columns x, panel (the choice), row (its level), one row per specification and choice.
+    """
+    names, styles = by_first_appearance(effects, "x"), by_first_appearance(effects, "style")
+    rows = list(dict.fromkeys(zip(levels["panel"], levels["row"], strict=True)))
+    width, below = max(5.6, 2.6 + 0.5 * len(names)), 0.3 + 0.22 * len(rows)
+    with plt.rc_context(LOOK):
+        figure, (above, grid) = plt.subplots(
+            2, 1, figsize=(width, 3.3 + below), sharex=True, height_ratios=[2.9, below], layout="constrained"
+        )
+        above.axhline(0, color=INK, lw=0.9, zorder=1)
+        if sesoi:
+            above.axhspan(-sesoi, sesoi, color=BAND, lw=0, zorder=0)
+        for position, style in enumerate(styles):
+            part = effects[effects["style"] == style].dropna(subset=["mean"])
+            at = [names.index(name) + 0.2 * (position - (len(styles) - 1) / 2) for name in part["x"]]
+            colour, marker = CURVES[position], MARKERS[position]
+            above.vlines(at, part["low"], part["high"], color=colour, lw=1.4, zorder=2)
+            above.scatter(at, part["mean"], s=26, marker=marker, color=colour, zorder=3, label=style)
+        above.set_ylabel(ylabel)
+        above.grid(axis="y", lw=0.7)
+        places = zip(levels["panel"], levels["row"], strict=True)
+        lanes = [-rows.index(place) for place in places]
+        grid.scatter([names.index(name) for name in levels["x"]], lanes, s=24, color=INK, zorder=3)
+        grid.set_yticks([-lane for lane in range(len(rows))], [f"{choice}: {level}" for choice, level in rows])
+        grid.set_ylim(-len(rows) + 0.4, 0.6)
+        grid.tick_params(axis="y", length=0)
+        grid.grid(axis="both", lw=0.7)
+        for lane, (one, two) in enumerate(pairwise(rows)):
+            if one[0] != two[0]:
+                grid.axhline(-lane - 0.5, color=SOFT, lw=0.7, zorder=1)
+        grid.set_xticks(range(len(names)), names)
+        grid.set_xlim(-0.6, len(names) - 0.4)
+        grid.set_xlabel("specification")
+        if styles:
+            figure.legend(*above.get_legend_handles_labels(), loc="outside upper center")
         return save(figure, path)
 
 

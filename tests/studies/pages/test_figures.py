@@ -55,6 +55,29 @@ def test_one_seed_one_panel_and_missing_values_are_drawn(tmp_path, kind):
     assert draw(kind, tmp_path / "none.png", found.assign(value=nan)).stat().st_size > 5_000
 
 
+def curve(path, means=(1.0, -2.0, 0.5), low=0.5):
+    names, styles = ("3", "1", "2"), ("a vs. b", "c vs. b")
+    effects = pandas.DataFrame(
+        {"x": name, "style": style, "mean": mean + position, "low": mean - low, "high": mean + 2}
+        for position, style in enumerate(styles)
+        for name, mean in zip(names, means, strict=True)
+    )
+    levels = pandas.DataFrame(
+        {"x": name, "panel": choice, "row": f"{number % size}"}
+        for number, name in enumerate(names)
+        for choice, size in (("margin", 2), ("map", 3))
+    )
+    return figures.specification_curve(path, effects, levels, "difference (points)", 1.0)
+
+
+def test_a_specification_curve_is_drawn_also_without_intervals(tmp_path):
+    first, second = (curve(tmp_path / f"{name}.png").read_bytes() for name in "ab")
+    assert first == second and 5_000 < len(first) < 150_000
+    assert curve(tmp_path / "c.png", means=(1.0, -2.0, 0.6)).read_bytes() != first
+    assert curve(tmp_path / "none.png", means=(nan, nan, nan)).stat().st_size > 5_000
+    assert curve(tmp_path / "one.png", low=nan).stat().st_size > 5_000
+
+
 def test_an_arm_keeps_its_colour_and_the_card_is_light():
     assert len(set(COLOUR.values())) == len(ARMS) and figures.colours(["x", "y"])["x"] == COLOUR["random"]
     assert all(int(figures.CARD[i : i + 2], 16) > 240 for i in (1, 3, 5))
