@@ -32,7 +32,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0,batch_sc
 ReturnToService=2
 JobRequeue=1
 KillWait=5
-MaxArraySize=3
+MaxArraySize=2
 MpiDefault=none
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
@@ -88,7 +88,7 @@ class Cluster:
             process.terminate()
         for process in reversed(self.processes):
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -1,6 +1,6 @@
 """Execute runs on this machine: in parallel worker processes, or one after the other in this process.
 
-A worker process imports torch once and then executes run after run. It talks to the launcher through a pipe of its own,
+A worker process executes run after run. It talks to the launcher through a pipe of its own,
 so that one that is killed affects no other: its run is recorded as failed, and the rest go on.
 """
 
@@ -21,7 +21,7 @@ from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
 from studies.suite.execution.progress import Bar, Launched, runtime_of
-from studies.suite.execution.ranks import Team, devices_of, how_ended
+from studies.suite.execution.ranks import Team, devices_of, how_ended, process_context
 from studies.suite.execution.run import Ending, Execution, Outcome
 from studies.suite.execution.store import Status, Store
 from studies.suite.execution.worker import serve, worker_environment
@@ -174,7 +174,7 @@ class Pool:
         self.held: list[str] = []  # by another process on the same store
         self.workers: list[Worker] = []
         self.result = Launched()
-        self.context = multiprocessing.get_context("spawn")
+        self.context = process_context()
 
     def run(self) -> Launched:
         """Until every run has ended, in these workers or in another process."""

@@ -202,7 +202,7 @@ def process_context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studies.suite.execution.pretraining"])
+    context.set_forkserver_preload(["studies.suite.execution.pretraining", "studies.suite.execution.evaluation"])
     return context
 
 

@@ -11,12 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scd.errors import UsageError
 from scd.training.state import Stopped
 from studies.suite.execution import store as store_module
-from studies.suite.execution.launcher import check_devices
-from studies.suite.execution.pretraining import Runtime, build_fabric
-from studies.suite.execution.ranks import Team, how_ended
+from studies.suite.execution.pretraining import Runtime
+from studies.suite.execution.ranks import how_ended
 from studies.suite.execution.run import Ending, Execution
 from studies.suite.execution.store import Status, Store
 from studies.suite.planning.command_line import resolve_settings
@@ -134,35 +132,6 @@ def test_torchrun_for_one_device_is_refused_in_one_line(tmp_path):
     line = "error: torchrun started 2 processes, but training.devices=1: give training.devices=2, or leave torchrun out"
     assert done.stderr.count(line) == 1
     assert not list((tmp_path / "runs" / "pretraining").glob("*/record.json"))
-
-
-# ---------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize(
-    ("devices", "launcher", "message"),
-    [
-        (0, {"name": "local"}, "training.devices=0: give a whole number"),
-        (True, {"name": "local"}, "training.devices=True: give a whole number"),
-        (1.5, {"name": "local"}, "training.devices=1.5: give a whole number"),
-        (3, {"name": "slurm", "nodes": 2}, "training.devices=3 cannot be split over launcher.nodes=2"),
-    ],
-)
-def test_an_impossible_number_of_devices_is_one_line(devices, launcher, message):
-    spec = run_on(2)
-    spec.config["training"]["devices"] = devices
-    with pytest.raises(UsageError, match=message):
-        check_devices([spec], launcher)
-
-
-def test_slurm_under_torchrun_is_refused():
-    with pytest.raises(UsageError, match="leave torchrun out"):
-        check_devices([run_on(2)], {"name": "slurm", "nodes": 1}, Team(None, 0, 2, 0))
-
-
-def test_several_devices_without_their_processes_are_refused():
-    with pytest.raises(UsageError, match="training.devices=2, but there is no group of 2 processes"):
-        build_fabric({"devices": 2, "accelerator": "cpu", "precision": "32-true"}, Runtime())
 
 
 @pytest.mark.parametrize(
