@@ -60,9 +60,10 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it_later(tm
     assert state_hash(method) == state_hash(calm) and logged(tmp_path / "run") == logged(tmp_path / "calm")
 
 
-def test_a_run_that_is_at_its_end_is_not_stopped():
-    _, summary = tiny_run(steps=1, stop=lambda: True)
-    assert summary.steps == 1
+def test_a_run_that_is_at_its_end_is_not_asked_to_stop():
+    asked = []
+    _, summary = tiny_run(stop=lambda: asked.append(1))
+    assert summary.steps == 24 and len(asked) == 23
 
 
 def test_snapshots_are_taken_at_their_steps_and_change_nothing():
