@@ -86,7 +86,9 @@ def in_process(
     Args:
         team: the processes that torchrun started, of which this one is the first.
     """
-    result, waiting = Launched(), deque(missing)
+    import torch
+
+    result, waiting, threads = Launched(), deque(missing), torch.get_num_threads()
     while waiting:
         run = waiting.popleft()
         if reason := missing_input(missing[run], store):
@@ -95,7 +97,7 @@ def in_process(
             continue
         runtime = runtime_of(launcher, lambda step, steps, loss, run=run: bar.at(run, step, steps))
         keep = launcher["keep_checkpoints"]
-        outcome = Execution(missing[run], store, runtime, keep_checkpoints=keep, team=team).perform()
+        outcome = Execution(missing[run], store, runtime, threads, keep, team).perform()
         if outcome.ending is Ending.FULL:
             raise DiskFull(outcome.reason)
         if outcome.ending is Ending.BUSY and store.status(missing[run]) is not Status.DONE:

@@ -2,11 +2,14 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -92,6 +95,34 @@ def test_a_killed_process_fails_its_run_with_the_reason(tmp_path):
     outcome = Execution(spec, store, Runtime(progress=kill), threads=1).perform()
     assert outcome.ending is Ending.FAILED and "process 1 of 2 ended by signal 9 (SIGKILL)" in outcome.reason
     assert store.status(spec) is Status.FAILED and "SIGKILL" in store.failure(spec)
+
+
+ALONE = """
+import sys; sys.path.insert(0, {root!r})
+from studies.suite.execution.pretraining import Runtime
+from studies.suite.execution.run import Execution
+from studies.suite.execution.store import Store
+import pickle
+if __name__ == "__main__":
+    Execution(pickle.load(sys.stdin.buffer), Store({store!r}), Runtime(), threads=1).perform()
+"""
+
+
+def test_all_processes_end_with_the_first_one(tmp_path):
+    """However it ends: here it is killed."""
+    spec, script = run_on(2, steps=100_000), tmp_path / "alone.py"
+    script.write_text(ALONE.format(root=str(ROOT), store=str(tmp_path / "runs")))
+    first = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE)
+    first.stdin.write(pickle.dumps(spec))
+    first.stdin.close()
+    progress, deadline = Store(tmp_path / "runs").folder(spec) / "progress.jsonl", time.monotonic() + 120
+    while not (progress.exists() and progress.stat().st_size) and time.monotonic() < deadline:
+        assert first.poll() is None
+        time.sleep(0.05)
+    others = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.wait()
+    assert others and not psutil.wait_procs(others, timeout=30)[1]
 
 
 def test_an_error_of_all_processes_is_that_of_the_run(tmp_path):
