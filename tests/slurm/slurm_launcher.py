@@ -1,4 +1,7 @@
-"""The Slurm launcher on a real Slurm: `nox -s slurm`. The name keeps pytest from collecting this file by itself."""
+"""The Slurm launcher on a real Slurm: `nox -s slurm`. The name keeps pytest from collecting this file by itself.
+
+Four processes of pytest-xdist take two tests each, in the order of this file: short tests stand beside long ones.
+"""
 
 import os
 import signal
@@ -94,7 +97,7 @@ def checkpoints(store, spec):
     return list(store.folder(spec).glob("checkpoints/step-*"))
 
 
-# ---------------------------------------------------------------- time limits and pre-emption
+# ---------------------------------------------------------------- time limits, pre-emption, order
 
 
 def test_a_job_whose_time_is_over_is_queued_again_until_its_run_is_done(tmp_path):
@@ -107,6 +110,11 @@ def test_a_job_whose_time_is_over_is_queued_again_until_its_run_is_done(tmp_path
     assert "resumed from step" in (store.folder(spec) / "training.log").read_text()
     assert 50 <= store.record(spec)["seconds_pretrain"] < 55
     assert len(batches(store)) == 1
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="Slurm refused 'sbatch': sbatch: error: .*Invalid partition"):
+        launch(runs_of(None), Store(tmp_path), "launcher.partition=nowhere")
 
 
 def test_an_interrupted_run_has_the_numbers_of_an_undisturbed_one(tmp_path, cluster):
@@ -136,7 +144,19 @@ def test_an_interrupted_run_has_the_numbers_of_an_undisturbed_one(tmp_path, clus
     assert ours == theirs
 
 
-# ---------------------------------------------------------------- submission and progress
+def test_a_run_waits_for_the_run_that_it_uses(tmp_path):
+    settings = resolve_settings("multicrop", WORDS)
+    later = settings.spec(MOCO, 0, "none", inputs={"teacher": settings.spec(MOCO, 5, "none")})
+    specs = {run: item.spec for run, item in unique(resolve([later], check=False)).items()}
+    store = Store(tmp_path)
+    result, _ = launch(specs, store)
+    assert (result.done, result.failed) == (2, {})
+    used, using = (store.folder(spec) / "done" for spec in specs.values())
+    assert used.stat().st_mtime_ns < using.stat().st_mtime_ns
+    assert len(batches(store)) == 2
+
+
+# ---------------------------------------------------------------- progress, failures
 
 
 def test_runs_share_jobs_and_arrays_are_split(tmp_path):
@@ -150,38 +170,6 @@ def test_runs_share_jobs_and_arrays_are_split(tmp_path):
     assert any("running" in text for text in bar.texts) and any("pending" in text for text in bar.texts)
     assert bar.steps and 0 < max(bar.steps) <= 300
     assert all(store.environment(spec)["threads"] == 1 for spec in specs.values())
-
-
-def test_a_run_on_two_devices_is_one_job_with_two_processes(tmp_path, one_thread):
-    store, local = Store(tmp_path / "slurm"), Store(tmp_path / "local")
-    specs = runs_of({"training": {"devices": 2}, "method": {"bn_groups": 1}})
-    (spec,) = specs.values()
-    result, _ = launch(specs, store)
-    assert (result.done, result.failed) == (1, {})
-    assert Execution(spec, local, Runtime(), threads=1).perform().ending is Ending.DONE
-    record, expected = store.record(spec), local.record(spec)
-    assert (record["devices"], record["batch_norm_groups"]) == (2, 2)
-    assert record["loss_last"] == pytest.approx(expected["loss_last"], rel=1e-6)
-
-
-def test_a_run_waits_for_the_run_that_it_uses(tmp_path):
-    settings = resolve_settings("multicrop", WORDS)
-    later = settings.spec(MOCO, 0, "none", inputs={"teacher": settings.spec(MOCO, 5, "none")})
-    specs = {run: item.spec for run, item in unique(resolve([later], check=False)).items()}
-    store = Store(tmp_path)
-    result, _ = launch(specs, store)
-    assert (result.done, result.failed) == (2, {})
-    used, using = (store.folder(spec) / "done" for spec in specs.values())
-    assert used.stat().st_mtime_ns < using.stat().st_mtime_ns
-    assert len(batches(store)) == 2
-
-
-def test_what_slurm_refuses_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match="Slurm refused 'sbatch': sbatch: error: .*Invalid partition"):
-        launch(runs_of(None), Store(tmp_path), "launcher.partition=nowhere")
-
-
-# ---------------------------------------------------------------- failures
 
 
 def test_killed_and_cancelled_jobs_say_so_and_others_go_on(tmp_path, cluster):
@@ -204,7 +192,7 @@ def test_killed_and_cancelled_jobs_say_so_and_others_go_on(tmp_path, cluster):
         assert store.status(spec) is Status.FAILED and store.failure(spec) == result.failed[run]
 
 
-# ---------------------------------------------------------------- Ctrl-C, and the same command again
+# ---------------------------------------------------------------- the same command again, several devices
 
 
 def command(folder, name):
@@ -245,3 +233,15 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_follows_them(tmp_path, clus
     assert len(batches(store)) == 1 and len(list(store.pretraining.finished())) == 2
     for name in ("second", "third"):
         assert len(list((tmp_path / name).glob("multicrop-smoke-*.md"))) == 1
+
+
+def test_a_run_on_two_devices_is_one_job_with_two_processes(tmp_path, one_thread):
+    store, local = Store(tmp_path / "slurm"), Store(tmp_path / "local")
+    specs = runs_of({"training": {"devices": 2}, "method": {"bn_groups": 1}})
+    (spec,) = specs.values()
+    result, _ = launch(specs, store)
+    assert (result.done, result.failed) == (1, {})
+    assert Execution(spec, local, Runtime(), threads=1).perform().ending is Ending.DONE
+    record, expected = store.record(spec), local.record(spec)
+    assert (record["devices"], record["batch_norm_groups"]) == (2, 2)
+    assert record["loss_last"] == pytest.approx(expected["loss_last"], rel=1e-6)
