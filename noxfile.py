@@ -5,6 +5,8 @@ PyTorch with CUDA takes 5.7 GB on disk, and nox gives every session an environme
 """
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +76,43 @@ def bench(session: nox.Session) -> None:
     session.run_install(python(session), "-m", "pip", "install", "-q", "-e", ".[bench]", external=True)
     options = ["-q", "-s", "-o", "python_files=bench_*.py", "--benchmark-only"]
     session.run(python(session), "-m", "pytest", "tests/benchmarks", *options, *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def slurm(session: nox.Session) -> None:
+    """Test the Slurm launcher on a Slurm of one machine; installs Debian's packages (root); arguments go to pytest."""
+    if reason := no_slurm():
+        session.skip(reason)
+    options = [
+        "-q",
+        "-n",
+        "4",
+        "--dist",
+        "worksteal",
+        "-o",
+        "python_files=slurm_*.py",
+    ]  # each process has its own Slurm
+    command = [python(session), "-m", "pytest", "tests/slurm", *options, *session.posargs]
+    session.run(*command, env=ONE_THREAD, external=True)
+
+
+def no_slurm() -> str:
+    """Why there is no Slurm to test with, after trying to install it; empty where there is one."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+    programs = ("munged", "slurmctld", "slurmd", "srun")
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return "Slurm's daemons need root"
+    if all(shutil.which(name, path=path) for name in programs):
+        return ""
+    if shutil.which("apt-get") is None:
+        return "Slurm is not installed, and there is no apt-get to install Debian's packages slurm-wlm and munge"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for words in (["update"], ["install", "-y", "--no-install-recommends", "slurm-wlm", "munge"]):
+        done = subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True, text=True)
+    if done.returncode == 0 and all(shutil.which(name, path=path) for name in programs):
+        return ""
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return f"Slurm cannot be installed here: apt-get {said[-1] if said else f'ended with {done.returncode}'}"
 
 
 @nox.session

@@ -16,6 +16,7 @@ from scd.errors import UsageError
 from scd.nn.heads import MLP
 from scd.nn.losses import info_nce
 from scd.nn.norm import group_batch_norm, has_batch_norm
+from scd.nn.processes import gather, place
 from scd.nn.queue import Queue
 from scd.siamese import Features, Matcher, MomentumSiamese
 
@@ -70,11 +71,11 @@ class MoCo(MomentumSiamese):
         momentum: m of the key branch, constant.
         temperature: tau; 0.2 in v2, 0.1 in the CIFAR-10 demo.
         symmetric: both views are query and key; NOTE: the official demo adds the two directions, this is their mean.
-        bn_groups: parts of the batch with BN statistics of their own; above 1 keys are shuffled over the parts.
+        bn_groups: parts of a process's batch with BN statistics of their own. Keys are shuffled over the parts of all
+            processes: n processes with one part each equal one process with n parts.
 
-    NOTE: with ``bn_groups=1`` BN is over the whole batch of a process and keys are not shuffled. The batch statistics
-    then reveal the positive, which ShuffleBN is meant to prevent. Under DDP, keys are shuffled within a process, over
-    its ``bn_groups`` parts; the official code shuffles over GPUs.
+    NOTE: in one process with ``bn_groups=1`` BN is over the whole batch and keys are not shuffled. The batch statistics
+    then reveal the positive, which ShuffleBN is meant to prevent.
     NOTE: EMA after the optimiser step, see :class:`scd.siamese.MomentumSiamese`.
     """
 
@@ -99,7 +100,7 @@ class MoCo(MomentumSiamese):
             symmetric=symmetric,
         )
         self.bn_groups = bn_groups
-        self.shuffles = bn_groups > 1 and has_batch_norm(backbone)  # a ViT has none: its keys need no other partners
+        self.shuffles = has_batch_norm(backbone)  # a ViT has none: its keys need no other partners
 
     def new_matcher(self) -> Matcher:
         """Another InfoNCE of the same settings with a queue of its own, for wrappers that compare further vectors."""
@@ -107,9 +108,12 @@ class MoCo(MomentumSiamese):
 
     def encode_target(self, images: Tensor) -> Features:
         """Key features; images are shuffled, so that a key and its query are normalised in different BN groups."""
-        if not (self.shuffles and self.training):
+        rank, world = place()
+        if not (self.shuffles and self.training and self.bn_groups * world > 1):
             return super().encode_target(images)
-        order = torch.randperm(images.shape[0], device="cpu").to(images.device)  # the same on every device
-        shuffled = super().encode_target(images[order])
-        back = order.argsort()
-        return Features(shuffled.maps[back], shuffled.pooled[back])
+        count = images.shape[0]
+        own = slice(rank * count, (rank + 1) * count)  # this process's rows of the whole batch
+        order = torch.randperm(count * world, device="cpu").to(images.device)  # the same on every device and process
+        shuffled = super().encode_target(gather(images)[order[own]])
+        back = order.argsort()[own]
+        return Features(gather(shuffled.maps)[back], gather(shuffled.pooled)[back])

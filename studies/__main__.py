@@ -9,10 +9,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
+
+if TYPE_CHECKING:
+    from studies.suite.execution.ranks import Team
 
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.study is None:
             print(listing())
             return 0
-        return run(options, command=shlex.join(["python", "-m", "studies", *arguments]))
+        return run_once(options, command=shlex.join(["python", "-m", "studies", *arguments]))
     except UsageError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USAGE
@@ -81,7 +85,18 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def run(options: argparse.Namespace, command: str) -> int:
+def run_once(options: argparse.Namespace, command: str) -> int:
+    """Run a study; of several processes that torchrun started, the first one does, and the others work for it."""
+    from studies.suite.execution.ranks import follow, team_of_torchrun
+
+    with team_of_torchrun() as team:
+        if team is not None and team.rank:
+            follow(team)
+            return 0
+        return run(options, command, team)
+
+
+def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -> int:
     """Plan a study, execute what is missing, write its page."""
     from studies.suite.planning.command_line import load_study, resolve_settings
 
@@ -89,10 +104,9 @@ def run(options: argparse.Namespace, command: str) -> int:
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
     from studies.suite.analysis.results import check_page, data_notes
-    from studies.suite.execution.forecast import estimate, memory_lines, table, work
+    from studies.suite.execution.forecast import work
     from studies.suite.execution.launcher import launch
-    from studies.suite.execution.local import crew
-    from studies.suite.execution.store import Status, Store
+    from studies.suite.execution.store import Store
     from studies.suite.planning.resolve import preview, resolve, unique
 
     store = Store(settings.store)
@@ -110,23 +124,15 @@ def run(options: argparse.Namespace, command: str) -> int:
         for note in data_notes(settings, planned, decode=not options.dry_run):
             print(f"note: {note}", file=sys.stderr)
     runs = unique(planned)
-    missing = [run for run, item in runs.items() if store.status(item.spec) is not Status.DONE]
     if options.dry_run:
-        accelerator = settings.base["training"]["accelerator"]
-        at_once = settings.launcher.get("at_once") or crew(settings.launcher, accelerator, len(missing)).workers
-        print(table(planned, store))
-        print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
-        seconds, basis = estimate(runs, store, at_once)
-        print(f"estimated time: {in_words(seconds)}, {max(1, at_once)} at a time, from {basis}")
-        for line in (*memory_lines(planned), *notes):
-            print(line)
+        print_plan(settings, planned, runs, store, notes)
         return 0
 
     check_writable(settings.out)
     page = PageOfStudy(study, settings, planned, store)
     try:
         specs = {name: item.spec for name, item in runs.items()}
-        result = launch(specs, work(runs), store, settings.launcher, page.on_end)
+        result = launch(specs, work(runs), store, settings.launcher, page.on_end, team)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
@@ -134,6 +140,28 @@ def run(options: argparse.Namespace, command: str) -> int:
         spec = runs[name].spec
         print(f"run {spec.id} failed: {reason} (folder: {store.folder(spec)})", file=sys.stderr)
     return EXIT_FAILED if result.failed else 0
+
+
+def print_plan(settings, planned, runs, store, notes) -> None:
+    """What would run: the plan, its jobs where Slurm would execute it, and an estimate of its time."""
+    from studies.suite.execution.forecast import estimate, memory_lines, table
+    from studies.suite.execution.launcher import at_once, check_devices
+    from studies.suite.execution.store import Status
+
+    missing = {run: item for run, item in runs.items() if store.status(item.spec) is not Status.DONE}
+    specs = {run: item.spec for run, item in missing.items()}
+    check_devices(specs.values(), settings.launcher)
+    print(table(planned, store))
+    print(f"\n{len(runs)} different runs, {len(missing)} missing; store: {settings.store}")
+    if settings.launcher["name"] == "slurm":
+        from studies.suite.execution.slurm import described
+
+        print("\n".join(described(specs, settings.launcher)))
+    together = max(1, at_once(specs, settings.launcher))
+    seconds, basis = estimate(missing, store, together)
+    print(f"estimated time: {in_words(seconds)}, {together} at a time, from {basis}")
+    for line in (*memory_lines(planned), *notes):
+        print(line)
 
 
 class PageOfStudy:

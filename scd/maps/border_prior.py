@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scd.maps.learned import SaliencyMLP
 from scd.maps.source import MapSource
 from scd.method import View
-from scd.nn.queue import gather
+from scd.nn.processes import gather
 
 
 class SettledMap(MapSource):

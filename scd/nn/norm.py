@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.nn.precision import at_least_float32
+from scd.nn.processes import average, place
 
 
 class _GroupedBatchNorm(nn.Module):
@@ -136,3 +137,24 @@ def batch_norm_of(norm: nn.BatchNorm1d, x: Tensor, counted: Tensor) -> Tensor:
 def has_batch_norm(module: nn.Module) -> bool:
     """Whether any part of the module is a batch norm."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def average_running_statistics(module: nn.Module) -> None:
+    """Average every batch norm's running statistics over the processes, in place; nothing in a single process.
+
+    Running statistics are linear in the batch statistics. Averaged after each step, those of n processes are therefore
+    the running statistics of one process with n times as many groups.
+
+    NOTE: plain DDP keeps those of process 0, and so do the official codes: they have seen a part of each batch only.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    average([buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None])
+
+
+def batch_norm_groups(module: nn.Module) -> int | None:
+    """Parts of the whole batch with BN statistics of their own, over all processes; None without batch norm."""
+    groups = [
+        getattr(part, "groups", 1) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    _, world = place()
+    return max(groups) * world if groups else None

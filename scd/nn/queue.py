@@ -1,11 +1,11 @@
 """A first-in first-out memory of target embeddings: MoCo's negatives."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd.errors import UsageError
+from scd.nn.processes import gather
 
 
 class Queue(nn.Module):
@@ -46,12 +46,3 @@ class Queue(nn.Module):
         places = (self.pointer + torch.arange(count, device=self.keys.device)) % self.size
         self.keys.index_copy_(0, places, keys.to(self.keys.dtype))
         self.pointer.copy_((self.pointer + count) % self.size)
-
-
-def gather(rows: Tensor) -> Tensor:
-    """The rows (B, D) of all processes in rank order, (world·B, D); the same rows in a single process."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return rows
-    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, rows.contiguous())
-    return torch.cat(gathered)

@@ -6,7 +6,7 @@ so a run that is killed at any moment and started again ends with the same weigh
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError, unknown
 from scd.method import Batch, Method
+from scd.nn.norm import average_running_statistics
 from scd.seeds import derive_seed
 from scd.training.horizon import Horizon
 from scd.training.log import Report, Reporter, RunLog
 from scd.training.optimizers import build_optimizer
 from scd.training.recorder import Recorder, SaveSnapshot
 from scd.training.schedules import Schedule
-from scd.training.state import NonFiniteLoss, TrainingState
+from scd.training.state import NonFiniteLoss, Stopped, TrainingState
 from scd.training.step import take_step
 
-__all__ = ["NonFiniteLoss", "TrainingSummary", "pretrain"]
+__all__ = ["NonFiniteLoss", "Stopped", "TrainingSummary", "pretrain"]
 
 ENDLESS = 10**9  # steps; where the clock ends the run
 
@@ -88,6 +89,7 @@ def pretrain(
     log_every: int = 50,
     checkpoint_seconds: float = 60.0,
     progress: Report | None = None,
+    stop: Callable[[], bool] | None = None,
     snapshots: Sequence[float] = (),
     save_snapshot: SaveSnapshot | None = None,
 ) -> TrainingSummary:
@@ -113,6 +115,8 @@ def pretrain(
         checkpoint_seconds: seconds between checkpoints. One is always written at the end.
         progress: ``progress(step, steps, loss)``, at most four times a second and at the end; for a run in seconds
             ``steps`` is an estimate.
+        stop: asked between steps, by the first process for all; True saves a checkpoint and raises Stopped. One
+            CPU process asks after each step, a GPU or several processes every ``log_every`` steps, at least every 50.
         snapshots: shares of the training, in [0, 1], after which the method is saved: 0 is before the first step, 1 at
             the end. A run of n steps saves the share s after round(s * n) steps, a run in seconds after the first step
             that reaches it. A run that is interrupted and resumed leaves the same snapshots.
@@ -122,6 +126,7 @@ def pretrain(
     Raises:
         NonFiniteLoss: the loss or the weights are NaN or infinite. One CPU process notices a loss at once, a GPU or
             several processes up to 50 steps later (the text names the true step); no such state is saved.
+        Stopped: ``stop`` returned True before the last step.
         UsageError: wrong options, or a checkpoint of another run in ``run_dir``.
     """
     rate = Schedule(**known("schedule", schedule, [field.name for field in fields(Schedule)]))
@@ -142,7 +147,7 @@ def pretrain(
     try:
         state.resume()
         reporter = Reporter(progress if first else None)
-        recorder = Recorder(state, horizon, reporter, log_every, checkpoint_seconds, snapshots, save_snapshot)
+        recorder = Recorder(state, horizon, reporter, log_every, checkpoint_seconds, snapshots, save_snapshot, stop)
         with torch.random.fork_rng(devices):
             train(model, recorder, batches, view_maker, seed, clip)
     finally:
@@ -178,6 +183,9 @@ def train(model: nn.Module, recorder: Recorder, batches, view_maker, seed: int, 
                 model, state.method, OpaqueInput(batch), state.optimizer, share,
                 backward=fabric.backward, clip=clip, timer=timer,
             )  # fmt: skip
+            if fabric.world_size > 1:
+                average_running_statistics(state.method)
+                timer.lap("after_step")
             recorder.record(images, lr, outputs, before, share)
             timer.start()
 

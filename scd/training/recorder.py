@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scd.training.horizon import Horizon
 from scd.training.log import Reporter
-from scd.training.state import TrainingState
+from scd.training.state import Stopped, TrainingState
 
 CHECK_EVERY = 50  # steps; the longest time a non-finite loss goes unseen where looking at it would stall the device
 
@@ -27,6 +27,7 @@ class Recorder:
         checkpoint_seconds: time between checkpoints.
         snapshots: shares of the training, in [0, 1], after which ``save_snapshot`` is called.
         save_snapshot: called on the first process with (step, share, tensors of the method by name).
+        stop: asked on the first process whether the training is to stop.
     """
 
     state: TrainingState
@@ -36,6 +37,7 @@ class Recorder:
     checkpoint_seconds: float
     snapshots: Sequence[float] = ()
     save_snapshot: SaveSnapshot | None = None
+    stop: Callable[[], bool] | None = None
     line_images: int = field(init=False)
     line_seconds: float = field(init=False)
     last_save: float = field(init=False)
@@ -67,6 +69,7 @@ class Recorder:
 
         Raises:
             NonFiniteLoss: a loss, or a state that is to be saved, is NaN or infinite.
+            Stopped: the training was asked to stop; a checkpoint is saved.
         """
         state, ended = self.state, share >= 1
         state.window.add(state.step, lr, outputs)
@@ -74,7 +77,8 @@ class Recorder:
         state.images += images
         log_due = state.step % self.log_every == 0 or ended
         check_due = log_due or state.step % self.check_every == 0
-        save_due = ended or (check_due and self.seconds_since_checkpoint() >= self.checkpoint_seconds)
+        waited, stopped = self.first_process() if check_due and not ended else (0.0, False)
+        save_due = ended or stopped or (check_due and waited >= self.checkpoint_seconds)
         if check_due:
             state.settle()
         self.take_snapshots(before, share)
@@ -84,12 +88,14 @@ class Recorder:
             state.save()
             self.last_save = monotonic()
         self.report(share)
+        if stopped:
+            raise Stopped(f"stopped after step {state.step}, whose checkpoint is saved")
 
-    def seconds_since_checkpoint(self) -> float:
-        """By the first process's clock, alike on all processes."""
-        waited = monotonic() - self.last_save
+    def first_process(self) -> tuple[float, bool]:
+        """Seconds since the last checkpoint, and whether to stop: of the first process, alike on all processes."""
+        seen = (monotonic() - self.last_save, self.stop is not None and self.stop())
         fabric = self.state.fabric
-        return waited if fabric.world_size == 1 else fabric.broadcast(waited)
+        return seen if fabric.world_size == 1 else fabric.broadcast(seen)
 
     def take_snapshots(self, before: float, share: float) -> None:
         """Save the method for the shares of the training that are reached, if its state is finite."""

@@ -34,6 +34,10 @@ class NonFiniteLoss(UsageError):
         return type(self), (self.args[0], self.step, self.lr, self.scalars)
 
 
+class Stopped(BaseException):
+    """The work was asked to stop, and what it needs to go on later is saved; no error, therefore no Exception."""
+
+
 class TrainingState:
     """Weights, optimiser, counters, the open log window and the time used.
 

@@ -1,10 +1,17 @@
 """MoCo against the official order of operations, and its key shuffling."""
 
 import copy
+import multiprocessing
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch import nn
 
 from baselines.moco import QUEUE_SIZE, QUEUE_SIZE_SMALL, MoCo
@@ -13,6 +20,8 @@ from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 from scd.nn.norm import GroupedBatchNorm2d
 from scd.nn.vit import tokens_of, vit
+from scd.scd import SCD
+from scd.training.loop import pretrain
 
 
 def moco(**options) -> MoCo:
@@ -156,3 +165,76 @@ def test_a_batch_that_does_not_fit_says_what_to_change():
         method.after_step(0.5)
     with pytest.raises(UsageError, match="a batch of 8 does not split into 3 batch-norm groups"):
         moco(bn_groups=3)(Batch(views(0)))
+
+
+# ---------------------------------------------------------------- several processes
+
+
+class DoubleViews:
+    """Two noisy views in float64; a process's rows are those of the whole batch in one process."""
+
+    steps_at_once = 1
+
+    def several(self, batches, steps):
+        return [self.make(batch, step) for batch, step in zip(batches, steps, strict=True)]
+
+    def make(self, batch, step):
+        draw, made = torch.Generator().manual_seed(step), {}
+        rectangles = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(batch.total, 4)
+        for name in ("v1", "v2"):
+            images = torch.randn(batch.total, 3, 12, 12, generator=draw, dtype=torch.float64) + batch.total / 2
+            parts = images[batch.rows], rectangles[batch.rows], torch.zeros(batch.total, dtype=torch.bool)[batch.rows]
+            made[name] = View(name, "global", *parts)
+        return Batch(made)
+
+
+class Rows:
+    """Batches that only tell which rows of the whole batch a process has."""
+
+    steps_per_epoch = 4
+
+    def iterate(self, start, stop, rank=0, world=1):
+        for _ in range(start, stop):
+            yield SimpleNamespace(total=8, rows=slice(rank * 8 // world, (rank + 1) * 8 // world))
+
+
+def trained(wrapped: bool, bn_groups: int, fabric: Fabric) -> tuple[dict[str, torch.Tensor], float]:
+    """The state after 6 steps in float64, and the mean loss."""
+    method = moco(bn_groups=bn_groups, symmetric=wrapped)
+    if wrapped:
+        method = SCD(method, projection_dim=8)
+    torch.manual_seed(1)
+    summary = pretrain(
+        method.double(), Rows(), DoubleViews(), steps=6, seed=0, fabric=fabric, log_every=6,
+        optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}, schedule={"name": "constant"},
+    )  # fmt: skip
+    return method.state_dict(), summary.losses["loss"]
+
+
+def train_as_one_of_two(rank: int, folder: Path, wrapped: bool) -> None:
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "none", "MASTER_PORT": "0"}
+    os.environ |= place
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", plugins=TorchElasticEnvironment())
+    fabric.launch()
+    torch.save(trained(wrapped, 1, fabric), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="two processes without a second import of torch need fork")
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_two_processes_equal_one_with_two_groups(tmp_path, wrapped):
+    """Keys are shuffled over both processes; weights, queue and running statistics agree to 1e-10 in float64."""
+    context = multiprocessing.get_context("fork")
+    pair = [context.Process(target=train_as_one_of_two, args=(rank, tmp_path, wrapped)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join(timeout=120)
+    assert [process.exitcode for process in pair] == [0, 0]
+    expected, loss = trained(wrapped, 2, Fabric(accelerator="cpu", devices=1))
+    for rank in range(2):
+        state, own_loss = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert own_loss == pytest.approx(loss, rel=1e-6)  # logged in float32
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-10, atol=1e-10, msg=f"{name} on process {rank}")

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
-from scd.nn.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, batch_norm_of, group_batch_norm, has_batch_norm
+from scd.nn.norm import (
+    GroupedBatchNorm1d,
+    GroupedBatchNorm2d,
+    batch_norm_groups,
+    batch_norm_of,
+    group_batch_norm,
+    has_batch_norm,
+)
 
 CASES = [(GroupedBatchNorm1d, nn.BatchNorm1d, (12, 5)), (GroupedBatchNorm2d, nn.BatchNorm2d, (12, 5, 3, 4))]
 
@@ -150,3 +157,17 @@ def test_batch_norm_of_counted_rows_is_plain_in_eval_mode():
     norm.running_mean.fill_(2.0)
     x = inputs((4, 5))
     assert torch.equal(batch_norm_of(norm, x, torch.arange(4) < 2), norm(x))
+
+
+def test_groups_are_counted():
+    assert batch_norm_groups(nn.Linear(2, 2)) is None
+    assert batch_norm_groups(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))) == 1
+    assert batch_norm_groups(group_batch_norm(nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2)), 4)) == 4
+
+
+def test_float64_stays_float64():
+    norm = GroupedBatchNorm1d(3, 2).double()
+    x = torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([part.var(dim=0) for part in x.chunk(2)]).mean(dim=0)
+    assert norm(x).dtype == torch.float64
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * expected, rtol=1e-12, atol=0)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from scd.errors import UsageError
-from scd.nn.queue import Queue, gather
+from scd.nn.queue import Queue
 
 
 def rows(start: int, count: int) -> torch.Tensor:
@@ -63,11 +63,6 @@ def test_works_on_the_meta_device():
     queue = Queue(2, 6).to("meta")
     queue.enqueue(torch.empty(3, 2, device="meta"))
     assert queue.keys.shape == (6, 2) and queue.pointer.is_meta
-
-
-def test_gather_is_the_identity_in_one_process():
-    keys = rows(0, 3)
-    assert gather(keys) is keys
 
 
 def enqueue_as_one_of_two(rank: int, store: str, results: multiprocessing.Queue) -> None:

@@ -5,13 +5,13 @@ from itertools import count
 
 import pytest
 import torch
-from tiny_training import Batches, live, logged, ticking, tiny_method, tiny_run
+from tiny_training import Batches, live, logged, resumed, state_hash, ticking, tiny_method, tiny_run
 
 from scd.errors import UsageError
 from scd.training import recorder
 from scd.training.checkpoint import list_checkpoints
 from scd.training.schedules import Schedule
-from scd.training.state import NonFiniteLoss
+from scd.training.state import NonFiniteLoss, Stopped
 
 SHARES = (0.0, 0.3, 0.5, 1.0)  # after 0, 7, 12 and 24 of 24 steps
 
@@ -46,6 +46,24 @@ def test_checkpoints_follow_the_clock_and_one_is_always_written_at_the_end(tmp_p
     assert steps[0] == 24 and 4 < steps[0] - steps[1] < 12
     tiny_run(tmp_path / "never", checkpoint_seconds=1e9)
     assert [step for step, _ in list_checkpoints(tmp_path / "never" / "checkpoints")] == [24]
+
+
+def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it_later(tmp_path):
+    """With checkpoints that are not due for long; one process asks after each step."""
+    calm, _ = tiny_run(tmp_path / "calm", checkpoint_seconds=1e9)
+    asked = []
+    with pytest.raises(Stopped, match="stopped after step 9"):
+        tiny_run(tmp_path / "run", checkpoint_seconds=1e9, stop=lambda: asked.append(1) or len(asked) == 9)
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [9]
+    method, _ = tiny_run(tmp_path / "run", checkpoint_seconds=1e9, stop=lambda: False)
+    assert resumed(tmp_path / "run") == [9]
+    assert state_hash(method) == state_hash(calm) and logged(tmp_path / "run") == logged(tmp_path / "calm")
+
+
+def test_a_run_that_is_at_its_end_is_not_asked_to_stop():
+    asked = []
+    _, summary = tiny_run(stop=lambda: asked.append(1))
+    assert summary.steps == 24 and len(asked) == 23
 
 
 def test_snapshots_are_taken_at_their_steps_and_change_nothing():

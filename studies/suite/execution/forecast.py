@@ -21,10 +21,9 @@ def work(runs: Mapping[str, Planned]) -> dict[str, float]:
     return {name: item.flops + extra for name, item in runs.items()}
 
 
-def estimate(runs: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
-    """Seconds that the missing runs take, and what this is estimated from."""
-    missing = [item for item in runs.values() if store.status(item.spec) is not Status.DONE]
-    trained = [item for item in missing if item.spec.kind == TRAINING]
+def estimate(missing: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
+    """Seconds that the missing runs take, so many at a time, and what this is estimated from."""
+    trained = [item for item in missing.values() if item.spec.kind == TRAINING]
     typical = median([item.spec.flops_per_step for item in trained] or [1.0])
     records = [
         record

@@ -1,6 +1,6 @@
 """Execute runs on this machine: in parallel worker processes, or one after the other in this process.
 
-A worker process imports torch once and then executes run after run. It talks to the launcher through a pipe of its own,
+A worker process executes run after run. It talks to the launcher through a pipe of its own,
 so that one that is killed affects no other: its run is recorded as failed, and the rest go on.
 """
 
@@ -21,6 +21,7 @@ from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
 from studies.suite.execution.progress import Bar, Launched, runtime_of
+from studies.suite.execution.ranks import Team, devices_of, how_ended, process_context
 from studies.suite.execution.run import Ending, Execution, Outcome
 from studies.suite.execution.store import Status, Store
 from studies.suite.execution.worker import serve, worker_environment
@@ -39,8 +40,14 @@ class Crew:
     threads: int
 
 
-def crew(launcher: Mapping[str, Any], accelerator: str, pending: int) -> Crew:
-    """Workers and threads; "auto" is one single-threaded run a core, or one run a GPU.
+def crew(launcher: Mapping[str, Any], accelerator: str, pending: int, devices: int = 1) -> Crew:
+    """Workers and threads; "auto" is one single-threaded process a core, or one a GPU.
+
+    Args:
+        launcher: configuration of conf/launcher.
+        accelerator: "cpu" or "cuda".
+        pending: how many runs there are.
+        devices: processes of a run; all of its processes have so many threads.
 
     NOTE: small networks leave a second thread waiting part of the time. A bare forward and backward pass of a tiny
     ResNet (width 32, 32 px, batch 128) made 452 images/s on one thread and 797 on two.
@@ -52,11 +59,12 @@ def crew(launcher: Mapping[str, Any], accelerator: str, pending: int) -> Crew:
         most = max(1, torch.cuda.device_count())
     else:
         most = max(1, min(cores, int(machine.free_memory_gb() / WORKER_MEMORY_GB)))
+    most = max(1, most // devices)
     workers = min(most, max(1, pending)) if launcher["workers"] == "auto" else _whole("workers", launcher["workers"], 0)
     if launcher["threads"] != "auto":
         return Crew(workers, _whole("threads", launcher["threads"], 1))
     one_a_core = accelerator == "cpu" and launcher["workers"] == "auto"
-    return Crew(workers, 1 if one_a_core else max(1, cores // max(1, workers)))
+    return Crew(workers, 1 if one_a_core else max(1, cores // (max(1, workers) * devices)))
 
 
 def _whole(option: str, value: Any, least: int) -> int:
@@ -71,9 +79,16 @@ def in_process(
     launcher: Mapping[str, Any],
     bar: Bar,
     on_end: Callable[[], None],
+    team: Team | None = None,
 ) -> Launched:
-    """One run after the other in this process; for debuggers, and for machines that cannot start processes."""
-    result, waiting = Launched(), deque(missing)
+    """One run after the other in this process; for debuggers, for machines that cannot start processes, for torchrun.
+
+    Args:
+        team: the processes that torchrun started, of which this one is the first.
+    """
+    import torch
+
+    result, waiting, threads = Launched(), deque(missing), torch.get_num_threads()
     while waiting:
         run = waiting.popleft()
         if reason := missing_input(missing[run], store):
@@ -82,7 +97,7 @@ def in_process(
             continue
         runtime = runtime_of(launcher, lambda step, steps, loss, run=run: bar.at(run, step, steps))
         keep = launcher["keep_checkpoints"]
-        outcome = Execution(missing[run], store, runtime, keep_checkpoints=keep).perform()
+        outcome = Execution(missing[run], store, runtime, threads, keep, team).perform()
         if outcome.ending is Ending.FULL:
             raise DiskFull(outcome.reason)
         if outcome.ending is Ending.BUSY and store.status(missing[run]) is not Status.DONE:
@@ -161,7 +176,7 @@ class Pool:
         self.held: list[str] = []  # by another process on the same store
         self.workers: list[Worker] = []
         self.result = Launched()
-        self.context = multiprocessing.get_context("spawn")
+        self.context = process_context()
 
     def run(self) -> Launched:
         """Until every run has ended, in these workers or in another process."""
@@ -224,7 +239,8 @@ class Pool:
         ours, theirs = self.context.Pipe()
         taken = {worker.process.name for worker in self.workers}
         index = next(i for i in range(self.crew.workers) if f"worker-{i}" not in taken)
-        arguments = (theirs, str(self.store.root), self.launcher, self.crew.threads, index)
+        devices = max(devices_of(spec) for spec in self.specs.values())
+        arguments = (theirs, str(self.store.root), self.launcher, self.crew.threads, index * devices)
         process = self.context.Process(target=serve, args=arguments, name=f"worker-{index}")
         with worker_environment(OMP_NUM_THREADS=str(self.crew.threads), MKL_NUM_THREADS=str(self.crew.threads)):
             process.start()
@@ -269,9 +285,8 @@ class Pool:
         if worker.run is None:
             return
         code = worker.process.exitcode
-        how = f"signal {-code} ({signal.Signals(-code).name})" if code and code < 0 else f"exit code {code}"
         hint = "; killed from outside, perhaps for want of memory" if code == -signal.SIGKILL else ""
-        reason = f"its process ended by {how}{hint}; the next study resumes it"
+        reason = f"its process ended by {how_ended(code)}{hint}; the next study resumes it"
         spec = self.specs[worker.run]
         records = self.store.records_of(spec)
         if records.status(spec.id) is not Status.DONE:

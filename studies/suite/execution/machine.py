@@ -16,8 +16,28 @@ LIBRARIES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy
 
 
 def describe(threads: int | None = None) -> dict[str, Any]:
-    """Platform, processor, memory, library versions, git state, and the GPU where torch is loaded and sees one."""
-    return {**_machine(), "threads": threads, "git": git_state(), **_gpu()}
+    """Platform, processor, memory, threads, library versions, git state, and the GPU where torch sees one.
+
+    Args:
+        threads: of this process; None asks torch.
+    """
+    threads = _threads() if threads is None else threads
+    return {**_machine(), "threads": threads, "numerics": numerics(threads), "git": git_state(), **_gpu()}
+
+
+def numerics(threads: int | None) -> dict[str, Any]:
+    """What makes one seed give other last bits, and so other numbers, on another machine: part of every record."""
+    torch = sys.modules.get("torch")
+    return {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "threads": threads,
+        "torch": _version("torch"),
+    }
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
 
 
 @lru_cache(maxsize=1)

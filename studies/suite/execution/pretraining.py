@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from scd.data.sources.source import Source
 from scd.data.views import ViewMaker
 from scd.errors import UsageError, unknown
 from scd.method import Method, strongest_supervision
+from scd.nn.norm import batch_norm_groups
 from scd.training.budget import Budget
 from scd.training.loop import TrainingSummary, pretrain
 from studies.suite.planning.assembly import build_method, build_views, instantiate, open_data, seed_of
@@ -37,18 +40,22 @@ class Runtime:
     """How a run is executed; nothing here changes its numbers.
 
     Args:
-        device: index of the GPU, where the accelerator is one.
+        device: index of the GPU on this machine, or of the first of several GPUs of the run.
         nodes: machines, with ``training.devices`` GPUs in all.
+        local_rank: which of the run's processes on this machine this one is.
         loader_workers: decoding processes, for streamed data.
         checkpoint_seconds: time between checkpoints.
         progress: called with (step, steps, loss) now and then.
+        stop: asked whether the training is to stop with a checkpoint (see :func:`scd.training.loop.pretrain`).
     """
 
     device: int = 0
     nodes: int = 1
+    local_rank: int = 0
     loader_workers: int = 4
     checkpoint_seconds: float = 60.0
     progress: Report | None = None
+    stop: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -60,14 +67,14 @@ class Pretrained:
         summary: of the training loop; None for a budget of 0 steps (random weights).
         steps_per_epoch: whole batches in one pass over the training images.
         supervision: what the method and its annotations learn from.
-        first: False on processes other than the first one of a distributed run.
+        batch_norm_groups: parts of the whole batch with BN statistics of their own, over all devices; None without BN.
     """
 
     method: Method
     summary: TrainingSummary | None
     steps_per_epoch: int
     supervision: str
-    first: bool = True
+    batch_norm_groups: int | None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -110,6 +117,7 @@ def pretrain_run(
             log_every=LOG_EVERY,
             checkpoint_seconds=runtime.checkpoint_seconds,
             progress=runtime.progress or (lambda step, steps, loss: None),
+            stop=runtime.stop,
             snapshots=training["snapshots"],
             save_snapshot=partial(save_snapshot, folder / "snapshots"),
         )
@@ -117,7 +125,8 @@ def pretrain_run(
     if fabric.is_global_zero:
         save_tensors(method.evaluated_state(), folder / "method.safetensors")
         save_tensors(method.backbone.state_dict(), folder / "backbone.safetensors")
-    return Pretrained(method, summary, batches.steps_per_epoch, supervision, fabric.is_global_zero, fabric.device)
+    groups = batch_norm_groups(method)
+    return Pretrained(method, summary, batches.steps_per_epoch, supervision, groups, fabric.device)
 
 
 def annotate_all(
@@ -164,22 +173,61 @@ def training_batches(
     return MemoryBatches(images.to(fabric.device), batch, order, **shared)
 
 
+class RunningGroup(ClusterEnvironment):
+    """Tells Fabric that the process group exists already (``ranks.py``), and which part of it this process is."""
+
+    def __init__(self, local_rank: int, per_node: int):
+        self._local_rank = local_rank
+        self._per_node = per_node
+
+    creates_processes_externally = True
+    main_address = ""  # read by nobody: the group is there
+    main_port = 0
+
+    @staticmethod
+    def detect() -> bool:
+        return dist.is_initialized()
+
+    def world_size(self) -> int:
+        return dist.get_world_size()
+
+    def set_world_size(self, size: int) -> None:
+        """Fixed by the group."""
+
+    def global_rank(self) -> int:
+        return dist.get_rank()
+
+    def set_global_rank(self, rank: int) -> None:
+        """Fixed by the group."""
+
+    def local_rank(self) -> int:
+        return self._local_rank
+
+    def node_rank(self) -> int:
+        return dist.get_rank() // self._per_node
+
+
 def build_fabric(training: Mapping[str, Any], runtime: Runtime) -> Fabric:
-    """Fabric for one device, or DDP over ``training.devices`` GPUs that Slurm or torchrun started."""
+    """Fabric for one device, or DDP over ``training.devices`` processes whose group exists already."""
     devices, accelerator = training["devices"], training["accelerator"]
     if accelerator not in ("cpu", "cuda"):
         raise unknown("accelerator (training.accelerator)", accelerator, ("cpu", "cuda"))
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise UsageError("training.accelerator=cuda, but torch sees no GPU here; give training.accelerator=cpu")
-    if devices == 1:
+    if devices == 1:  # NOTE: an environment that is named keeps Lightning from warning of a srun that is not used
         place = [runtime.device] if accelerator == "cuda" else 1
-        return Fabric(accelerator=accelerator, devices=place, precision=training["precision"])
+        alone = LightningEnvironment()
+        return Fabric(accelerator=accelerator, devices=place, precision=training["precision"], plugins=alone)
+    if not dist.is_initialized() or dist.get_world_size() != devices:
+        raise UsageError(f"training.devices={devices}, but there is no group of {devices} processes")
+    per_node = devices // runtime.nodes
     fabric = Fabric(
         accelerator=accelerator,
-        devices=devices // runtime.nodes,
+        devices=[runtime.device + index for index in range(per_node)] if accelerator == "cuda" else per_node,
         num_nodes=runtime.nodes,
         strategy="ddp",
         precision=training["precision"],
+        plugins=RunningGroup(runtime.local_rank, per_node),
     )
     fabric.launch()
     return fabric

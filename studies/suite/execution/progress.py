@@ -24,6 +24,7 @@ class Bar:
         self.total = total
         self.shares = dict.fromkeys(finished, 1.0)
         self.finished = set(finished)
+        self.failed: set[str] = set()
         self.tqdm = tqdm(
             total=sum(work.values()) * (1 + 1e-9),  # sums of shares may exceed it by a rounding error
             initial=sum(work[run] for run in finished),
@@ -48,28 +49,37 @@ class Bar:
     def end(self, run: str, failed: str = "") -> None:
         """A run has ended."""
         self._move(run, 1.0)
-        self.finished.add(run)
+        (self.failed if failed else self.finished).add(run)
         self.describe()
         if failed:
             self.tqdm.write(f"run {run} failed: {failed}", file=sys.stderr)
 
-    def describe(self) -> None:
-        """Write the number of ended runs in front of the bar."""
-        self.tqdm.set_description_str(f"{len(self.finished)} of {self.total} runs")
+    def describe(self, queue: str = "") -> None:
+        """Write in front of the bar how many runs are finished and failed, and what else is known of the others."""
+        failed = f"{len(self.failed)} failed" if self.failed else ""
+        parts = [f"{len(self.finished)} of {self.total} runs", failed, queue]
+        text = ", ".join(part for part in parts if part)
+        if text != self.tqdm.desc:  # each call writes a line where the terminal is a file
+            self.tqdm.set_description_str(text)
 
     def _move(self, run: str, share: float) -> None:
         self.tqdm.update((share - self.shares.get(run, 0.0)) * self.work[run])
         self.shares[run] = share
 
 
-def runtime_of(launcher: Mapping[str, Any], progress: Callable[[int, int, float], None], device: int = 0):
+def runtime_of(
+    launcher: Mapping[str, Any],
+    progress: Callable[[int, int, float], None] | None = None,
+    device: int = 0,
+    stop: Callable[[], bool] | None = None,
+):
     """The launcher's options as the runtime of a run."""
     from studies.suite.execution.pretraining import Runtime
 
     return Runtime(
         device=device,
-        nodes=launcher.get("nodes", 1),
         loader_workers=launcher["loader_workers"],
         checkpoint_seconds=launcher["checkpoint_seconds"],
         progress=progress,
+        stop=stop,
     )

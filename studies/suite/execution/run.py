@@ -1,8 +1,9 @@
 """One run against the store: what is missing of its pretraining and evaluations is done and recorded."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from scd.allocator import keep_freed_memory
 from scd.atomic import disk_full, is_disk_full
 from scd.errors import UsageError
 from studies.suite.execution import machine
+from studies.suite.execution.ranks import Team, devices_of, started
 from studies.suite.execution.store import Records, Status, Store, remove
 from studies.suite.planning.identity import evaluation_part
 from studies.suite.planning.study import TRAINING, RunSpec
@@ -51,6 +53,8 @@ class Execution:
         runtime: how it is executed.
         threads: of this process, for the record.
         keep_checkpoints: a finished run keeps its last checkpoint.
+        team: the processes of runs on several devices, where torchrun or Slurm started them; this one is rank 0.
+            Without it, a run on several devices starts the others itself.
     """
 
     spec: RunSpec
@@ -58,11 +62,12 @@ class Execution:
     runtime: "Runtime"
     threads: int | None = None
     keep_checkpoints: bool = False
+    team: Team | None = None
 
     def perform(self) -> Outcome:
         """Do what is missing of the run unless another process does it; errors are recorded, not raised.
 
-        Only KeyboardInterrupt and the like are raised; the run is then interrupted, and resumes at the next call.
+        Only KeyboardInterrupt, Stopped and the like are raised; the run then resumes at the next call.
         """
         keep_freed_memory()
         if self.spec.kind != TRAINING:
@@ -86,12 +91,34 @@ class Execution:
         from studies.suite.execution.pretraining import pretrain_run  # torch is imported by workers only
 
         check_code(self.spec)
-        run = pretrain_run(self.spec.config, self.spec.locations, folder, self.runtime, self._inputs())
+        with self._processes() as runtime:
+            run = pretrain_run(self.spec.config, self.spec.locations, folder, runtime, self._inputs())
         pretrained.append(run)
         return training_record(self.spec.config, run, self.spec.flops_per_step, folder)
 
+    @contextlib.contextmanager
+    def _processes(self) -> Iterator["Runtime"]:
+        """The process group of a run on several devices. The run is claimed by now: the others follow this process."""
+        devices, accelerator = devices_of(self.spec), self.spec.config["training"]["accelerator"]
+        if self.team is not None and self.team.world != devices:
+            raise UsageError(f"{self.team.world} processes were started for training.devices={devices}")
+        if devices == 1:
+            yield self.runtime
+            return
+        with contextlib.ExitStack() as stack:
+            team = self.team or stack.enter_context(started(self.spec, self.runtime.device, self.threads))
+            runtime = team.lead(self.spec, self.store.root, self.runtime)
+            stack.enter_context(team.group(accelerator))
+            yield runtime
+
     def _evaluate(self, pretrained: "Pretrained | None") -> Outcome:
-        """All evaluations that are missing; one that fails does not keep the others from being done."""
+        """All evaluations that are missing; one that fails does not keep the others from being done.
+
+        Raises:
+            Stopped: the runtime asked to stop between two of them.
+        """
+        from scd.training.state import Stopped
+
         records, failed = self.store.evaluations, []
         missing = {
             evaluation: protocol
@@ -102,6 +129,8 @@ class Execution:
             return BUSY  # another process has done everything
         shared: list[Evaluation] = []
         for evaluation, protocol in missing.items():
+            if self.runtime.stop is not None and self.runtime.stop():
+                raise Stopped("stopped between two evaluations")
             config = {"pretraining": self.spec.id, **evaluation_part(self.spec.config, protocol)}
             ended = self._record(
                 records, evaluation, config, lambda folder, p=protocol: self._score(folder, p, pretrained, shared)
@@ -189,6 +218,8 @@ def training_record(
         "images_seen": steps * config["training"]["batch_size"],
         "flops_per_step": flops_per_step,
         "total_flops": flops_per_step * steps,
+        "devices": config["training"]["devices"],
+        "batch_norm_groups": run.batch_norm_groups,
         "parameters_trained": parameters.trained,
         "parameters_momentum": parameters.momentum,
         "parameters_backbone": parameters.inference,

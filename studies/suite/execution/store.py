@@ -122,7 +122,13 @@ class Records:
         (folder / "failure.json").unlink(missing_ok=True)
 
     def finish(self, run: str, record: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Write the record of a claimed run, then its environment, then ``done``."""
+        """Write the record of a claimed run, then its environment, then ``done``.
+
+        Raises:
+            ValueError: the record is empty.
+        """
+        if not record:
+            raise ValueError(f"the record of run {run} is empty")
         folder = self.folder(run)
         write_json(folder / "environment.json", environment)
         text = json.dumps(record, indent=1)
@@ -143,7 +149,8 @@ class Records:
     def _intact(self, folder: Path) -> bool:
         try:
             expected = (folder / "done").read_text(encoding="utf-8").strip()
-            return bool(expected) and _checksum((folder / "record.json").read_bytes()) == expected
+            record = (folder / "record.json").read_bytes()
+            return record.strip() != b"{}" and _checksum(record) == expected
         except (OSError, UnicodeDecodeError):
             return False
 

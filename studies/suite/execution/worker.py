@@ -21,6 +21,7 @@ class LauncherGone(BaseException):
 def serve(pipe: Connection, root: str, launcher: dict[str, Any], threads: int, device: int) -> None:
     """A worker: receive (id, spec), execute, answer, until the pipe closes."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the launcher handles it
     import torch
 
     torch.set_num_threads(threads)
@@ -45,10 +46,9 @@ def serve(pipe: Connection, root: str, launcher: dict[str, Any], threads: int, d
 
 @contextmanager
 def worker_environment(**variables: str) -> Iterator[None]:
-    """Environment variables for processes that are started inside, and SIGINT ignored in them.
+    """Environment variables for processes that are started inside, and SIGINT ignored from their first moment.
 
-    BLAS and OpenMP read their number of threads from the environment, once. Ctrl-C reaches all processes of a terminal;
-    the launcher handles it, and stops its workers.
+    BLAS and OpenMP read their number of threads from the environment, once.
     """
     before = {name: os.environ.get(name) for name in variables}
     listens = threading.current_thread() is threading.main_thread()  # Python changes handlers in the main thread only

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scd.training.state import Stopped
 from studies.suite.execution.pretraining import Runtime
 from studies.suite.execution.run import Ending, Execution
 from studies.suite.execution.store import Status, Store
@@ -104,6 +105,14 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(done, scd_run, tmp_path)
     for path in (done.folder(scd_run) / "snapshots").iterdir():
         ours, theirs = load_file(path), load_file(store.folder(scd_run) / "snapshots" / path.name)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_that_is_told_to_stop_does_not_begin_its_evaluation(settings, tmp_path):
+    store, spec = Store(tmp_path), planned(settings, MOCO, "none")
+    with pytest.raises(Stopped):
+        Execution(spec, store, Runtime(stop=lambda: True)).perform()
+    assert store.pretraining.status(spec.id) is Status.DONE and store.status(spec) is Status.INTERRUPTED
+    assert Execution(spec, store, Runtime()).perform().ending is Ending.DONE
 
 
 # ---------------------------------------------------------------- evaluation apart from training

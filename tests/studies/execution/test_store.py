@@ -1,5 +1,6 @@
 """The store: statuses, locks between real processes, corruption, full disks."""
 
+import hashlib
 import json
 import logging
 import os
@@ -49,6 +50,21 @@ def test_a_run_goes_from_missing_to_done(tmp_path):
     assert store.record(RUN) == {"linear_top1": 0.5, "total_flops": 1.5}
     assert store.environment(RUN) == {"python": "3"}
     assert list(store.finished()) == [store.record(RUN)]
+
+
+def test_a_record_is_never_empty(tmp_path, caplog):
+    """One of an older version counts as corrupt, and its run is done again."""
+    store = Records(tmp_path)
+    with store.claim(RUN):
+        store.begin(RUN, {})
+        with pytest.raises(ValueError, match=f"the record of run {RUN} is empty"):
+            store.finish(RUN, {}, {})
+    assert store.status(RUN) is Status.INTERRUPTED
+    (store.folder(RUN) / "record.json").write_text("{}")
+    (store.folder(RUN) / "done").write_text(hashlib.sha256(b"{}").hexdigest())
+    assert store.status(RUN) is Status.CORRUPT and store.record(RUN) is None and not list(store.finished())
+    finish(store)
+    assert store.status(RUN) is Status.DONE and "set aside" in caplog.text
 
 
 def test_a_finished_run_cannot_be_claimed_again(tmp_path):
