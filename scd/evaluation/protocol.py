@@ -61,6 +61,7 @@ class Protocol(ABC):
             data.canvas if self.canvas is None else self.canvas,
             smaller(data.train_limit, self.train_limit),
             smaller(data.test_limit, self.test_limit),
+            smaller(data.streamed_limit, self.train_limit),
         )
 
     def applies(self, data: "EvaluationData") -> bool:
@@ -126,21 +127,26 @@ class EvaluationData:
         self.streamed_limit = streamed_limit
         self._derived: dict[tuple, EvaluationData] = {}
 
-    def derived(self, source: Source, canvas: int, train_limit: int | None, test_limit: int | None) -> "EvaluationData":
+    def derived(
+        self,
+        source: Source,
+        canvas: int,
+        train_limit: int | None,
+        test_limit: int | None,
+        streamed_limit: int | None = None,
+    ) -> "EvaluationData":
         """The images of a source, the same object for the same arguments, so that its images are loaded once."""
-        if source is self.source and (canvas, train_limit, test_limit) == (
-            self.canvas, self.train_limit, self.test_limit
-        ):  # fmt: skip
+        key = (id(source), canvas, train_limit, test_limit, streamed_limit)
+        if key == (id(self.source), self.canvas, self.train_limit, self.test_limit, self.streamed_limit):
             return self
-        key = (id(source), canvas, train_limit, test_limit)
         if key not in self._derived:
-            self._derived[key] = EvaluationData(source, canvas, train_limit, test_limit)
+            self._derived[key] = EvaluationData(source, canvas, train_limit, test_limit, streamed_limit)
         return self._derived[key]
 
     @property
     def streamed(self) -> "EvaluationData":
         """The same images for a protocol that does not hold the training images in memory."""
-        return self.derived(self.source, self.canvas, self.streamed_limit, self.test_limit)
+        return self.derived(self.source, self.canvas, self.streamed_limit, self.test_limit, self.streamed_limit)
 
     @cached_property
     def split(self) -> str:

@@ -150,7 +150,7 @@ def test_what_would_stop_it_is_found_in_one_line_before_training(name, sources):
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_the_smaller_of_the_limits_of_run_and_protocol_counts(name, sources):
     protocol = build(name, train_limit=20, test_limit=10)
-    data = protocol.own_data(EvaluationData(suitable(protocol, sources), SIZE, train_limit=16))
+    data = protocol.own_data(EvaluationData(suitable(protocol, sources), SIZE, 16, streamed_limit=16))
     assert (data.train_limit, data.test_limit) == (16, 10)
     assert (len(data.train), len(data.test)) == (16, 10)
     assert protocol.own_data(data) is data

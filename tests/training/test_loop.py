@@ -210,7 +210,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
         ({"max_seconds": 5}, "a number of steps, or of seconds, and not both"),
         ({"steps": None, "max_seconds": -1}, "a finite number above 0, not -1"),
         ({"log_every": 0}, "log_every is at least 1 step"),
-        ({"schedule": {"warmup": 1}}, "unknown schedule option 'warmup'; did you mean 'warmup_epochs'"),
+        ({"schedule": {"warmup_epoch": 1}}, "unknown schedule option 'warmup_epoch'; did you mean 'warmup_epochs'"),
         ({"optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 0, "momentun": 0.9}}, "did you mean 'momentum'"),
     ],
 )

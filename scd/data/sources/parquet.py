@@ -105,7 +105,7 @@ def read_parquet(files: Sequence[Path], digests: Sequence[str]) -> Dataset:
         folder = cached_folder("parquet", content_hash([datasets.__version__, *digests]), fill)
         parts = [Dataset.from_file(str(path)) for path in sorted(folder.glob("[0-9]*.arrow"))]
         return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    except (datasets.exceptions.DatasetGenerationError, NotImplementedError, OSError, ValueError) as error:
+    except (datasets.exceptions.DatasetGenerationError, RuntimeError, OSError, ValueError) as error:  # of pyarrow, too
         if is_disk_full(error):
             raise cache_full(cache_dir() / "parquet") from error
         listed = ", ".join(map(str, files))

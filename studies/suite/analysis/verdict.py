@@ -134,8 +134,8 @@ class Verdict:
 
 
 def _is_measured(finding: Finding) -> bool:
-    """Whether a contrast has an interval that may be read."""
-    return finding.gain.ci_low is not None and finding.gain.is_read
+    """Whether a contrast has two pairs of seeds at least, and may be read."""
+    return finding.gain.n > 1 and finding.gain.is_read
 
 
 def measure(results: Results, contrast: Contrast) -> PairedResult:
