@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 
-from studies.references import RANDOM, SUPERVISED, chosen_arms
+from studies.references import ORACLE, RANDOM, SUPERVISED, chosen_arms
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import Estimate, by_seed, estimate
@@ -64,7 +64,7 @@ ARMS = (
         "discrimination", "SCD with repulsion only", scd(terms="discrimination"), "all of SCD",
         "no attraction in the loss",
     ),
-    Arm("oracle", "SCD with the true mask", scd(saliency="oracle"), LOSS, "the map is the true mask"),
+    ORACLE,
     SUPERVISED,
 )  # fmt: skip
 LEARNED = ("depth1", "scd", "depth3", "no_gradient", "settled", "anchors_both", "consistency", "discrimination")

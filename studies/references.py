@@ -1,4 +1,4 @@
-"""Reference arms of the studies: random weights below, supervised training on the labels above."""
+"""Reference arms: random weights below, supervised training on the labels above, and the true mask in SCD's place."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,38 @@ SUPERVISED = Arm(
     "a classifier trained on the labels: the upper reference",
     pool="",
 )
+ORACLE = Arm(
+    "oracle",
+    "SCD with the true mask",
+    {"wrapper": {"preset": "scd", "saliency": "oracle"}},
+    "all of MoCo; SCD's projection and triplet loss",
+    "the map is the true mask",
+)
 
 
 def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms that are asked for; the supervised one only where the images have labels, or where it is named."""
-    chosen = settings.select(arms)
-    if SUPERVISED not in chosen or SUPERVISED.name in settings.arms or has_labels(settings):
-        return chosen
-    return tuple(arm for arm in chosen if arm is not SUPERVISED)
+    """The arms that are asked for.
+
+    The supervised one is left out where the images have no labels, and the true mask where they have no masks, unless
+    the command line names them.
+    """
+    needs = {SUPERVISED.name: has_labels, ORACLE.name: has_masks}
+    return tuple(
+        arm
+        for arm in settings.select(arms)
+        if arm.name not in needs or arm.name in settings.arms or needs[arm.name](settings)
+    )
+
+
+def has_masks(settings: Settings) -> bool:
+    """Whether the images have masks."""
+    if settings.embedded:
+        return True
+    if settings.declared:
+        return bool(settings.declared.get("masks"))
+    from studies.suite.planning.assembly import open_data  # imports torch, which importing a study must not
+
+    return open_data(settings.base["data"], settings.locations).mask_kind is not None
 
 
 def has_labels(settings: Settings) -> bool:

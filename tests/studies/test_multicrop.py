@@ -5,17 +5,20 @@ from itertools import product
 
 import pandas
 import pytest
+from synthetic_results import settings_of, study_results
 
 from scd.errors import UsageError
 from scd.evaluation.metric import SHARE, Metric
-from studies.multicrop import ARMS, CONTRASTS, CONTROL, LOCAL_VIEWS, STUDY, plan
+from studies.multicrop import ARMS, CONTRASTS, CONTROL, LOCAL_VIEWS, METRIC, SESOI, STUDY, plan
 from studies.suite.analysis.results import assemble
-from studies.suite.analysis.verdict import family
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.study import Progress
 
-TOP1 = {"linear_top1": Metric("linear top-1", SHARE, "higher", "accuracy")}
+TOP1 = {
+    "linear_top1": Metric("linear top-1", SHARE, "higher", "accuracy"),
+    "knn_top1": Metric("kNN top-1", SHARE, "higher", "accuracy"),
+}
 SHARED = ("moco", "random", "supervised")
 
 
@@ -38,7 +41,9 @@ def without_correlation(settings, **changes):
 def test_plan_has_every_arm_budget_correlation_and_seed(settings):
     specs = by_labels(plan(settings))
     names = [arm.name for arm in ARMS]
-    assert set(specs) == set(product(names, ("epochs", "flops"), (0.0, 0.8), (0, 1))) and len(specs) == 72
+    assert set(specs) == set(product(names, ("epochs", "flops"), (0.8,), (0, 1))) and len(specs) == 40
+    both = plan(replace(settings, axes={**settings.axes, "rho": [0.0, 0.8]}))
+    assert {spec.labels["rho"] for spec in both} == {0.0, 0.8} and len(both) == 80
     for (_, _, rho, seed), spec in specs.items():
         assert spec.config["data"]["options"]["rho_train"] == rho and spec.config["seed"] == seed
         assert spec.config["data"]["options"]["rho_test"] == 0
@@ -49,22 +54,25 @@ def test_references_are_one_run_in_both_budgets(settings):
     for arm in (arm.name for arm in ARMS):
         one, other = (specs[arm, budget, 0.8, 1].config for budget in ("epochs", "flops"))
         assert (one == other) == (arm in SHARED)
-    assert specs["random", "flops", 0.0, 0].config["training"]["budget"] == {"unit": "steps", "value": 0}
-    flops = specs["scd", "flops", 0.0, 0].config["training"]["budget"]
+    assert specs["random", "flops", 0.8, 0].config["training"]["budget"] == {"unit": "steps", "value": 0}
+    flops = specs["scd", "flops", 0.8, 0].config["training"]["budget"]
     assert flops["unit"] == "flops" and flops["reference"]["wrapper"] is None
     assert flops["reference"]["views"]["extra"]["kind"] == "none" and flops["of"] == settings.base["training"]["budget"]
 
 
 def test_arms_differ_in_what_they_say_and_in_nothing_else(settings):
     specs = by_labels(plan(settings))
-    moco = specs["moco", "epochs", 0.0, 0].config
+    moco = specs["moco", "epochs", 0.8, 0].config
     extra = {"same_rectangle": ("same_rectangle", 2), "random_crops": ("random", 2)}
     extra |= {name: ("local", LOCAL_VIEWS) for name in ("local_crops", "scd_local")}
-    wrapped = {"constant_map": "ConstantMap", "scd": "SaliencyMLP", "scd_local": "SaliencyMLP"}
-    for arm in ("same_rectangle", "random_crops", "local_crops", "constant_map", "scd", "scd_local"):
-        config = specs[arm, "epochs", 0.0, 0].config
+    wrapped = {"constant_map": "ConstantMap", "oracle": "OracleMask", "scd": "SaliencyMLP", "scd_local": "SaliencyMLP"}
+    for arm in ("same_rectangle", "random_crops", "local_crops", "constant_map", "scd", "scd_local", "oracle"):
+        config = specs[arm, "epochs", 0.8, 0].config
         differing = {key for key in config if config[key] != moco[key]}
-        assert differing == {*(["views"] if arm in extra else []), *(["wrapper"] if arm in wrapped else [])}
+        assert differing - {"annotations"} == {
+            *(["views"] if arm in extra else []), *(["wrapper"] if arm in wrapped else [])
+        }  # fmt: skip
+        assert ("annotations" in differing) == (arm == "oracle")
         if arm in extra:
             assert (config["views"]["extra"]["kind"], config["views"]["extra"]["count"]) == extra[arm]
             others = {key: value for key, value in config["views"].items() if key != "extra"}
@@ -72,7 +80,7 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(settings):
         if arm in wrapped:
             assert config["wrapper"]["_target_"] == "scd.scd.SCD"
             assert config["wrapper"]["saliency"]["_target_"].endswith(wrapped[arm])
-    assert specs["supervised", "epochs", 0.0, 0].config["method"]["_target_"].endswith("Supervised")
+    assert specs["supervised", "epochs", 0.8, 0].config["method"]["_target_"].endswith("Supervised")
 
 
 def test_a_host_brings_its_own_views():
@@ -83,7 +91,7 @@ def test_a_host_brings_its_own_views():
 
 def test_other_data_have_no_correlation_axis(settings):
     specs = plan(without_correlation(settings))
-    assert len(specs) == 36 and all("rho" not in spec.labels for spec in specs)
+    assert len(specs) == 40 and all("rho" not in spec.labels for spec in specs)
     assert all("rho_train" not in spec.config["data"]["options"] for spec in specs)
 
 
@@ -94,16 +102,42 @@ def test_axes_and_arms_are_chosen_by_the_command_line(settings):
         plan(replace(settings, arms=("moko",)))
 
 
-def test_the_claim_is_declared_with_its_controls():
-    primary = {each.name: each.claim for each in CONTRASTS}[STUDY.primary]
-    claimed = family(CONTRASTS, primary)
-    assert {each.control for each in claimed} == {
-        "moco", "same_rectangle", "random_crops", "local_crops", "constant_map",
-    }  # fmt: skip
-    assert {(each.treatment, each.metric, each.sesoi) for each in claimed} == {("scd", "linear_top1", 0.01)}
-    others = {(each.treatment, each.control) for each in CONTRASTS if each not in claimed}
-    assert others == {("scd_local", "local_crops"), ("constant_map", "moco"), ("moco", "random")}
-    assert [(each.treatment, each.control) for each in CONTROL] == [("moco", "random")]
+def test_each_side_of_the_question_is_a_claim_of_one_contrast_in_one_budget():
+    pairs = {
+        (each.treatment, each.control, each.conditions["budget"]): [(c.treatment, c.control) for c in claim.controls]
+        for claim in STUDY.claims
+        for each in claim.contrasts
+    }
+    learns, separates = ("moco", "random"), ("oracle", "constant_map")
+    assert pairs == {
+        ("local_crops", "moco", "epochs"): [learns],
+        ("local_crops", "moco", "flops"): [learns],
+        ("scd", "constant_map", "flops"): [separates, learns],
+        ("local_crops", "scd", "flops"): [separates, learns],
+        ("scd", "moco", "flops"): [separates, learns],
+    }
+    assert len(STUDY.claims) == 5 and STUDY.looks == (5,)
+    assert {each.conditions["rho"] for claim in STUDY.claims for each in claim.contrasts} == {0.8}
+    assert {(each.metric, each.sesoi) for each in CONTRASTS if each not in CONTROL} == {(METRIC, SESOI)}
+    assert [(each.treatment, each.control) for each in CONTROL] == [learns]
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcomes"),
+    [
+        ({"scd": 0.03, "local_crops": -0.03, "oracle": 0.05}, "--+-+"),
+        ({"scd": -0.03, "local_crops": 0.03, "oracle": 0.05}, "++-+-"),
+        ({"scd": -0.03, "local_crops": -0.03}, "--???"),  # the true mask does not help
+        ({"local_crops": 0.03, "random": 0.2}, "++?+?"),
+    ],
+)
+def test_each_side_of_the_question_has_its_answer(gains, outcomes, tmp_path, no_figures):
+    results = study_results(STUDY, gains, settings_of("multicrop", tmp_path, 5))
+    text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
+    lines = text.split("\n\n")[2].splitlines()
+    marks = {"Supported:": "+", "Contradicted:": "-", "Uninformative:": "?"}
+    assert "".join(marks[line.split("**")[1]] for line in lines) == outcomes
+    assert text.split("<details>")[0].count("\n![") == 1
 
 
 def assembled(settings, specs, numbers, progress):
@@ -111,10 +145,10 @@ def assembled(settings, specs, numbers, progress):
 
 
 def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
-    chosen = replace(settings, arms=("moco", "scd"), axes={"rho": [0.0]}, out=tmp_path, page="multicrop-smoke")
+    chosen = replace(settings, arms=("moco", "scd"), axes={"rho": [0.8]}, out=tmp_path, page="multicrop-smoke")
     specs = plan(chosen)
     numbers = {
-        spec.id: {"linear_top1": 0.3 + 0.01 * (spec.labels["arm"] == "scd"), "steps": 10, "total_flops": 1e9}
+        spec.id: {"knn_top1": 0.3 + 0.01 * (spec.labels["arm"] == "scd"), "steps": 10, "total_flops": 1e9}
         for spec in specs
         if spec.labels["seed"] == 0
     }
@@ -123,8 +157,8 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "Its numbers and its answer mean nothing." in text
     assert "30.0 (n=1, no interval)" in text and "**Not resolved** whether SCD is better than MoCo" in text
-    assert "SCD differs from MoCo by 1.0 points (no interval), which is not judged before 3 seeds." in text
-    assert "Positive control: MoCo vs. random weights is not measured." in text
+    assert "SCD differs from MoCo by 1.0 points (no interval), which is not judged before 5 seeds" in text
+    assert "MoCo vs. random weights is not measured." in text
     assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
     assert "Not measured: no finished run has these numbers." in text
     assert "## Tests of the wiring" in (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -146,5 +180,5 @@ def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "ρ" not in text.split("Deviations from")[0] and "### Equal epochs\n" in text
     assert text.count("Not measured: no finished run has these numbers.") == 3
-    assert "Complete: 30 of 30 runs" in text and "mean nothing" not in text
+    assert "Complete: 34 of 34 runs" in text and "mean nothing" not in text
     assert pandas.read_csv(tmp_path / "records" / "multicrop-photos.csv")["data"].eq("photos").all()

@@ -76,7 +76,7 @@ def test_large_numbers_and_a_test_split_without_labels(tmp_path, capsys):
     write_parquet(data / "val.parquet", ids[::-1] * 5, Value("int64"), [True, False] * 5, first=50)
     write_parquet(data / "test.parquet", [-1] * 6, Value("int64"), first=90)
     assert studies(tmp_path, f"data={data}", *BOTH) == 0
-    text, numbers = page_of(tmp_path, "multicrop-birds-smoke")
+    text, numbers = page_of(tmp_path, "multicrop-birds-smoke-arms-random")
     assert numbers["knn_top1"] == numbers["linear_top1"] == 1 and numbers["n_test"] == 10
     notes = ("The test images have no labels.", "The validation images are scored, because test images have no labels.")
     errors = capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_classes_that_the_splits_name_in_another_order(tmp_path):
     write_parquet(data / "train.parquet", [0, 1] * 10, ClassLabel(names=["dark", "light"]))
     write_parquet(data / "test.parquet", [1, 0] * 5, ClassLabel(names=["light", "dark"]), first=50)
     assert studies(tmp_path, f"data={data}", *KNN) == 0
-    text, numbers = page_of(tmp_path, "multicrop-order-smoke")
+    text, numbers = page_of(tmp_path, "multicrop-order-smoke-arms-random")
     assert numbers["knn_top1"] == 1 and "Note on the data" not in text
 
 
@@ -131,15 +131,15 @@ def test_a_folder_as_people_have_it_twice_from_inside(tmp_path, monkeypatch, cap
     monkeypatch.chdir(data)
     for words in (["data=."], ["data=."]):
         assert main(["multicrop", *QUICK, *words, *BOTH]) == 0
-        runs = pandas.read_csv(data / "reports" / "records" / "multicrop-my-pets-smoke.csv")
+        runs = pandas.read_csv(data / "reports" / "records" / "multicrop-my-pets-smoke-arms-random.csv")
         assert runs["knn_top1"].eq(1).all() and runs["n_train"].eq(20).all() and runs["n_test"].eq(8).all()
         assert len(list((data / "runs" / "pretraining").glob("[!.]*"))) == 1
         (data / "reports" / "figures").mkdir(exist_ok=True)
         PillowImage.new("RGB", (9, 9)).save(data / "reports" / "figures" / "drawn.png")
-    text = (data / "reports" / "multicrop-my-pets-smoke.md").read_text(encoding="utf-8")
+    text = (data / "reports" / "multicrop-my-pets-smoke-arms-random.md").read_text(encoding="utf-8")
     assert "Files that are no images, not read (1: 1 .db): 'Testing/cat/Thumbs.db'." in text
     assert "not read (1): 'Training/.ipynb\\_checkpoints'." in text
-    assert "[records/multicrop-my-pets-smoke.csv](records/multicrop-my-pets-smoke.csv)" in text
+    assert "[records/multicrop-my-pets-smoke-arms-random.csv](records/multicrop-my-pets-smoke-arms-random.csv)" in text
 
 
 def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
@@ -150,7 +150,7 @@ def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
     assert studies(tmp_path, f"data={tmp_path / 'pets'}/", *KNN) == 0
     note = "1 of the 5 scored images are training images, too: accuracies are too high."
     assert f"note: {note}\n" in capsys.readouterr().err
-    assert f"**Note on the data:** {note}" in page_of(tmp_path, "multicrop-pets-smoke")[0]
+    assert f"**Note on the data:** {note}" in page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_two_folders_of_one_name_do_not_share_a_page(tmp_path, capsys):
     for place, count in (("a", 8), ("b", 10)):
         write_parquet(tmp_path / place / "shapes" / "train.parquet", [0, 1] * count, Value("int64"))
         write_parquet(tmp_path / place / "shapes" / "test.parquet", [0, 1] * 3, Value("int64"), first=50)
-    page = "multicrop-shapes-smoke"  # and not multicrop-smoke, the page of the embedded shapes
+    page = "multicrop-shapes-smoke-arms-random"  # and not multicrop-smoke-arms-random, the page of the embedded shapes
     assert studies(tmp_path, f"data={tmp_path}/a/shapes", *KNN) == 0
     assert page_of(tmp_path, page)[1]["n_train"] == 16
     capsys.readouterr()
@@ -208,8 +208,8 @@ def test_two_folders_of_one_name_do_not_share_a_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "page"),
     [
-        ("Vögel #1 50% [x] | `y`\n$z$", "multicrop-Vögel-1-50-x-y-z-smoke"),
-        ("n" * 245, "multicrop-" + "n" * 40 + "-200dc215-smoke"),
+        ("Vögel #1 50% [x] | `y`\n$z$", "multicrop-Vögel-1-50-x-y-z-smoke-arms-random"),
+        ("n" * 245, "multicrop-" + "n" * 40 + "-200dc215-smoke-arms-random"),
     ],
 )
 def test_unusual_names_of_folders(tmp_path, name, page):

@@ -3,6 +3,7 @@
 An excerpt is a copy of a page's first screen, so that no number of the README is typed.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def refresh(readme: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Copy the first screens of the pages named in README.md.").parse_args()
     try:
         refresh(ROOT / "README.md")
     except UsageError as error:

@@ -95,7 +95,7 @@ class Report:
         Args:
             results: what they are judged by; the page's own where None.
             names: arm -> label in these results; the study's where None.
-            beside: further contrasts that are listed and not judged.
+            beside: further contrasts that are listed and not judged; those of a claim are listed once.
         """
         results, names = results or self.results, names or self.names
         verdicts, lines = judge_claims(self.study, results), []
@@ -108,7 +108,11 @@ class Report:
             outcome if len(counts) == 1 else f"{count} {outcome}" for outcome, count in counts.items()
         )
         declared = [finding.contrast for verdict in verdicts for finding in verdict.findings]
-        self._judgements.append(Judgement(verdicts, results, names, [*declared, *beside]))
+        compared = [(each.treatment, each.control, each.metric, each.conditions) for each in declared]
+        others = [
+            each for each in beside if (each.treatment, each.control, each.metric, each.conditions) not in compared
+        ]
+        self._judgements.append(Judgement(verdicts, results, names, [*declared, *others]))
         return verdicts
 
     @property

@@ -126,7 +126,14 @@ def resolve_settings(
         store=Path(store),
         out=Path(out),
         launcher=plain["launcher"],
-        page=_page(study, str(data["title"]), None if path is not None else usual_title, names, given, chosen),
+        page=_page(
+            study,
+            str(data["title"]),
+            None if path is not None else usual_title,
+            names,
+            given if arms is None else {"arms": arms, **given},
+            chosen,
+        ),
         meaningful=plain["meaningful"],
         command=command,
     )
@@ -350,7 +357,7 @@ def _page(
     changed = {"backbone": chosen["backbone"]} if "backbone" in chosen else {}
     changed |= {key: value for key, value in sorted(given.items()) if _changes_runs(key)}
     if changed:
-        readable = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in changed.items())
+        readable = "-".join(f"{key.split('.')[-1]}-{_for_lists(value)}" for key, value in changed.items())
         plain = re.fullmatch(r"[\w.-]+", readable, re.ASCII) and len(readable) <= LONGEST_PART
         exact = ",".join(f"{key}={value}" for key, value in changed.items())
         parts.append(readable if plain else hashlib.sha256(exact.encode()).hexdigest()[:8])
@@ -365,9 +372,17 @@ def _for_file_names(title: str) -> str:
     return f"{plain[:LONGEST_PART]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}".lstrip("-")
 
 
+def _for_lists(value: str) -> str:
+    """A list as a part of a file's name: ``[0.0, 0.8]`` and ``0.0,0.8`` are 0.0-0.8."""
+    return re.sub(r"\s*,\s*", "-", value.strip("[] "))
+
+
 def _changes_runs(key: str) -> bool:
-    """Whether a word changes the runs of a page, and not only which of them it shows or where they are executed."""
+    """Whether a word changes which runs a page has, apart from their seeds, and not only where they are executed.
+
+    More seeds and further protocols complete a page; other arms and axes are another page.
+    """
     key = key.lstrip("+~")
     if any(key == name or key.startswith(f"{name}.") for name in UNNAMED):
         return False
-    return key.split(".")[0] in (*RUN_KEYS, "data", "presets", "sizes", "run")
+    return key.split(".")[0] in (*RUN_KEYS, "arms", "axes", "data", "presets", "sizes", "run")

@@ -84,7 +84,9 @@ def test_every_tier_composes_with_every_method(tier):
         ([], "multicrop"),
         (["tier=smoke", "method=byol"], "multicrop-byol-smoke"),
         (["backbone=resnet50", "optimizer.lr=0.5"], "multicrop-backbone-resnet50-lr-0.5"),
-        (["seeds=7", "arms=moco,scd", "evaluation.protocols=[knn]", "launcher.workers=1", "axes.rho=[0]"], "multicrop"),
+        (["seeds=7", "evaluation.protocols=[knn]", "launcher.workers=1"], "multicrop"),
+        (["arms=moco,scd"], "multicrop-arms-moco-scd"),
+        (["arms=[moco, scd]", "axes.rho=[0.0, 0.8]"], "multicrop-arms-moco-scd-rho-0.0-0.8"),
     ],
 )
 def test_the_page_names_what_changes_its_runs(words, page):
@@ -93,7 +95,7 @@ def test_the_page_names_what_changes_its_runs(words, page):
 
 
 def test_long_or_unusual_changes_get_a_short_hash():
-    words = ["views.scale=[0.1,1.0]", "presets.wrapper.scd.margin=2"]
+    words = ["views.scale=[0.1,1.0]", "presets.wrapper.scd.margin=2", "optimizer.weight_decay=0.0001"]
     pages = {resolve_settings("multicrop", [*words, f"sizes.dim={dim}"]).page for dim in (16, 32)}
     assert len(pages) == 2 and all(re.fullmatch(r"multicrop-[0-9a-f]{8}", page) for page in pages)
 
