@@ -214,8 +214,11 @@ def polygons(shape: object, height: int, width: int) -> list[list[float]]:
         if not inside.all():  # also NaN
             k = int(np.argmin(inside))
             raise ValueError(f"the corner ({x[k]:g}, {y[k]:g}) does not lie in or near the image")
+        corners = corners.astype(float)
+        if len(x) and corners.max() <= 1 < min(width, height) and (corners % 1 > 0).any():
+            raise ValueError("its corners are shares of the image; COCO's are in pixels")
         if len(x) >= 3:
-            found.append([float(value) for value in corners])
+            found.append(corners.tolist())
     return found
 
 

@@ -14,6 +14,7 @@ from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
 MOST_LISTED = 5  # names of columns in a note
+LONGEST_PATH = 200  # characters of a path in an error
 
 
 def read_columns(
@@ -134,10 +135,19 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
         paths = pc.if_else(stored, None, pc.struct_field(cells, "path")).to_pylist()
         named = [(row, path) for row, path in enumerate(paths) if path]
         for row, path in named:
-            if not Path(path).is_file():
-                raise DataError(f"'{source}' {split} row {row}: the {column} '{path}' is not a file of this machine")
+            if not is_file(path):
+                shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}..."
+                raise DataError(f"'{source}' {split} row {row}: the {column} '{shown}' is not a file of this machine")
         hashes += file_hashes([Path(path) for _, path in named])
     return hashes
+
+
+def is_file(path: str) -> bool:
+    """Whether text is the path of a file; text that no file system takes as a path is not."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _no_column(source: str, column: str, dataset: Dataset) -> DataError:

@@ -1,6 +1,7 @@
 """Folders of image files: train/CLASS/*.png and test/CLASS/*.png, or one folder that is split here."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from scd.data.sources.source import Source, named_splits
 from scd.errors import DataError, UsageError
 
 TEST_FRACTION = 0.2  # of a folder without splits
+PARTS = ("image", "img", "jpeg", "jpg", "mask", "annotation", "segmentation", "label", "gt", "groundtruth")  # of a set
+SPLIT_WORDS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
+MOST_LISTED = 20  # names of classes in a note
 LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
 
@@ -47,7 +51,9 @@ class ImageFolder(Source):
         splits = {split: as_dataset(files, split in found.labelled) for split, files in found.splits.items()}
         read = read_columns(name, splits, listed(found.splits, root))
         read["notes"] = [*found.notes, *read["notes"]]
-        super().__init__(**read, description=f"images of the folder {name}")
+        classes = read["class_names"]
+        by_name = f", {len(classes)} classes by the names of folders: {in_words(classes)}" if classes else ""
+        super().__init__(**read, description=f"images of the folder {name}{by_name}")
 
     @classmethod
     def example(cls, folder: Path) -> "ImageFolder":
@@ -90,23 +96,62 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
             raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
         by_class = has_classes(root, contents.images)
         splits = _split_by_hash(root, contents.images, test_fraction, by_class)
-        return without_lone_class(FoundImages(splits, set(splits) if by_class else set(), notes))
+        return with_known_classes(root, FoundImages(splits, set(splits) if by_class else set(), notes))
     beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
     if beside:
         where = " and ".join(names.values())
         notes.append(f"Images beside {where}, not read ({len(beside)}): {first_names(beside, root)}.")
     splits = {split: by_folder[name] for split, name in names.items()}
     labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
-    return without_lone_class(FoundImages(splits, labelled, notes))
+    return with_known_classes(root, FoundImages(splits, labelled, notes))
 
 
-def without_lone_class(found: FoundImages) -> FoundImages:
-    """The same images without labels, where all of them lie in folders of one name: it tells no image from another."""
-    names = {file.parent.name for split in found.labelled for file in found.splits[split]}
-    if len(names) != 1:
+def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
+    """The same images, without labels where all lie in folders of one name.
+
+    Raises:
+        DataError: folders that hold the parts of a data set (images and masks), or splits, and no classes.
+    """
+    names = sorted({file.parent.name for split in found.labelled for file in found.splits[split]})
+    if not names:
         return found
-    note = f"All images lie in folders called '{printable(names.pop())}', which is no label."
-    return FoundImages(found.splits, set(), [*found.notes, note])
+    if len(names) == 1:
+        note = f"All images lie in folders called '{printable(names[0])}', which is no label."
+        return FoundImages(found.splits, set(), [*found.notes, note])
+    if all(is_part(name) for name in names):
+        raise DataError(
+            f"imagefolder: {in_words(names)} in '{root}' are no classes, but parts of one data set; images with masks "
+            "are given as parquet files with the columns image and mask, or as data=coco or data=voc"
+        )
+    if all(is_split_like(name) for name in names):
+        raise DataError(
+            f"imagefolder: {in_words(names)} in '{root}' look like splits, not classes; name the folders train and "
+            "test (or validation)"
+        )
+    return found
+
+
+def in_words(names: Sequence[str]) -> str:
+    """The first names of classes."""
+    more = ", ..." if len(names) > MOST_LISTED else ""
+    return ", ".join(f"'{printable(name)}'" for name in names[:MOST_LISTED]) + more
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in small letters: "JPEGImages" is jpeg and images, "train2017" is train."""
+    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def is_part(name: str) -> bool:
+    """Whether a folder's name says that it holds images, masks or annotations of a set."""
+    words = words_of(name)
+    return words[:1] == ["segmentation"] or any(word.removesuffix("s") in PARTS for word in words[-1:])
+
+
+def is_split_like(name: str) -> bool:
+    """Whether a folder's name is that of a split with something before or after it: "train2017", "cars_test"."""
+    words = [word for word in words_of(name) if word not in ("set", "split", "images")]
+    return any(word in SPLIT_WORDS for word in (*words[:1], *words[-1:]))
 
 
 def find_splits(root: Path, by_folder: Mapping[str, Sequence[Path]], empty: Sequence[str]) -> dict[str, str]:

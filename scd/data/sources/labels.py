@@ -106,7 +106,19 @@ def number_labels(source: str, splits: Mapping[str, Dataset], column: str = "lab
         numbers = np.array([place.get(name, NO_LABEL) for name in read.names], np.int64)[read.numbers]
         result.splits[split] = replaced(splits[split], column, numbers, names)
     result.names, result.plain = tuple(names), all(read.numeric for read in found.values())
+    result.notes += alike(names, column)
     return result
+
+
+def alike(names: Sequence[str], column: str) -> list[str]:
+    """A note on classes whose names differ in capitals, spaces or hyphens alone: they may be meant as one."""
+    first: dict[str, str] = {}
+    pairs = [(first[folded(name)], name) for name in names if first.setdefault(folded(name), name) != name]
+    if not pairs:
+        return []
+    listed = ", ".join(f"'{one}' and '{other}'" for one, other in pairs[:3])
+    more = ", ..." if len(pairs) > 3 else ""
+    return [f"Names of {column}s that are almost alike count as different classes ({len(pairs)}): {listed}{more}."]
 
 
 def read_labels(where: str, dataset: Dataset, column: str) -> Column:

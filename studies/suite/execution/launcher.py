@@ -37,7 +37,8 @@ def launch(
     if not missing:
         return Launched()
     execute = chosen(missing, store, launcher, team)
-    with Bar(work, [run for run in runs if run not in missing], len(runs)) as bar:
+    finished, ids = [run for run in runs if run not in missing], {run: spec.id for run, spec in runs.items()}
+    with Bar(work, finished, len(runs), ids) as bar:
         return execute(bar, on_end)
 
 

@@ -17,10 +17,18 @@ class Launched:
 
 
 class Bar:
-    """One progress bar over the training steps of all runs, each weighted by its cost; its ETA counts new work only."""
+    """One progress bar over the training steps of all runs, each weighted by its cost; its ETA counts new work only.
 
-    def __init__(self, work: Mapping[str, float], finished: list[str], total: int):
+    Args:
+        work: run -> its cost; finished: runs that need none; total: number of runs.
+        ids: run -> its id, the name of its folder, for messages.
+    """
+
+    def __init__(
+        self, work: Mapping[str, float], finished: list[str], total: int, ids: Mapping[str, str] | None = None
+    ):
         self.work = work
+        self.ids = ids or {}
         self.total = total
         self.shares = dict.fromkeys(finished, 1.0)
         self.finished = set(finished)
@@ -52,7 +60,7 @@ class Bar:
         (self.failed if failed else self.finished).add(run)
         self.describe()
         if failed:
-            self.tqdm.write(f"run {run} failed: {failed}", file=sys.stderr)
+            self.tqdm.write(f"run {self.ids.get(run, run)} failed: {failed}", file=sys.stderr)
 
     def describe(self, queue: str = "") -> None:
         """Write in front of the bar how many runs are finished and failed, and what else is known of the others."""

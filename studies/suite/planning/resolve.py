@@ -232,8 +232,8 @@ class Resolver:
         """
         asked = spec.config["evaluation"]["protocols"]
         check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
-        if not self.check:
-            return asked
+        if not self.check and (is_embedded(spec.config["data"]) or not spec.config["data"].get("fingerprints")):
+            return asked  # embedded images are not drawn for a plan that is only shown; others may not be here
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
         if key not in self.checked:
             data = evaluation_data(spec.config, open_data(spec.config["data"], spec.locations))
@@ -242,7 +242,8 @@ class Resolver:
                 protocol = build_protocol(config)
                 own = protocol.own_data(data)
                 if protocol.applies(own):
-                    protocol.check(own)
+                    if self.check:
+                        protocol.check(own)
                     possible.append(config)
             self.checked[key] = tuple(possible)
         return list(self.checked[key])

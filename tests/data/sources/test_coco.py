@@ -222,6 +222,7 @@ def test_polygons_may_leave_the_image_a_little(coco):
         ([[8, 4, 12, None, 12, 8]], "a polygon is no list of numbers"),
         ([[8, 4, 12, 4, 12, 8], 8], "a polygon is no list of numbers"),
         ("polygon", "it is str, not polygons or run lengths"),
+        ([[0.2, 0.1, 0.9, 0.1, 0.9, 0.8]], "its corners are shares of the image; COCO's are in pixels"),
         ({"counts": [0, -40, 640], "size": [20, 30]}, "a run length is negative or no whole number"),
         ({"counts": [0, float("nan")], "size": [20, 30]}, "a run length is negative or no whole number"),
         ({"counts": "0", "size": [20, 30]}, "its run lengths cover 0 pixels, the image has 600"),

@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from scd.data.images import load_images
-from scd.data.sources.columns import read_columns, rename_columns
+from scd.data.sources.columns import files_outside, read_columns, rename_columns
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
@@ -122,3 +122,10 @@ def test_an_empty_split_says_so():
     empty = dataset(image=[PIXELS]).select([])
     with pytest.raises(DataError, match="split 'test' of 'mine' has no rows"):
         source({"train": dataset(image=[PIXELS]), "test": empty})
+
+
+def test_text_that_is_no_path_is_an_image_that_is_not_here():
+    """Base64 text in the place of a path was a traceback: the operating system refuses so long a name."""
+    cells = Dataset.from_dict({"image": [{"bytes": None, "path": "A" * 5000}]}, Features({"image": Image()}))
+    with pytest.raises(DataError, match=r"'x' train row 0: the image 'A{200}\.\.\.' is not a file of this machine"):
+        files_outside("x", "train", cells)

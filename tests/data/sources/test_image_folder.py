@@ -189,3 +189,35 @@ def test_bad_files_are_named(tmp_path):
         (tmp_path / "a" / f"{i}.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"row 0 \(.*\.png\): the image cannot be decoded"):
         load_images(ImageFolder(tmp_path), "train", 8)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("images", "masks"), "are no classes, but parts of one data set"),
+        (("JPEGImages", "SegmentationClass", "SegmentationObject"), "are no classes, but parts of one data set"),
+        (("DUTS-TR-Image", "DUTS-TR-Mask"), "are no classes, but parts of one data set"),
+        (("train2017", "val2017"), "look like splits, not classes"),
+        (("training_set", "test_set"), "look like splits, not classes"),
+        (("cars_train", "cars_test"), "look like splits, not classes"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, names, text):
+    """Images and masks, or two splits, used to become two classes."""
+    write_classes(tmp_path, names)
+    with pytest.raises(DataError, match=text):
+        ImageFolder(tmp_path)
+
+
+def test_classes_by_the_names_of_folders_are_named(tmp_path):
+    write_classes(tmp_path, ("test tube", "Red", "red"))
+    source = ImageFolder(tmp_path)
+    assert source.description.endswith(", 3 classes by the names of folders: 'Red', 'red', 'test tube'")
+    assert "Names of labels that are almost alike count as different classes (1): 'Red' and 'red'." in source.notes
+
+
+def write_classes(folder, names):
+    for place, name in enumerate(names):
+        (folder / name).mkdir()
+        for number in range(6):
+            Image.new("RGB", (8, 8), (40 * place, number, 0)).save(folder / name / f"{number}.png")

@@ -21,3 +21,9 @@ def test_words_that_stay_are_not_written_again(capsys):
         capsys.readouterr()
         bar.describe("1 pending")
         assert capsys.readouterr().err == ""
+
+
+def test_a_failed_run_is_named_by_its_id(capsys):
+    with Bar({"key": 1.0}, [], 1, {"key": "0123456789abcdef"}) as bar:
+        bar.end("key", "the loss is not finite")
+    assert "run 0123456789abcdef failed: the loss is not finite" in capsys.readouterr().err
