@@ -65,6 +65,7 @@ def pages_with_costs(out: Path) -> list[Results]:
         except DataError:
             continue  # the index names it
         known = results.about.get("study") in study_names() and results.about.get("meaningful")
+        known = known and "metrics" in results.about  # not so in pages of an older version; the index marks them
         if known and {METRIC, "total_flops", "arm", "budget"} <= set(results.runs):
             found.append(results)
     return found

@@ -52,6 +52,15 @@ def lewel():
     ], "lewel")  # fmt: skip
 
 
+def test_a_page_of_an_older_version_is_left_out(lewel, tmp_path):
+    """Its records lie beside those of today and have no definitions of metrics."""
+    older = Results({**lewel.about, "page": "older"}, lewel.runs)
+    del older.about["metrics"]
+    for results in (lewel, older):
+        save(results, tmp_path)
+    assert [results.page for results in accuracy_vs_cost.pages_with_costs(tmp_path)] == ["lewel"]
+
+
 def test_a_study_with_further_axes_is_shown_at_the_first_setting_of_each(lewel, tmp_path):
     save(lewel, tmp_path)
     (found,) = accuracy_vs_cost.pages_with_costs(tmp_path)
