@@ -329,7 +329,9 @@ def legend(figure, styles: list[str], more: list[Line2D] | None = None) -> None:
     ]
     handles = [*(more or []), *marks]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+        column = 0.6 + 0.065 * max(len(handle.get_label()) for handle in handles)  # inches: the mark and the text
+        fitting = max(1, int(figure.get_figwidth() / column))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), fitting, 5))
 
 
 def save(figure, path: Path) -> Path:

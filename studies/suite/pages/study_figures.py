@@ -20,15 +20,15 @@ Labels = Mapping[str, str]
 
 
 def differences(results: Results, contrasts: Sequence[Contrast], names: Labels, out: Path) -> Picture:
-    """Paired differences with their intervals, of contrasts on one metric.
+    """Paired differences with their intervals, on one axis.
 
     Args:
-        contrasts: with their conditions, or with none.
+        contrasts: with their conditions, or with none; those on the first one's metric are drawn.
         names: arm -> its label.
         out: folder of the page.
     """
     metric, pairs, intervals = results.metric(contrasts[0].metric), [], []
-    for contrast in contrasts:
+    for contrast in (each for each in contrasts if each.metric == contrasts[0].metric):
         condition = contrast.conditions
         key = {"panel": _panel(results, condition), "row": versus(contrast, names)}
         key["style"] = BUDGET_WORDS[condition.get("budget", "epochs")]

@@ -87,3 +87,16 @@ def test_figures_do_not_change_how_others_draw(tmp_path):
     before = figures.matplotlib.rcParams["figure.facecolor"]
     draw("seeds", tmp_path / "a.png", points())
     assert figures.matplotlib.rcParams["figure.facecolor"] == before and not figures.plt.get_fignums()
+
+
+def test_a_legend_of_long_labels_stays_inside_the_figure():
+    """Five columns of long labels were cut off at both sides."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(7.3, 4), layout="constrained")
+    figure.subplots()
+    figures.legend(figure, ["equal epochs", "equal training FLOPs"], [Line2D([], [], label="a label " * 3)] * 10)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
