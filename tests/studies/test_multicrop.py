@@ -138,6 +138,9 @@ def test_each_side_of_the_question_has_its_answer(gains, outcomes, tmp_path, no_
     marks = {"Supported:": "+", "Contradicted:": "-", "Uninformative:": "?"}
     assert "".join(marks[line.split("**")[1]] for line in lines) == outcomes
     assert text.split("<details>")[0].count("\n![") == 1
+    assert (
+        "in linear top1: MoCo " in text and "in knn top1: SCD with the true mask" not in text
+    )  # the other metric only
 
 
 def assembled(settings, specs, numbers, progress):

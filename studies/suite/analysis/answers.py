@@ -112,7 +112,9 @@ def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: st
     for where, control in _different(verdict.controls):
         missing = f"{versus(control.contrast, labels)} is not measured."
         text = described([control], results, labels) if control.gain.n else missing
-        sentences.append(f"Positive control{where}: {text}")
+        own = control.contrast.metric
+        other = own not in {finding.contrast.metric for finding in verdict.findings}
+        sentences.append(f"Positive control{where}{f' in {results.metric(own).label}' if other else ''}: {text}")
     if looks := _looks(results):
         sentences.append(f"It is read {'once, ' if len(looks) == 1 else ''}at {looks_in_words(looks)}.")
     known = [finding for finding in verdict.findings if finding.detectable is not None]
