@@ -23,7 +23,7 @@ from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, c
 
 METRIC, SESOI = "knn_top1", 0.01  # smallest effect of interest: one point of kNN top-1
 PROBE = "linear_top1"
-MAIN = (METRIC, PROBE)
+MAIN = (METRIC, PROBE, "shift_knn_top1", "shift_linear_top1")
 BACKGROUND = ("mixed_same_top1", "mixed_rand_top1", "bg_gap", "background_top1")
 SALIENCY = (
     "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",

@@ -111,7 +111,7 @@ class BackgroundReliance(Protocol):
     def measure(self, context: Context) -> dict[str, float]:
         data, numbers = context.data, {}
         if can_mix(data):
-            numbers |= self.mixed_numbers(context, class_probe(context, self.l2))
+            numbers |= self.mixed_numbers(context, class_probe(context, self.l2, "train"))
         if data.has("background"):
             probe = fit_linear_probe(context.features("train"), data.train.backgrounds, context.seed, self.l2)
             numbers["background_top1"] = accuracy(probe.predict(context.features("test")), data.test.backgrounds)

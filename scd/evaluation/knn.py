@@ -7,27 +7,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd.errors import UsageError
-from scd.evaluation.labels import accuracy, check_classes
+from scd.evaluation.labels import accuracy
 from scd.evaluation.metric import SHARE, Metric
-from scd.evaluation.protocol import N_TEST, N_TRAIN, Context, EvaluationData, Protocol
+from scd.evaluation.probe import LEARNS_FROM, ClassProbe
+from scd.evaluation.protocol import N_TEST, N_TRAIN, Context
 
 
 @dataclass(kw_only=True)
-class KNN(Protocol):
+class KNN(ClassProbe):
     """Top-1 accuracy of weighted kNN on pooled features. The settings are fixed and not chosen on any images.
 
     Args:
         k: neighbours; 20 is DINO's best.
         temperature: T of the votes' weights.
+        learns_from: see :class:`scd.evaluation.probe.ClassProbe`.
 
     Raises:
-        UsageError: k or T not above 0.
+        UsageError: k or T not above 0, or no such images.
     """
 
     k: int = 20
     temperature: float = 0.07
+    least = 1
+    title = "kNN"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k < 1 or not self.temperature > 0:
             raise UsageError(
                 f"kNN needs k of at least 1 and a temperature above 0, not k={self.k}, T={self.temperature}"
@@ -36,19 +41,13 @@ class KNN(Protocol):
     def definitions(self) -> dict[str, Metric]:
         text = (
             "weighted kNN on l2-normalised pooled backbone features of un-augmented views, "
-            f"k = {self.k}, T = {self.temperature:g}, both fixed"
+            f"k = {self.k}, T = {self.temperature:g}, both fixed; neighbours are {LEARNS_FROM[self.learns_from]}"
         )
         return {"knn_top1": Metric("kNN top-1", SHARE, "higher", text), "n_train": N_TRAIN, "n_test": N_TEST}
 
-    def applies(self, data: EvaluationData) -> bool:
-        return data.has("label")
-
-    def check(self, data: EvaluationData) -> None:
-        check_classes(data.train.labels, data.test.labels, data.train.class_names, least=1, name="kNN")
-
     def measure(self, context: Context) -> dict[str, float]:
-        train, test = context.data.train, context.data.test
-        features = context.features("train"), train.labels, context.features("test"), test.labels
+        train, test = self.learned(context.data), context.data.test
+        features = context.features(self.learns_from), train.labels, context.features("test"), test.labels
         return {
             "knn_top1": knn_top1(*features, self.k, self.temperature),
             "n_train": len(train),

@@ -13,32 +13,39 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from scd.errors import UsageError
-from scd.evaluation.labels import HELD_OUT, accuracy, balanced_accuracy, check_classes, stratified_part
+from scd.evaluation.labels import HELD_OUT, MIN_PER_CLASS, accuracy, balanced_accuracy, stratified_part
 from scd.evaluation.logistic import L2_GRID, OneClass, Regression, choose_and_fit
 from scd.evaluation.metric import SHARE, Metric
-from scd.evaluation.protocol import N_TEST, N_TRAIN, Context, EvaluationData, Protocol
+from scd.evaluation.probe import LEARNS_FROM, ClassProbe
+from scd.evaluation.protocol import N_TEST, N_TRAIN, Context, Part
 
 
 @dataclass(kw_only=True)
-class Linear(Protocol):
+class Linear(ClassProbe):
     """Accuracy of a linear probe.
 
     Args:
-        l2: penalties to choose from.
+        l2: penalties to choose from; nothing is chosen from a single one.
+        learns_from: see :class:`scd.evaluation.probe.ClassProbe`.
 
     Raises:
-        UsageError: no penalty, or one that is not above 0.
+        UsageError: no penalty, one that is not above 0, or no such images.
     """
 
     l2: Sequence[float] = L2_GRID
+    least = MIN_PER_CLASS
+    title = "a linear probe"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_penalties(self.l2)
 
     def definitions(self) -> dict[str, Metric]:
+        chosen = "l2 chosen on a held-out 20 % of the images, then refitted on all of them"
         fit = (
             "multinomial logistic regression on standardised, frozen, un-augmented pooled backbone features, solved to "
-            "its optimum; l2 chosen on a held-out 20 % of the training set, then refitted on all of it"
+            f"its optimum; {chosen if len(self.l2) > 1 else f'l2 = {self.l2[0]:g}, fixed'}; learned from "
+            f"{LEARNS_FROM[self.learns_from]}"
         )
         grid = ", ".join(f"{value:g}" for value in sorted(self.l2, reverse=True))
         return {
@@ -50,10 +57,12 @@ class Linear(Protocol):
                 "the linear probe's accuracy in each test class, mean over classes",
             ),
             "linear_l2": Metric(
-                "chosen l2",
+                "l2 penalty",
                 "weight of |W|^2 / 2 beside the mean cross-entropy",
                 None,
-                f"the linear probe's penalty, chosen from {grid}; at either end the choice may be too narrow",
+                f"the linear probe's penalty, chosen from {grid}; at either end the choice may be too narrow"
+                if len(self.l2) > 1
+                else "the linear probe's penalty, fixed",
             ),
             "linear_converged": Metric(
                 "linear probe converged",
@@ -65,21 +74,15 @@ class Linear(Protocol):
             "n_test": N_TEST,
         }
 
-    def applies(self, data: EvaluationData) -> bool:
-        return data.has("label")
-
-    def check(self, data: EvaluationData) -> None:
-        check_classes(data.train.labels, data.test.labels, data.train.class_names)
-
     def measure(self, context: Context) -> dict[str, float]:
-        probe, labels = class_probe(context, self.l2), context.data.test.labels
+        probe, labels = class_probe(context, self.l2, self.learns_from), context.data.test.labels
         predicted = probe.predict(context.features("test"))
         return {
             "linear_top1": accuracy(predicted, labels),
             "linear_balanced": balanced_accuracy(predicted, labels),
             "linear_l2": probe.fit.l2,
             "linear_converged": int(probe.fit.converged),
-            "n_train": len(context.data.train),
+            "n_train": len(self.learned(context.data)),
             "n_test": len(labels),
         }
 
@@ -101,11 +104,13 @@ class LinearProbe:
         return self.classes[self.fit.scores(features).argmax(dim=1)]
 
 
-def class_probe(context: Context, grid: Sequence[float]) -> LinearProbe:
-    """The probe of the training images' labels, fitted once for all protocols that use it."""
+def class_probe(context: Context, grid: Sequence[float], learns_from: Part) -> LinearProbe:
+    """The probe of the labels of these images, fitted once for all protocols that use it."""
+    part = context.data.origin(learns_from)
+    labels = getattr(context.data, part).labels
     return context.once(
-        ("linear probe", tuple(grid)),
-        lambda: fit_linear_probe(context.features("train"), context.data.train.labels, context.seed, grid),
+        ("linear probe", tuple(grid), part),
+        lambda: fit_linear_probe(context.features(part), labels, context.seed, grid),
     )
 
 

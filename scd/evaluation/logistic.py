@@ -314,8 +314,8 @@ def choose_and_fit(
 ) -> Regression:
     """Choose the l2 penalty by ``score`` of fits without the held-out rows, then fit on all rows.
 
-    The penalty with the highest score wins; of equal ones the strongest. Dimensions are standardised to mean 0 and
-    variance 1, separately for the two fits.
+    The penalty with the highest score wins; of equal ones the strongest. A single penalty is not scored. Dimensions are
+    standardised to mean 0 and variance 1, separately for the two fits.
 
     Args:
         features: (N, d). targets: of the N rows.
@@ -327,11 +327,11 @@ def choose_and_fit(
         DataError: no class that can be learned from the rows that are not held out.
     """
     grid = sorted(grid, reverse=True)
-    path = fit_path(features[~held], targets.rows(~held), grid)
+    path = fit_path(features[~held], targets.rows(~held), grid) if len(grid) > 1 else {}
     held_out = {l2: score(fit) for l2, fit in path.items()}
-    l2 = max(grid, key=lambda value: held_out[value])  # max keeps the first, strongest one of equals
-    near, classes = path[l2], targets.learnable()
-    start = near.solution if torch.equal(near.classes, classes) else None
+    l2 = max(grid, key=lambda value: held_out.get(value, 0))  # max keeps the first, strongest one of equals
+    near, classes = path.get(l2), targets.learnable()
+    start = near.solution if near is not None and torch.equal(near.classes, classes) else None
     mean, scale = standardisation(features)
     solution = solve(standardise(features, mean, scale), targets.of_classes(classes), l2, start)
     converged = solution.converged and all(fit.converged for fit in path.values())

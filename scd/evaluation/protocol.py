@@ -20,6 +20,8 @@ from scd.evaluation.overlap import shared_images
 from scd.method import Method
 
 SCORED = ("test", "validation")  # the splits that can be scored, in order of preference
+PROBE = "probe"  # the split from which probes learn, where there is one
+Part = Literal["train", "probe", "test"]
 N_TRAIN = Metric("training images", "images", None, "labelled images on which the probes are fitted")
 N_TEST = Metric("test images", "images", None, "images on which the numbers are measured")
 Result = TypeVar("Result")
@@ -197,6 +199,20 @@ class EvaluationData:
         """The training images, on which probes are fitted."""
         return load_images(self.source, "train", self.canvas, self.train_limit)
 
+    @property
+    def has_probe(self) -> bool:
+        """Whether the source has images of their own from which probes learn, a split "probe"."""
+        return PROBE in self.source.splits
+
+    @cached_property
+    def probe(self) -> ImageSet:
+        """The images from which probes learn: a split of their own, or the training images."""
+        return load_images(self.source, PROBE, self.canvas, self.train_limit) if self.has_probe else self.train
+
+    def origin(self, part: Part) -> Part:
+        """The part whose images these are: "train" for "probe" where probes have no images of their own."""
+        return "train" if part == PROBE and not self.has_probe else part
+
     @cached_property
     def test(self) -> ImageSet:
         """The images that are scored."""
@@ -241,8 +257,9 @@ class Context:
         """This context with the images of a protocol, and ``folder`` for its files."""
         return replace(self, data=protocol.own_data(self.data), folder=self.folder if folder is None else folder)
 
-    def features(self, part: Literal["train", "test"]) -> Tensor:
-        """Pooled features (N, C) of the training or the test images, see :func:`scd.evaluation.features.extract`."""
+    def features(self, part: Part) -> Tensor:
+        """Pooled features (N, C) of images of :class:`EvaluationData`, see :func:`scd.evaluation.features.extract`."""
+        part = self.data.origin(part)
         images = getattr(self.data, part)
         return self.once(
             ("features", part), lambda: extract(self.method.backbone, images.images, self.size, device=self.device)

@@ -43,6 +43,7 @@ def sources():
     return (
         Shapes(classes=2, size=SIZE, train=60, test=20),
         Scenes(classes=3, size=SIZE, train=24, test=12, scale=[0.3, 0.5], objects=[1, 3]),
+        Shapes(classes=2, size=SIZE, train=60, test=20, probe=60),
     )
 
 

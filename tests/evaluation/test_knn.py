@@ -105,3 +105,17 @@ def test_classes_that_no_training_image_shows_are_refused():
     train.labels = torch.zeros(12, dtype=torch.int64)
     with pytest.raises(DataError, match="kNN needs two classes, the training set shows 1"):
         KNN().check(EvaluationData(source_of(train=train, test=train), 16))
+
+
+def test_neighbours_are_images_for_probes_where_there_are_such_images():
+    """The background, beside noise all that this method sees, gives the class away in training and nowhere else."""
+    splits = {"train": objects(200, 0, True), "test": objects(80, 1, True), "probe": objects(200, 2, False)}
+    source = source_of(**splits)
+    method = ChannelMethod(1, 2)
+    assert KNN()(context_of(method, source, 16))["knn_top1"] < 0.6
+    assert KNN(learns_from="train")(context_of(method, source, 16))["knn_top1"] > 0.95
+    only_train = source_of(train=splits["train"], test=splits["test"])
+    assert KNN()(context_of(method, only_train, 16))["knn_top1"] > 0.95
+    assert KNN(learns_from="train")(context_of(method, only_train, 16)) == {}  # it would repeat the other
+    with pytest.raises(UsageError, match="learns_from of a probe 'tets'"):
+        KNN(learns_from="tets")

@@ -90,7 +90,7 @@ def test_unbalanced_classes_are_scored_both_ways():
     kept = torch.arange(80)[(test.labels == 0) | (torch.arange(80) % 5 == 0)]
     context = context_of(ChannelMethod(0, 2), source_of(train=train, test=test.subset(kept)), 16)
     numbers, labels = Linear()(context), context.data.test.labels
-    predicted = class_probe(context, L2_GRID).predict(context.features("test"))
+    predicted = class_probe(context, L2_GRID, "probe").predict(context.features("test"))
     recalls = [float((predicted[labels == c] == c).double().mean()) for c in range(4)]
     assert numbers["linear_top1"] == pytest.approx(float((predicted == labels).double().mean()))
     assert numbers["linear_balanced"] == pytest.approx(sum(recalls) / 4)
@@ -113,7 +113,8 @@ def test_a_fit_that_does_not_converge_is_recorded(monkeypatch):
 def test_penalties_are_an_option():
     protocol = Linear(l2=[0.5])
     assert protocol(context_of(ChannelMethod(0), object_source(), 16))["linear_l2"] == 0.5
-    assert "chosen from 0.5;" in protocol.metrics["linear_l2"].definition
+    assert protocol.metrics["linear_l2"].definition == "the linear probe's penalty, fixed"
+    assert "l2 = 0.5, fixed" in protocol.metrics["linear_top1"].definition
     for wrong in ([], [0.1, 0.0]):
         with pytest.raises(UsageError, match="one penalty or more, all above 0"):
             Linear(l2=wrong)

@@ -117,8 +117,15 @@ def test_first_fits_do_not_see_the_held_out_rows():
     changed[held] = changed[held].flip(1)
     for shares in (t, changed):
         targets = Shares(shares, "softmax")
-        choose_and_fit(x, targets, held, lambda fit: seen.append(fit.solution.weight) or 0.0, grid=(0.1,))
-    assert torch.equal(*seen)
+        choose_and_fit(x, targets, held, lambda fit: seen.append(fit.solution.weight) or 0.0, grid=(0.1, 0.01))
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+
+
+def test_a_single_penalty_is_not_scored():
+    x, t = problem()
+    held = held_out_part(len(x), seed=0)
+    fit = choose_and_fit(x, Shares(t, "softmax"), held, lambda fit: pytest.fail("scored"), grid=(0.1,))
+    assert fit.l2 == 0.1 and fit.held_out == {} and fit.converged
 
 
 # ---------------------------------------------------------------- one class per row

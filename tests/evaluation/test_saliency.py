@@ -90,7 +90,10 @@ def test_maps_of_a_lower_resolution_are_resized_bilinearly():
     masks = example()[1]
     coarse = torch.rand(6, 4, 4, generator=torch.Generator().manual_seed(2))
     resized = F.interpolate(coarse[:, None], (9, 9), mode="bilinear", align_corners=False)[:, 0]
-    assert saliency_scores(coarse, masks) == saliency_scores(resized, masks)
+    of_the_resolution = {"saliency_iou_possible", "saliency_iou_trivial"}
+    by_scores, by_resized = (saliency_scores(maps, masks) for maps in (coarse, resized))
+    for name in by_scores.keys() - of_the_resolution:
+        assert by_scores[name] == by_resized[name], name
 
 
 def test_the_true_mask_is_perfect_and_its_inverse_is_worst():
@@ -177,3 +180,48 @@ def test_no_masks_no_map_and_a_map_that_is_the_mask_itself_give_no_numbers():
     oracle = OracleMask()
     method = With(torch.nn.AvgPool2d(2), lambda view: oracle.eval()(view.images, view))
     assert Saliency()(context_of(method, object_source(), 16)) == {}
+
+
+def test_the_best_trivial_map_is_found_among_whole_inner_and_discs():
+    size = 12
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    far = ((rows + 0.5) / size - 0.5).square() + ((columns + 0.5) / size - 0.5).square()
+    disc = (far <= 0.3**2).to(torch.uint8)
+    flat = torch.full((1, 4, 4), 0.5)
+    assert saliency_scores(flat, disc[None])["saliency_iou_trivial"] == 1
+    resized_inside = F.interpolate(F.pad(torch.ones(1, 1, 2, 2), (1, 1, 1, 1)), (size, size), mode="bilinear")[0, 0]
+    inner = (resized_inside >= 0.5).to(torch.uint8)
+    assert saliency_scores(flat, inner[None])["saliency_iou_trivial"] == 1
+    whole = torch.ones(1, size, size, dtype=torch.uint8)
+    assert saliency_scores(flat, whole)["saliency_iou_trivial"] == 1
+    corner = torch.zeros(1, size, size, dtype=torch.uint8)
+    corner[:, :3, :3] = 1
+    assert saliency_scores(flat, corner)["saliency_iou_trivial"] == pytest.approx(9 / 144)  # the whole image
+
+
+def test_one_trivial_map_serves_all_images():
+    size = 12
+    corners = torch.zeros(2, size, size, dtype=torch.uint8)
+    corners[0, :6], corners[1, 6:] = 1, 1  # upper and lower half: the best map for both is the whole image
+    scores = saliency_scores(torch.rand(2, 4, 4), corners)
+    assert scores["saliency_iou_trivial"] == pytest.approx(0.5)
+
+
+def test_the_best_possible_map_is_the_mask_at_the_resolution_of_the_map():
+    masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    masks[0, :4, :4] = 1
+    assert saliency_scores(torch.rand(1, 8, 8), masks)["saliency_iou_possible"] == 1
+    pooled = F.avg_pool2d(masks[:, None].float(), 4)  # a map of 2 x 2
+    blurred = F.interpolate(pooled, (8, 8), mode="bilinear", align_corners=False)[:, 0] >= 0.5
+    expected = float(iou(blurred, masks.bool()))
+    coarse = saliency_scores(torch.rand(1, 2, 2), masks)["saliency_iou_possible"]
+    assert coarse == pytest.approx(expected) and coarse < 1
+
+
+def test_unknown_pixels_count_for_nothing_in_the_references():
+    masks = torch.full((1, 8, 8), UNKNOWN, dtype=torch.uint8)
+    masks[0, :4] = 1
+    masks[0, 4:6] = 0
+    scores = saliency_scores(torch.rand(1, 8, 8), masks)
+    assert scores["saliency_iou_possible"] == 1
+    assert scores["saliency_iou_trivial"] >= 4 / 6 - 1e-9  # of the whole image, over the known pixels

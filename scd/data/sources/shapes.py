@@ -28,6 +28,7 @@ from scd.errors import UsageError
 from scd.seeds import derive_seed
 
 VERSION = "1"
+SPLITS = ("train", "test", "probe")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class ShapesOptions:
         classes: number of object classes, and of background classes, 2 to 25.
         size: side of the square images in pixels.
         train, test: number of images in each split.
-        rho_train, rho_test: probability that the background's class is the object's partner (the class of the same
-            number); otherwise it is drawn uniformly from all.
+        probe: number of images of a further split "probe", from which probes learn in the place of "train"; 0: there is
+            none.
+        rho_train, rho_test, rho_probe: probability that the background's class is the object's partner (the class of
+            the same number); otherwise it is drawn uniformly from all.
         scale: range of the object's extent (diameter of the disc of its area) as a fraction of the image's side.
         clutter: largest number of small distractor blobs on the background.
         objects: number of objects of the image's class, each with its own place, size and colours; later ones may
@@ -51,8 +54,10 @@ class ShapesOptions:
     size: int = 48
     train: int = 4000
     test: int = 2000
+    probe: int = 0
     rho_train: float = 0.0
     rho_test: float = 0.0
+    rho_probe: float = 0.0
     scale: tuple[float, float] = (0.3, 0.6)
     clutter: int = 3
     objects: int = 1
@@ -66,7 +71,9 @@ class ShapesOptions:
             raise UsageError(f"shapes: size is {self.size}, it must be at least 16 pixels")
         if self.train < 1 or self.test < 1:
             raise UsageError(f"shapes: train={self.train} and test={self.test} must be at least 1")
-        for name in ("rho_train", "rho_test"):
+        if self.probe < 0:
+            raise UsageError(f"shapes: probe is {self.probe}, it must be 0 (no such split) or more")
+        for name in ("rho_train", "rho_test", "rho_probe"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"shapes: {name} is {getattr(self, name)}, a probability lies in [0, 1]")
         if len(self.scale) != 2 or not 0.1 <= self.scale[0] <= self.scale[1] <= 1:
@@ -78,7 +85,7 @@ class ShapesOptions:
 
     def of_split(self, split: str) -> dict:
         """The options that a split depends on, with its own number of images and correlation."""
-        shared = {key: value for key, value in asdict(self).items() if not key.endswith(("train", "test"))}
+        shared = {key: value for key, value in asdict(self).items() if not key.endswith(SPLITS)}
         return {**shared, "split": split, "count": getattr(self, split), "rho": getattr(self, f"rho_{split}")}
 
 
@@ -94,7 +101,7 @@ class Shapes(Source):
     """
 
     embedded = True
-    test_options = ("test", "rho_test")
+    test_options = ("test", "rho_test", "probe", "rho_probe")
 
     def __init__(
         self,
@@ -102,16 +109,21 @@ class Shapes(Source):
         size: int = ShapesOptions.size,
         train: int = ShapesOptions.train,
         test: int = ShapesOptions.test,
+        probe: int = ShapesOptions.probe,
         rho_train: float = ShapesOptions.rho_train,
         rho_test: float = ShapesOptions.rho_test,
+        rho_probe: float = ShapesOptions.rho_probe,
         scale: tuple[float, float] = ShapesOptions.scale,
         clutter: int = ShapesOptions.clutter,
         objects: int = ShapesOptions.objects,
         seed: int = ShapesOptions.seed,
     ):
-        options = ShapesOptions(classes, size, train, test, rho_train, rho_test, scale, clutter, objects, seed)
+        options = ShapesOptions(
+            classes, size, train, test, probe, rho_train, rho_test, rho_probe, scale, clutter, objects, seed
+        )
         versions = {"generator": "shapes", "version": VERSION, "families": drawing.VERSION}
-        fingerprints = {split: content_hash({**versions, **options.of_split(split)}) for split in ("train", "test")}
+        splits = [split for split in SPLITS if getattr(options, split)]
+        fingerprints = {split: content_hash({**versions, **options.of_split(split)}) for split in splits}
         super().__init__(
             "shapes",
             {
@@ -124,12 +136,13 @@ class Shapes(Source):
             background_names=background_names(classes),
             mask_kind="binary",
             description=f"embedded generator shapes {VERSION}: {classes} object classes on as many background classes, "
-            f"{size} px, background correlation {rho_train:g} in train and {rho_test:g} in test",
+            f"{size} px, background correlation {rho_train:g} in train and {rho_test:g} in test"
+            + (f", {rho_probe:g} in the images that probes learn from" if probe else ""),
         )
 
     @classmethod
     def example(cls, folder: Path) -> "Shapes":
-        return cls(classes=2, size=16, train=8, test=4)
+        return cls(classes=2, size=16, train=8, test=4, probe=8)
 
 
 @dataclass
@@ -144,7 +157,7 @@ class Rendered:
 
 def render(options: ShapesOptions, split: str, count: int, with_objects: bool = True) -> Rendered:
     """The first ``count`` images of a split; ``with_objects=False`` leaves the objects out and nothing else."""
-    rho = {"train": options.rho_train, "test": options.rho_test}[split]
+    rho = getattr(options, f"rho_{split}")
     chunks = [_chunk(options, split, rho, i, with_objects) for i in range(-(-count // CHUNK))]
     return Rendered(
         *(

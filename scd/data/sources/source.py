@@ -32,7 +32,8 @@ class Source:
 
     Args:
         name: for reports.
-        splits: name of the split ("train", "validation" or "test") -> data set.
+        splits: name of the split ("train", "validation" or "test") -> data set. A split "probe" holds images from which
+            probes learn in the place of the training images.
         fingerprints: name of the split -> hash of its content and of the options that change it. The fingerprint of
             the training split depends on no other split.
         version: of a generator; default: the first digits of the fingerprint.

@@ -49,7 +49,7 @@ def pretraining_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's configuration can change its weights."""
     data = dict(config["data"])
     test_only = _test_options(config)
-    data = {key: value for key, value in data.items() if key not in ("title", "test_limit")}
+    data = {key: value for key, value in data.items() if key not in ("title", "test_limit", "probe_l2")}
     data["options"] = {key: value for key, value in data["options"].items() if key not in test_only}
     if data.get("fingerprints"):
         data["fingerprints"] = {"train": data["fingerprints"]["train"]}

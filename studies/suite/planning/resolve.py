@@ -206,7 +206,7 @@ class Resolver:
         """What the plan needs of the data: from a generator's options, from the images, or as it is declared."""
         options, limit = data["options"], data["train_limit"]
         if is_embedded(data):
-            splits = {split: options[split] for split in ("train", "test")}
+            splits = {split: options[split] for split in ("train", "test", "probe") if options.get(split)}
             return OpenedData(data["title"], None, splits, frozenset(splits), "test", options.get("classes"), limit)
         try:
             source = open_data(data, locations)

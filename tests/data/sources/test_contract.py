@@ -14,7 +14,7 @@ from scd.data.scene_set import load_scenes
 from scd.data.sources.source import Source
 from scd.errors import UsageError
 
-SPLITS = {"train", "validation", "test"}
+SPLITS = {"train", "validation", "test", "probe"}
 COLUMNS = {"image", "label", "mask", "objects", "background", "instances", "semantic"}
 
 

@@ -143,7 +143,9 @@ def test_it_is_drawn_once(monkeypatch, tmp_path):
 
 def test_options_of_the_test_split_leave_the_training_split_alone():
     before, after = Shapes(**SMALL), Shapes(**{**SMALL, "test": 10, "rho_test": 1.0})
-    assert set(Shapes.test_options) == {"test", "rho_test"}
+    assert set(Shapes.test_options) == {"test", "rho_test", "probe", "rho_probe"}
+    probed = Shapes(**{**SMALL, "probe": 10, "rho_probe": 1.0})
+    assert {split: probed.fingerprints[split] for split in before.fingerprints} == before.fingerprints
     assert after.fingerprints["train"] == before.fingerprints["train"]
     assert after.fingerprints["test"] != before.fingerprints["test"]
 
@@ -153,13 +155,14 @@ def test_each_split_depends_on_its_own_options_and_the_shared_ones():
     changes = {
         "train": {"train": 7, "rho_train": 0.5},
         "test": {"test": 7, "rho_test": 0.5},
+        "probe": {"probe": 7, "rho_probe": 0.5},
         "both": {"classes": 5, "size": 32, "scale": (0.2, 0.3), "clutter": 0, "objects": 2, "seed": 7},
     }
     assert {name for part in changes.values() for name in part} == {field.name for field in fields(ShapesOptions)}
     for whose, options in changes.items():
         for name, value in options.items():
             changed = replace(plain, **{name: value})
-            for split in ("train", "test"):
+            for split in ("train", "test", "probe"):
                 assert (changed.of_split(split) != plain.of_split(split)) == (whose in (split, "both")), (name, split)
 
 
@@ -179,3 +182,10 @@ def test_each_split_depends_on_its_own_options_and_the_shared_ones():
 def test_bad_options_say_so(options, text):
     with pytest.raises(UsageError, match=text):
         Shapes(**options)
+
+
+def test_images_for_probes_are_further_images_with_a_correlation_of_their_own():
+    source = Shapes(classes=4, size=16, train=40, test=8, probe=40, rho_train=1.0, rho_probe=0.0)
+    train, probe = (source.split(name) for name in ("train", "probe"))
+    assert train["label"] == train["background"] and probe["label"] != probe["background"]
+    assert "probe" not in Shapes(classes=4, size=16, train=40, test=8).splits
