@@ -19,12 +19,19 @@ from scd.data.cache import content_hash, file_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import (
+    check_boxes,
+    count_boxes,
+    describe,
+    draw_instances,
+    filled_box,
+    object_features,
+)
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "2"
+VERSION = "3"
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects with only polygons of fewer than three corners, of which nothing is drawn"
@@ -158,6 +165,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
             }
         )
     boxes.check()
+    check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
     dataset = Dataset.from_dict(columns, features=object_features(names))
     dataset.info.description = describe(counted)
     return dataset

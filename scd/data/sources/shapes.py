@@ -6,6 +6,7 @@ The families of objects and backgrounds: :mod:`scd.data.sources.drawing`.
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
@@ -126,6 +127,10 @@ class Shapes(Source):
             description=f"embedded generator shapes {VERSION}: {classes} object classes on as many background classes, "
             f"{size} px, background correlation {rho_train:g} in train and {rho_test:g} in test",
         )
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        ShapesOptions(**options)
 
     @classmethod
     def example(cls, folder: Path) -> "Shapes":

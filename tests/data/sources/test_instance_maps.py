@@ -6,7 +6,13 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import (
+    count_boxes,
+    describe,
+    draw_instances,
+    filled_box,
+    object_features,
+)
 
 
 def drawn(masks, crowd) -> np.ndarray:
