@@ -125,6 +125,8 @@ def require_object_and_background(masks: Any, kind: str | None, chosen: Sequence
             hint = "; check that white is the object and black the background"
             if kind == "classes":
                 hint = f": {ids} are the object; say which are: data.options.foreground=[1]"
+            elif kind == "instances" and missing == "object":
+                hint = "; leave out the protocols that need masks"
             elif kind == "instances":
                 hint = "; of class ids say so, and which are the object: data.options.mask_kind=classes "
                 hint += "data.options.foreground=[1]"

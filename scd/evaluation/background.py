@@ -202,8 +202,8 @@ def usable_foregrounds(train: ImageSet, test: ImageSet, limit: int = MAX_OBJECTS
     foregrounds = order[usable[order]][:limit].sort().values
     if len(foregrounds) == 0:
         raise DataError(
-            "no test image has both an object and a background in its mask: data.options.foreground=[1] says which class "
-            "ids are the object"
+            "no test image has both an object and a background in its mask: data.options.foreground=[1] says which "
+            "class ids are the object"
         )
     return foregrounds, test.labels[foregrounds]
 

@@ -55,8 +55,9 @@ def check_boxes(counted: Counter[str], total: int, what: str, meaning: str) -> N
     leaving = counted[OUTSIDE] + counted[CUT]
     if leaving >= max(FEW, total / 2):
         raise DataError(
-            f"{what}: {leaving:,} of {total:,} boxes leave their image, or have no area; either the images were resized and the boxes "
-            f"were not, or the boxes are centre, width and height: they must be {meaning}, in pixels of these images"
+            f"{what}: {leaving:,} of {total:,} boxes leave their image, or have no area; either the images were "
+            "resized and the boxes were not, or the boxes are centre, width and height: they must be "
+            f"{meaning}, in pixels of these images"
         )
 
 
