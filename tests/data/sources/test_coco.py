@@ -331,7 +331,7 @@ def test_boxes_of_centre_width_and_height_are_refused(tmp_path, drawn):
     else:
         content["annotations"] = [
             {**entry, "id": 1000 * k + entry["id"], "bbox": box, "segmentation": []}
-            for k, box in enumerate(([3, 3, 6, 6], [1, 10, 2, 3], [12, 9, 6, 8]))
+            for k, box in enumerate(([3, 3, 6, 6], [1, 10, 2, 3], [11, 9, 8.5, 8]))
             for entry in content["annotations"]
         ]
     (tmp_path / "train.json").write_text(json.dumps(content))
