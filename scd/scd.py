@@ -168,8 +168,11 @@ class SCD(Wrapper):
                 raise unknown(option, choice, CHOICES[option])
         if positive_branch == "online" and not siamese.symmetric:
             raise UsageError("positive_branch=online needs the online features of both views; set symmetric=true")
-        if foreground_weight < 0:
-            raise UsageError(f"foreground_weight is the weight of a loss, 0 or more, not {foreground_weight}")
+        for option, value in (("foreground_weight", foreground_weight), ("weight", weight)):
+            if value < 0:
+                raise UsageError(f"{option} is the weight of a loss, 0 or more, not {value}")
+        if margin < 0:
+            raise UsageError(f"margin is a distance, 0 or more, not {margin}")
         dim = siamese.backbone.dim
         source = SaliencyMLP if saliency is None else saliency
         self.saliency_head = source if isinstance(source, nn.Module) else source(dim=dim)

@@ -107,6 +107,7 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     from studies.suite.execution.forecast import work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.store import Store
+    from studies.suite.planning.checks import check_options_hold
     from studies.suite.planning.resolve import preview, resolve, unique
 
     store = Store(settings.store)
@@ -114,10 +115,12 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
         print(f"'{settings.store}' holds {old} runs of an older version; they are left as they are", file=sys.stderr)
     check_page(settings)
     notes: list[str] = []
+    specs = study.plan(settings)
+    check_options_hold(settings, specs)
     if options.dry_run:
-        planned, notes = preview(study.plan(settings), settings.declared)
+        planned, notes = preview(specs, settings.declared)
     else:
-        planned = resolve(study.plan(settings))
+        planned = resolve(specs)
     if not planned:
         raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
     if not notes:  # with notes, the data are not here
@@ -131,8 +134,9 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     check_writable(settings.out)
     page = PageOfStudy(study, settings, planned, store)
     try:
-        specs = {name: item.spec for name, item in runs.items()}
-        result = launch(specs, work(runs), store, settings.launcher, page.on_end, team)
+        result = launch(
+            {name: item.spec for name, item in runs.items()}, work(runs), store, settings.launcher, page.on_end, team
+        )
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)

@@ -8,6 +8,7 @@ of its host, and their memory is measured.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scd.errors import UsageError, unknown
 from studies import cost_tables
 from studies.suite.pages.publish import Report
 from studies.suite.planning.command_line import choices, resolve_settings
@@ -128,6 +129,9 @@ def plan(settings: Settings) -> list[RunSpec]:
     arms, kinds, specs = list(settings.select(ARMS)), settings.axes["kinds"], []
     if not settings.meaningful:
         arms = [arm for arm in arms if arm.name in SMOKE_ARMS]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of measurement (axes.kinds)", kind, KINDS)
     for kind, measurements in KINDS.items():
         found = list(measurements(settings, arms)) if kind in kinds else []
         specs += found if settings.meaningful or kind in ("counted", "memory", "timed") else found[:SMOKE_OTHERS]
@@ -155,6 +159,8 @@ def measurement(
 
 def rounds_of(settings: Settings, name: str = "rounds") -> int:
     """How many rounds a measurement of time has."""
+    if settings.axes[name] < 1:
+        raise UsageError(f"axes.{name}={settings.axes[name]}: it must be 1 or more")
     return settings.axes[name] if settings.meaningful else SMOKE_ROUNDS
 
 

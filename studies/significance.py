@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas
 
+from scd.errors import unknown
 from scd.evaluation.metric import Metric
 from studies.references import RANDOM
 from studies.suite.analysis import notation, tables
@@ -94,6 +95,8 @@ def plan(settings: Settings) -> list[RunSpec]:
         if seed in settings.seeds or arm in MANY
     ]
     for source in settings.axes.get("chance", []):
+        if source not in SOURCES:
+            raise unknown("source of chance (axes.chance)", source, SOURCES)
         for level in range(int(settings.axes.get("levels", 0))):
             own = {"seed_of": {source: level}} if level else {}  # level 0 is seed 0's run
             chosen = [arm for arm in arms if arm.name in VARIED]

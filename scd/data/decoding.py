@@ -6,7 +6,9 @@ Rules, for every format:
   mask that has an orientation of its own is turned by it. Annotations whose size is that of the stored, unturned
   picture are refused, because tools differ in what they mean by it; where the size cannot tell (a square picture, a
   half turn, a mirror image), they count as drawn on the upright one.
-* 16-bit grey values are scaled from their whole range; 32-bit integers and floats have no known range and are refused.
+* 16-bit values are scaled from their whole range: 65535 becomes 255. A picture, grey or in colour, whose values all lie
+  in the lowest 16th of it holds 8, 10 or 12 bits and is refused. 32-bit integers and floats have no known range and are
+  refused.
 * Of an animation the first frame counts. Transparency and colour profiles are ignored.
 """
 
@@ -20,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from scd.errors import DataError
 
 ORIENTATION = 0x0112  # tag of EXIF
+BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # tags of TIFF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,6 +35,7 @@ TURNS = {
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # modes of 16-bit grey values
 NOT_USED = 4095  # a 16-bit picture whose values end here holds 8, 10 or 12 bits, and would be all but black
+TO_WHOLE_RANGE = "scale them to the whole range, or save it with 8 bits"
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # of Pillow, for a broken file
 BAD_EXIF = (OSError, SyntaxError, ValueError, KeyError, TypeError, OverflowError, ZeroDivisionError, struct.error)
 
@@ -55,10 +59,50 @@ def open_cell(cell: dict | None, column: str, row: int, source: str) -> Image.Im
         raise DataError(f"'{source}' row {row}: no {column}")
     try:
         image = Image.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") is not None else cell["path"])
+        deep = is_deep_colour(image)
+        require_known_tiff(image)
         image.load()
     except UNREADABLE as error:
-        raise DataError(f"{place(cell, row, source)}: the {column} cannot be decoded ({reason(error)})") from error
+        why = "an array of NumPy; save it as PNG" if is_array(cell) else reason(error)
+        raise DataError(f"{place(cell, row, source)}: the {column} cannot be decoded ({why})") from error
+    if deep:
+        require_high_bytes(image, f"{place(cell, row, source)}: the {column}")
     return image
+
+
+def is_array(cell: dict) -> bool:
+    """Whether a cell that is no image holds or names a file of NumPy."""
+    stored, path = cell.get("bytes") or b"", str(cell.get("path") or "")
+    return stored[:6] == b"\x93NUMPY" or (not stored and path.endswith((".npy", ".npz")))
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether an opened file, of which no pixel is read yet, has 16 bits for each of several channels."""
+    return len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def require_known_tiff(image: Image.Image) -> None:
+    """Raise ValueError for a TIFF file of 16 bits that Pillow decodes without an error, but to other values."""
+    if image.format != "TIFF" or max(image.tag_v2.get(BITS, (1,))) != 16:
+        return
+    if image.tag_v2.get(PLANES) == 2 and len(image.getbands()) > 1:
+        raise ValueError("16 bits a channel, stored channel by channel; store them pixel by pixel")
+    if image.tag_v2.get(PHOTOMETRIC) == 0:
+        raise ValueError("16 bits, of which 0 is white; save it with 0 as black")
+
+
+def require_high_bytes(image: Image.Image, what: str) -> None:
+    """The rule of :func:`scaled` for a picture of 16 bits a channel in colour.
+
+    NOTE: Pillow keeps the high byte of each value, so a black picture cannot be told from one of 8-bit values; both are
+    refused.
+
+    Raises:
+        DataError: values that end at 4095; ``what`` names the picture.
+    """
+    highest = max(image.getchannel(band).getextrema()[1] for band in image.getbands() if band != "A")
+    if highest <= NOT_USED >> 8:
+        raise DataError(f"{what} has 16-bit values that end below {(highest + 1) << 8} of 65535; {TO_WHOLE_RANGE}")
 
 
 def place(cell: dict, row: int, source: str) -> str:
@@ -111,10 +155,7 @@ def scaled(image: Image.Image, what: str) -> Image.Image:
     """16-bit grey values as 8-bit ones: 65535 becomes 255."""
     values = np.asarray(image).astype(np.uint32)
     if 0 < values.max() <= NOT_USED:
-        raise DataError(
-            f"{what} has 16-bit values that end at {values.max()} of 65535; scale them to the whole range, or save "
-            "it with 8 bits"
-        )
+        raise DataError(f"{what} has 16-bit values that end at {values.max()} of 65535; {TO_WHOLE_RANGE}")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 

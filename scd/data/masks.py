@@ -108,6 +108,31 @@ def is_known(values: Any) -> Any:
     return values != UNKNOWN
 
 
+def require_object_and_background(masks: Any, kind: str | None, chosen: Sequence[int] | None, what: str) -> None:
+    """The rule for whatever compares with masks of objects, or learns from them: some pixel of the set is the object,
+    and some the background. Without a background every map is right; without an object every map is wrong.
+
+    Args:
+        masks: (N, H, W) of a set, see :func:`foreground`; or the different values that they have.
+        kind, chosen: of the set's masks.
+
+    Raises:
+        DataError: masks of one thing alone; ``what`` names the set.
+    """
+    for missing, found in (("background", masks == 0), ("object", is_object(masks))):
+        if not found.any():
+            ids = "all ids above 0" if chosen is None else f"the ids {', '.join(map(str, chosen))}"
+            hint = "; check that white is the object and black the background"
+            if kind == "classes":
+                hint = f": {ids} are the object; say which are: data.options.foreground=[1]"
+            elif kind == "instances" and missing == "object":
+                hint = "; leave out the protocols that need masks"
+            elif kind == "instances":
+                hint = "; of class ids say so, and which are the object: data.options.mask_kind=classes "
+                hint += "data.options.foreground=[1]"
+            raise DataError(f"no mask of {what} shows any {missing}{hint}")
+
+
 def _one_channel(image: Image.Image, what: str) -> np.ndarray:
     """Grey levels (H, W) uint8 of a picture of 8 bits or less a channel."""
     if image.mode == "F":
@@ -213,7 +238,7 @@ def find_kind(name: str, splits: Mapping[str, Dataset], contents: Mapping[str, o
       and soft borders between them.
     * Masks that are all empty or all full, and values that can be ids as well as grey levels, are not guessed.
 
-    Masks that cannot be decoded say so when they are used.
+    Masks that cannot be decoded say so when they are used, unless none can.
 
     Args:
         name: of the source, for errors.
@@ -222,7 +247,7 @@ def find_kind(name: str, splits: Mapping[str, Dataset], contents: Mapping[str, o
 
     Raises:
         UsageError: masks that can be of several kinds, or of different kinds in different splits.
-        DataError: coloured masks.
+        DataError: coloured masks, or masks of which none can be decoded.
     """
     code = inspect.getsource(sys.modules[__name__])
     found = {
@@ -246,14 +271,17 @@ def find_kind(name: str, splits: Mapping[str, Dataset], contents: Mapping[str, o
 def _look(name: str, dataset: Dataset) -> dict[str, Any]:
     """The kind of a split's masks, or None; their values as text; whether 255 is among them; how many were not seen."""
     raw = dataset.select_columns(["mask"]).cast_column("mask", ImageFeature(decode=False))
-    levels, rows = Levels(), rows_looked_at(len(raw))
+    levels, rows, broken = Levels(), rows_looked_at(len(raw)), []
     for row in rows:
         cell = raw[row]["mask"]
         try:
             image = open_cell(cell, "mask", row, name)
-        except DataError:
+        except DataError as error:
+            broken.append(error)
             continue
         levels.add(image, f"{place(cell, row, name)}: the mask")
+    if len(broken) == len(rows):
+        raise broken[0]
     return {
         "kind": levels.kind(),
         "values": levels.text(),

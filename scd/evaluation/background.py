@@ -102,6 +102,8 @@ class BackgroundReliance(Protocol):
 
     def check(self, data: EvaluationData) -> None:
         if can_mix(data):
+            data.check_masks("train")
+            data.check_masks("test")
             check_classes(data.train.labels, data.test.labels, data.train.class_names)
             _, labels = usable_foregrounds(data.train, data.test, self.objects)
             choose_donors(data.train, labels)
@@ -199,7 +201,10 @@ def usable_foregrounds(train: ImageSet, test: ImageSet, limit: int = MAX_OBJECTS
     usable = is_object(test.masks).flatten(1).any(dim=1) & ~test.masks.bool().flatten(1).all(dim=1)
     foregrounds = order[usable[order]][:limit].sort().values
     if len(foregrounds) == 0:
-        raise DataError("no test image has both an object and a background in its mask")
+        raise DataError(
+            "no test image has both an object and a background in its mask: data.options.foreground=[1] says which "
+            "class ids are the object"
+        )
     return foregrounds, test.labels[foregrounds]
 
 

@@ -93,6 +93,9 @@ class Emergence(Protocol):
     def applies(self, data: EvaluationData) -> bool:
         return "mask" in data.columns(data.split)
 
+    def check(self, data: EvaluationData) -> None:
+        data.check_masks("test")
+
     def measure(self, context: Context) -> dict[str, float]:
         """The numbers.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scd.data.images import ImageSet, load_images
+from scd.data.masks import require_object_and_background
 from scd.data.scene_set import SceneSet, scenes_once
 from scd.data.sources.source import Source
 from scd.errors import DataError
@@ -217,6 +218,12 @@ class EvaluationData:
     def test(self) -> ImageSet:
         """The images that are scored."""
         return load_images(self.source, self.split, self.canvas, self.test_limit)
+
+    def check_masks(self, part: Literal["train", "test"]) -> None:
+        """Raise DataError if the masks of the training or the scored images show no object, or no background."""
+        split = self.split if part == "test" else part
+        what = f"'{self.source.name}' {split}"
+        require_object_and_background(getattr(self, part).masks, self.source.mask_kind, self.source.foreground, what)
 
     @cached_property
     def train_scenes(self) -> SceneSet:

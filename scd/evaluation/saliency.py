@@ -83,6 +83,9 @@ class Saliency(Protocol):
     def applies(self, data: EvaluationData) -> bool:
         return "mask" in data.columns(data.split)
 
+    def check(self, data: EvaluationData) -> None:
+        data.check_masks("test")
+
     def measure(self, context: Context) -> dict[str, float]:
         maps = context.maps()
         if maps is None:

@@ -1,9 +1,12 @@
 """Cells as upright pictures of 8 bits a channel: orientation, deep and odd modes, what cannot be read."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from scd.data.decoding import ORIENTATION, SIDEWAYS, as_rgb, picture, stored_size, upright, upright_size
@@ -100,6 +103,51 @@ def test_values_of_an_unknown_range_are_refused_by_file(image, text):
     cell = {**stored(image, "TIFF"), "path": "a.tif"}
     with pytest.raises(DataError, match=rf"'mine' row 3 \(a.tif\): the image .*{text}"):
         picture(cell, 3, "mine")
+
+
+def stored_with_16_bits(values: np.ndarray, colour: int) -> dict:
+    """A PNG file (H, W, channels) of 16 bits a channel, which Pillow does not write; ``colour`` is PNG's type."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
+    return {"bytes": b"\x89PNG\r\n\x1a\n" + b"".join(parts), "path": "a.png"}
+
+
+COLOUR_TYPES = {"RGB": (2, 3), "RGBA": (6, 4), "LA": (4, 2)}  # type of PNG and number of channels
+
+
+@pytest.mark.parametrize("kind", COLOUR_TYPES)
+@pytest.mark.parametrize("highest", [255, 1023, 4095])
+def test_16_bits_in_colour_follow_the_rule_of_grey_ones(kind, highest):
+    """Values of 8, 10 or 12 bits in a file of 16 bits a channel became all but black pictures."""
+    colour, channels = COLOUR_TYPES[kind]
+    values = np.full((4, 4, channels), highest, np.uint16)
+    if "A" in kind:
+        values[..., -1] = 65535
+    text = rf"row 3 \(a.png\): the image has 16-bit values that end below {highest + 1} of 65535; scale them"
+    with pytest.raises(DataError, match=text):
+        opened(stored_with_16_bits(values, colour))
+    values[..., 0] = 40_000
+    assert opened(stored_with_16_bits(values, colour))[0, 0, 0] == 156
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "text"),
+    [
+        (np.full((3, 8, 8), 40_000, np.uint16), {"photometric": "rgb", "planarconfig": "separate"}, "channel by chan"),
+        (np.full((8, 8), 40_000, np.uint16), {"photometric": "miniswhite"}, "of which 0 is white"),
+    ],
+)
+def test_tiff_files_that_pillow_decodes_to_other_values_are_refused(values, options, text):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    with pytest.raises(DataError, match=rf"row 3: the image cannot be decoded \(16 bits.*{text}"):
+        opened({"bytes": file.getvalue(), "path": None})
 
 
 def test_other_modes_become_rgb():

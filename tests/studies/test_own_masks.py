@@ -57,12 +57,12 @@ MASKS = {
 }
 
 
-def write_masks(folder, mask: dict, rows: int = 20) -> None:
+def write_masks(folder, mask: dict, rows: int = 20, empty: dict | None = None) -> None:
     """Images that are stored upside down, with these masks after as many empty ones as were looked at once."""
     folder.mkdir()
     random, exif = np.random.default_rng(0), Image.Exif()
     exif[ORIENTATION] = 3
-    empty = stored(Image.fromarray(np.zeros((24, 24), np.uint8)))
+    empty = empty or stored(Image.fromarray(np.zeros((24, 24), np.uint8)))
     for split, cells in (("train", [empty] * 16 + [mask] * rows), ("test", [mask] * rows)):
         pixels = [np.where(LEFT[..., None], 250, random.integers(0, 99, (24, 24, 3))).astype(np.uint8) for _ in cells]
         images = [stored(Image.fromarray(one[::-1, ::-1].copy()), exif=exif) for one in pixels]
@@ -126,3 +126,43 @@ def test_broken_files_of_voc_and_coco_are_named(tmp_path, capsys):
     words = [f"data.locations.{name}={coco / place}" for name, place in places.items()]
     line = refused(tmp_path, capsys, "data=coco", *words)
     assert "train.json' annotation 102: its segmentation cannot be drawn (its run lengths cover 7 pixels" in line
+
+
+SALIENCY = "evaluation.protocols=[saliency]"
+
+
+@pytest.mark.parametrize(
+    ("mask", "words", "text"),
+    [
+        (levels(1, 3, 2), [], r"any background: all ids above 0 are the object; say which are: data.options.foregr"),
+        (levels(1, 3, 2), ["data.options.foreground=[7]"], "any object: the ids 7 are the object; say which are"),
+        (levels(1, 3, 2), ["data.options.mask_kind=instances"], "mask_kind=classes data.options.foreground=[1]"),
+        (levels(255, 255, 255), ["data.options.mask_kind=binary"], "any background; check that white is the object"),
+        (levels(0, 0, 0), ["data.options.mask_kind=binary"], "any object; check that white is the object"),
+    ],
+)
+def test_masks_of_one_thing_alone_are_refused(tmp_path, capsys, mask, words, text):
+    """Masks without a 0, such as trimaps of 1, 2 and 3, gave an IoU of 1."""
+    write_masks(tmp_path / "masks", mask, empty=mask, rows=16)
+    capsys.readouterr()
+    line = refused(tmp_path, capsys, f"data={tmp_path / 'masks'}", *words, SALIENCY)
+    assert "no mask of 'masks' test shows " in line and text in line
+
+
+def test_ids_without_a_background_are_read_where_the_object_is_named(tmp_path):
+    write_masks(tmp_path / "masks", levels(1, 3, 2), empty=levels(1, 3, 2), rows=16)
+    words = ["arms=scd", f"data={tmp_path / 'masks'}", "data.options.foreground=[1]", SALIENCY]
+    assert studies(tmp_path, *words) == 0
+    (record,) = (tmp_path / "out" / "records").glob("*.csv")
+    assert pandas.read_csv(record)["saliency_iou_whole"].tolist() == [pytest.approx(1 / 3)]
+
+
+def test_masks_of_numpy_are_named(tmp_path, capsys):
+    """The refusal said that no masks were found."""
+    file = io.BytesIO()
+    np.save(file, LEFT)
+    mask = {"bytes": file.getvalue(), "path": None}
+    write_masks(tmp_path / "masks", mask, empty=mask, rows=4)
+    capsys.readouterr()
+    line = refused(tmp_path, capsys, f"data={tmp_path / 'masks'}", SALIENCY)
+    assert line.endswith("row 0: the mask cannot be decoded (an array of NumPy; save it as PNG)")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from scd.data.array_file import ArrayFile
 from scd.data.cache import cached_folder, content_hash
 from scd.data.images import ImageSet, check_request, image_parts, images_key
+from scd.data.masks import require_object_and_background
 from scd.data.sources.source import Source
 from scd.errors import DataError
 
@@ -105,10 +106,16 @@ def annotate(annotator: Annotator, source: Source, split: str, size: int, limit:
 
     def checked() -> Iterator[Tensor | list[Tensor]]:
         hidden = dict.fromkeys(set(COLUMNS) - annotator.needs)
+        held: set[int] = set()  # values of the masks
         for part in image_parts(source, split, size, limit):
+            if "masks" in annotator.needs:
+                held |= set(part.masks.unique().tolist())
             values = annotator(part.images, replace(part, **hidden))
             check_values(annotator, values, part.images)
             yield values
+        if "masks" in annotator.needs:
+            what = f"'{source.name}' {split}"
+            require_object_and_background(torch.tensor(sorted(held)), source.mask_kind, source.foreground, what)
 
     write = (
         write_boxes if annotator.provides == "boxes" else partial(write_maps, annotator.provides, (count, size, size))

@@ -19,12 +19,20 @@ from scd.data.cache import content_hash, file_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import (
+    check_boxes,
+    count_boxes,
+    describe,
+    draw_instances,
+    filled_box,
+    object_features,
+)
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "2"
+VERSION = "3"
+MANY = 20  # boxes of which some are nearer to a border than half their side
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects with only polygons of fewer than three corners, of which nothing is drawn"
@@ -158,6 +166,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
             }
         )
     boxes.check()
+    check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
     dataset = Dataset.from_dict(columns, features=object_features(names))
     dataset.info.description = describe(counted)
     return dataset
@@ -227,7 +236,8 @@ class BoxMeaning:
     """Finds boxes that are not x, y, width and height in pixels, from all boxes of a file.
 
     They are corners if more boxes agree with the extent of their segmentation so, or if as x, y, width, height some
-    leave the image and as corners none does. They are shares of the image if none is larger than a pixel.
+    leave the image and as corners none does. They are centre, width and height by the same two signs, the second of
+    them in files of 20 boxes or more. They are shares of the image if none is larger than a pixel.
     """
 
     file: str
@@ -235,6 +245,7 @@ class BoxMeaning:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     as_sides: int = 0
     as_corners: int = 0
+    as_centre: int = 0
 
     def add(self, entry: Entry, mask: np.ndarray) -> None:
         self.boxes.append(entry.bbox)
@@ -245,8 +256,11 @@ class BoxMeaning:
             x0, y0, third, fourth = entry.bbox
             sides = np.abs(extent - [x0, y0, x0 + third, y0 + fourth]).max() <= AGREES
             corners = np.abs(extent - entry.bbox).max() <= AGREES
-            self.as_sides += sides and not corners
+            half = np.array([third, fourth]) / 2
+            centre = np.abs(extent - [*([x0, y0] - half), *([x0, y0] + half)]).max() <= AGREES
+            self.as_sides += sides and not corners and not centre
             self.as_corners += corners and not sides
+            self.as_centre += centre and not sides
 
     def check(self) -> None:
         """Raise DataError for a file whose boxes mean something else."""
@@ -260,6 +274,13 @@ class BoxMeaning:
         outside = (ends > sizes + AGREES).any()
         if self.as_corners > self.as_sides or (ordered and outside and not self.as_sides):
             raise DataError(f"'{self.file}': its boxes are x0, y0, x1, y1; COCO's are x, y, width, height")
+        centres, half = boxes[:, :2], boxes[:, 2:] / 2
+        centred = (centres >= half - 1).all() and (centres + half <= sizes + 1).all() and len(boxes) >= MANY
+        if self.as_centre > self.as_sides or (centred and outside and not self.as_sides):
+            raise DataError(
+                f"'{self.file}': its boxes are centre, width, height; COCO's are x, y, width, height, from the left "
+                "upper corner"
+            )
 
 
 def _contents(content: CocoFile, folder: Path) -> list:

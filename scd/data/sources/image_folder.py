@@ -19,6 +19,7 @@ from scd.errors import DataError, UsageError
 TEST_FRACTION = 0.2  # of a folder without splits
 PARTS = ("image", "img", "jpeg", "jpg", "mask", "annotation", "segmentation", "label", "gt", "groundtruth")  # of a set
 SPLIT_WORDS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
+MASK = re.compile(r"[_-](mask|seg|segmentation|gt)(_\d+)?$", re.IGNORECASE)  # ending of the name of a mask
 MOST_LISTED = 20  # names of classes in a note
 LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
@@ -84,6 +85,7 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
     if not root.is_dir():
         raise DataError(f"imagefolder: no such folder: '{root}'")
     contents = scan(root, left_out)
+    refuse_masks(contents.images)
     by_folder: dict[str, list[Path]] = defaultdict(list)  # "" for images that lie in no folder
     for file in contents.images:
         parts = file.relative_to(root).parts
@@ -128,7 +130,22 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
             f"imagefolder: {in_words(names)} in '{root}' look like splits, not classes; name the folders train and "
             "test (or validation)"
         )
+    if parts := [name for name in names if is_part(name)]:
+        note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
+        return FoundImages(found.splits, found.labelled, [*found.notes, note])
     return found
+
+
+def refuse_masks(files: Sequence[Path]) -> None:
+    """Raise DataError for masks among the images: ``NAME_mask`` beside ``NAME``."""
+    names = {(file.parent, file.stem) for file in files}
+    named = [(file, found) for file in files if (found := MASK.search(file.stem))]
+    masks = [file for file, found in named if (file.parent, file.stem[: found.start()]) in names]
+    if masks:
+        raise DataError(
+            f"imagefolder: '{masks[0]}' is a mask beside its image ({len(masks)} such files); take them out, or give "
+            "images and masks as parquet files with the columns image and mask"
+        )
 
 
 def in_words(names: Sequence[str]) -> str:
@@ -145,6 +162,8 @@ def words_of(name: str) -> list[str]:
 def is_part(name: str) -> bool:
     """Whether a folder's name says that it holds images, masks or annotations of a set."""
     words = words_of(name)
+    if words[:1] in (["with"], ["without"], ["no"]):  # classes, as of faces with and without a mask
+        return False
     return words[:1] == ["segmentation"] or any(word.removesuffix("s") in PARTS for word in words[-1:])
 
 

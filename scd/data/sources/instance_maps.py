@@ -7,7 +7,11 @@ import numpy as np
 from datasets import ClassLabel, Features, Image, List, Value
 
 from scd.data.sources.png import encode_png
+from scd.errors import DataError
 
+OUTSIDE = "Boxes without area inside their image, whose objects are left out"
+CUT = "Boxes that leave their image and are cut at its border"
+FEW = 5  # boxes that may leave their images in any set
 SLACK = 1  # pixels by which a box may leave its image without a note
 
 
@@ -33,9 +37,28 @@ def count_boxes(boxes: Sequence[Sequence[float]], height: int, width: int, count
     """Count boxes [x, y, w, h] that leave their image, under a text for the notes of a source."""
     for x, y, w, h in boxes:
         if w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            counted["Boxes without area inside their image, whose objects are left out"] += 1
+            counted[OUTSIDE] += 1
         elif x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK:
-            counted["Boxes that leave their image and are cut at its border"] += 1
+            counted[CUT] += 1
+
+
+def check_boxes(counted: Counter[str], total: int, what: str, meaning: str) -> None:
+    """Refuse a set of boxes of which most leave their image: they belong to other pictures, or mean something else.
+
+    Args:
+        counted: by :func:`count_boxes`; total: number of boxes.
+        what: names the set; meaning: what its format's boxes are.
+
+    Raises:
+        DataError: half of the boxes or more, and at least five, leave their image or have no area.
+    """
+    leaving = counted[OUTSIDE] + counted[CUT]
+    if leaving >= max(FEW, total / 2):
+        raise DataError(
+            f"{what}: {leaving:,} of {total:,} boxes leave their image, or have no area; either the images were "
+            "resized and the boxes were not, or the boxes are centre, width and height: they must be "
+            f"{meaning}, in pixels of these images"
+        )
 
 
 def describe(counted: Counter[str]) -> str:

@@ -11,6 +11,8 @@ The rules of every format that is read from files:
   source says so. A split in which some images have no label is an error.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -220,15 +222,19 @@ def check_alignment(source: str, column: str, first: tuple[str, Column], other: 
     plain = {folded(name): name for name in theirs.names}
     for name in strange:
         if folded(name) in plain:
+            other = plain[folded(name)]
+            same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+            why = " with other Unicode characters (NFC and NFD) that look the same" if same else ""
             raise DataError(
-                f"'{source}': {column} '{name}' of {split} is written '{plain[folded(name)]}' in {known}; write both "
-                "alike"
+                f"'{source}': {column} '{name}' of {split} is written '{other}' in {known}{why}; write both alike"
             )
 
 
 def folded(name: str) -> str:
-    """A name without what people mistype: capitals, spaces, hyphens, leading zeros."""
-    plain = "".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    """A name without what people and programs write differently: capitals, spaces, hyphens, leading zeros, the zeros
+    of a decimal fraction (1.0), the Unicode form of a letter with an accent."""
+    plain = "".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").replace("-", " ").split())
+    plain = re.sub(r"^(\d+)\.0+$", r"\1", plain)
     return plain.lstrip("0") or plain
 
 

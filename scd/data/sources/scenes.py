@@ -8,6 +8,7 @@ An image is composed from back to front: background regions, clutter, then the o
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
@@ -142,6 +143,10 @@ class Scenes(Source):
             description=f"embedded generator scenes {VERSION}: {_range(options.objects)} objects of {classes} classes "
             f"on {_range(options.regions)} regions of as many background classes, {size} px",
         )
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        ScenesOptions(**options)
 
     @classmethod
     def example(cls, folder: Path) -> "Scenes":

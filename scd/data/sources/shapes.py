@@ -6,6 +6,7 @@ The families of objects and backgrounds: :mod:`scd.data.sources.drawing`.
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
@@ -139,6 +140,10 @@ class Shapes(Source):
             f"{size} px, background correlation {rho_train:g} in train and {rho_test:g} in test"
             + (f", {rho_probe:g} in the images that probes learn from" if probe else ""),
         )
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        ShapesOptions(**options)
 
     @classmethod
     def example(cls, folder: Path) -> "Shapes":

@@ -9,7 +9,7 @@ Masks that come with the data are for scoring. A method gets them from the oracl
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import datasets
 from datasets import Dataset
@@ -83,6 +83,14 @@ class Source:
         It has a split "train" of at least 8 images and a split "test" of at least 4.
         """
         raise TypeError(f"{cls.__name__} has no example of its format; the contract test needs one")
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:  # noqa: B027 (generators implement it)
+        """Find impossible options of a generator; nothing is drawn. Files are checked when they are opened.
+
+        Raises:
+            UsageError: an impossible value.
+        """
 
     @property
     def fingerprint(self) -> str:

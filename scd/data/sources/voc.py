@@ -17,11 +17,18 @@ from PIL import Image as PillowImage
 from scd.data.cache import content_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.example import example_images
-from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import (
+    check_boxes,
+    count_boxes,
+    describe,
+    draw_instances,
+    filled_box,
+    object_features,
+)
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
-VERSION = "2"
+VERSION = "3"
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -222,6 +229,8 @@ def _with_boxes(rows: list[dict]) -> Dataset:
         masks = [filled_box(box, height, width) for box in row["boxes"]]
         columns["mask"].append(draw_instances(masks, [False] * n, height, width))
         columns["objects"].append({"bbox": row["boxes"], "category": row["categories"], "iscrowd": [0] * n})
+    total = sum(len(row["boxes"]) for row in rows)
+    check_boxes(counted, total, f"'{rows[0]['image'].parent.parent}'", "xmin, ymin, xmax, ymax")
     dataset = Dataset.from_dict(columns, features=object_features(CLASSES))
     dataset.info.description = describe(counted)
     return dataset

@@ -3,9 +3,14 @@
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from scd.errors import UsageError, unknown
+from studies.suite.planning.study import TRAINING
+
+if TYPE_CHECKING:
+    from studies.suite.planning.settings import Settings
+    from studies.suite.planning.study import RunSpec
 
 WHOLE = {  # settings of a run that are whole numbers -> the smallest one
     "training.batch_size": 1,
@@ -46,6 +51,8 @@ def check_kind(key: str, value: Any, usual: Any) -> None:
     """
     if value is None or usual is None or usual in OPEN:
         return
+    if key in CHOICES and value not in CHOICES[key]:
+        raise unknown(key, value, CHOICES[key])
     if isinstance(usual, str):
         right, words = isinstance(value, str | Mapping), SCALARS[str]
     elif isinstance(usual, bool):
@@ -59,6 +66,43 @@ def check_kind(key: str, value: Any, usual: Any) -> None:
         right, words = isinstance(value, list | tuple), f"a list: {key}=[{value}]"
     if not right:
         raise UsageError(f"{key}={shown(value)}: it must be {words}")
+
+
+def check_axes(axes: Mapping[str, Any], usual: Mapping[str, Any], where: str = "axes") -> None:
+    """The axes of a study have values of the kinds that stand in its configuration, each once.
+
+    Args:
+        axes: as the command line left them.
+        usual: as the study's configuration has them; where it has null, any value is taken.
+
+    Raises:
+        UsageError: a value of another kind, a number below 0 where the study has a whole one, or a repeated level.
+    """
+    for name, value in axes.items():
+        key, expected = f"{where}.{name}", usual.get(name)
+        if expected is None or (value is None and isinstance(expected, Mapping) and "_target_" not in expected):
+            continue
+        if isinstance(expected, Mapping) and isinstance(value, Mapping):
+            check_axes(value, expected, key)
+        elif isinstance(expected, int) and not isinstance(expected, bool):
+            if not fits(value, int) or value < 0:
+                raise UsageError(f"{key}={shown(value)}: it must be a whole number, 0 or more")
+        elif isinstance(expected, list):
+            _check_levels(key, value, expected)
+            if where == "axes" and any(level in value[:number] for number, level in enumerate(value)):
+                raise UsageError(f"{key}={shown(value)}: it must list each level once")
+        elif value is None or (isinstance(expected, Mapping) and not isinstance(value, str)):
+            raise UsageError(f"{key}={shown(value)}: it needs a value; leave the word out for the usual one")
+
+
+def _check_levels(key: str, value: Any, expected: Sequence[Any]) -> None:
+    if not isinstance(value, list):
+        raise UsageError(f"{key}={shown(value)}: it must be a list")
+    for level in value:
+        if expected and (level is None or isinstance(level, Mapping | list)):
+            raise UsageError(f"{key}=[{shown(level)}]: its levels must be single values")
+        if expected:
+            check_kind(f"{key}: a level", level, expected[0])
 
 
 def check_types(made: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
@@ -163,6 +207,22 @@ def check_values(config: Mapping[str, Any]) -> None:
         if not fits(value, int) or value < least:
             null = ", or null" if key in WHOLE_OR_NULL else ""
             raise UsageError(f"{key}={shown(value)}: it must be a whole number, {least} or more{null}")
+
+
+def check_options_hold(settings: "Settings", specs: Sequence["RunSpec"]) -> None:
+    """Every ``data.options.NAME`` of the command line holds for some run: an axis of the study wins over it.
+
+    Raises:
+        UsageError: one that every run has another value of; the text names the axis that sets it, where a label does.
+    """
+    trained = [spec for spec in specs if spec.kind == TRAINING]
+    for name, value in settings.options.items():
+        found = [spec.config["data"]["options"].get(name) for spec in trained]
+        if not found or value in found:
+            continue
+        axes = [axis for axis in settings.axes if all(spec.labels.get(axis) in found for spec in trained)]
+        instead = f"give axes.{axes[0]}=[{shown(value)}]" if axes else f"it has {shown(found[0])}; leave the word out"
+        raise UsageError(f"data.options.{name}={shown(value)} holds for no run: the study sets it itself; {instead}")
 
 
 def check_training(config: Mapping[str, Any], steps_per_epoch: int, steps: int | None) -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
-from studies.suite.planning.checks import at, check_kind
+from studies.suite.planning.checks import at, check_axes, check_kind
 from studies.suite.planning.settings import PRESETS, Settings
 from studies.suite.planning.study import Study, merge
 
@@ -99,6 +99,7 @@ def resolve_settings(
     for key in given:
         place = key.lstrip("+~")
         check_kind(key, at(plain, place), at(usual, place))
+    check_axes(plain["axes"], usual["axes"])
     data = plain["data"]
     if "left_out" in data["locations"]:
         data["locations"]["left_out"] = [
@@ -114,6 +115,7 @@ def resolve_settings(
         base={"data": {key: data[key] for key in DATA_KEYS}, **{key: plain[key] for key in RUN_KEYS}},
         shared=plain["run"],
         given=_given(given, chosen, plain),
+        options=_set_by_words(given, ("data",), plain).get("data", {}).get("options", {}),
         arguments=_set_by_words(given, (*ARGUMENTS, "backbone", "presets"), plain),
         data=str(data["title"]),
         locations={key: value for key, value in data["locations"].items() if value not in (None, [])},

@@ -12,11 +12,11 @@ from scd.evaluation.protocol import EvaluationData, smaller
 from scd.profiling.flops import training_flops
 from scd.profiling.training_memory import TrainingMemory, training_memory
 from scd.training.budget import Budget
-from studies.suite.planning.assembly import build_method, build_views, check_arguments, open_data
+from studies.suite.planning.assembly import SIGNS, build_method, build_views, check_arguments, open_data
 from studies.suite.planning.checks import check_training, check_values
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
-from studies.suite.planning.settings import COUNTED, is_embedded
+from studies.suite.planning.settings import COUNTED, is_embedded, source_class
 from studies.suite.planning.study import TRAINING, RunSpec, merge
 
 FROM_DATA = "from_data"  # a method's number of classes that is taken from the labels
@@ -206,6 +206,7 @@ class Resolver:
         """What the plan needs of the data: from a generator's options, from the images, or as it is declared."""
         options, limit = data["options"], data["train_limit"]
         if is_embedded(data):
+            check_generator(data)
             splits = {split: options[split] for split in ("train", "test", "probe") if options.get(split)}
             return OpenedData(data["title"], None, splits, frozenset(splits), "test", options.get("classes"), limit)
         try:
@@ -233,6 +234,9 @@ class Resolver:
         asked = spec.config["evaluation"]["protocols"]
         check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
         if not self.check and (is_embedded(spec.config["data"]) or not spec.config["data"].get("fingerprints")):
+            for config in asked:
+                if config.get("data") is None:
+                    build_protocol(config)  # finds impossible options
             return asked  # embedded images are not drawn for a plan that is only shown; others may not be here
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
         if key not in self.checked:
@@ -331,6 +335,17 @@ def with_classes(method: Mapping[str, Any], classes: int | None, data: str) -> d
     if classes is None:
         raise DataError(f"'{method['_target_']}' learns from labels, and '{data}' has none; leave this arm out")
     return {**method, "classes": classes}
+
+
+def check_generator(data: Mapping[str, Any]) -> None:
+    """The options of embedded images are possible; nothing is drawn.
+
+    Raises:
+        UsageError: an option that the generator does not have, or an impossible value.
+    """
+    check_arguments(data["options"])
+    given = {key: value for key, value in data["options"].items() if key not in SIGNS and value is not None}
+    source_class(data).check_options(**given)
 
 
 def _key(*parts: Any) -> str:

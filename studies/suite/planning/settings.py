@@ -34,6 +34,7 @@ class Settings:
         study: name of the study; tier: name of the tier.
         seeds: the paired seeds; base: the run configuration that every arm starts from.
         shared: what the study's arms share, over the methods' own recipes; given: what the command line set.
+        options: data.options.NAME that the command line set -> its value.
         arguments: what the command line set of methods and wrappers: ``{"method": {"dim": 64}, "presets": {...}}``.
         data: display name of the data ("shapes", "cifar10", a folder's name); locations: where they lie.
         declared: numbers of images by split and of classes, for data that are not on this machine; {} if not known.
@@ -55,6 +56,7 @@ class Settings:
     base: dict[str, Any]
     shared: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     data: str = "shapes"
     locations: dict[str, Any] = field(default_factory=dict)

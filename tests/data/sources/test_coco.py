@@ -302,3 +302,38 @@ def test_annotations_belong_to_the_upright_picture(coco):
     Image.fromarray(pixels).save(folder / "images" / "1.png", exif=exif)
     with pytest.raises(DataError, match="is stored as 30x20 and turned to 20x30 by its EXIF orientation"):
         open_coco(coco)
+
+
+def test_boxes_of_pictures_that_were_halved_are_refused(tmp_path):
+    Coco.example(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    for image in content["images"]:
+        del image["width"], image["height"]
+        file = tmp_path / "train" / image["file_name"]
+        picture = Image.open(file)
+        picture.resize((picture.width // 4, picture.height // 4)).save(file)
+    for entry in content["annotations"]:
+        entry["segmentation"] = []
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="train.json': 8 of 8 boxes leave their image"):
+        Coco(tmp_path / "train", tmp_path / "train.json")
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_boxes_of_centre_width_and_height_are_refused(tmp_path, drawn):
+    """They gave masks of another place, without a word."""
+    Coco.example(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    if drawn:
+        for entry in content["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x + w / 2, y + h / 2, w, h]
+    else:
+        content["annotations"] = [
+            {**entry, "id": 1000 * k + entry["id"], "bbox": box, "segmentation": []}
+            for k, box in enumerate(([3, 3, 6, 6], [1, 10, 2, 3], [11, 9, 8.5, 8]))
+            for entry in content["annotations"]
+        ]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="train.json': its boxes are centre, width, height; COCO's are x, y"):
+        Coco(tmp_path / "train", tmp_path / "train.json")

@@ -1,5 +1,7 @@
 """Folders of images, with splits or split here; what is missing is named."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -221,3 +223,21 @@ def write_classes(folder, names):
         (folder / name).mkdir()
         for number in range(6):
             Image.new("RGB", (8, 8), (40 * place, number, 0)).save(folder / name / f"{number}.png")
+
+
+@pytest.mark.parametrize("name", ["0_mask", "0_mask_1", "0-gt"])
+def test_masks_beside_their_images_are_refused(folder, name):
+    """They counted as further images of the class."""
+    shutil.copy(folder / "train" / "cat" / "0.png", folder / "train" / "cat" / f"{name}.png")
+    with pytest.raises(DataError, match=rf"cat/{name}.png' is a mask beside its image \(1 such files\)"):
+        ImageFolder(folder)
+
+
+def test_a_class_called_masks_is_noted(tmp_path):
+    write_classes(tmp_path, ("cat", "dog", "masks"))
+    assert any(note.endswith("may mean masks or images: 'masks'.") for note in ImageFolder(tmp_path).notes)
+
+
+def test_faces_with_and_without_a_mask_are_classes(tmp_path):
+    write_classes(tmp_path, ("with_mask", "without_mask"))
+    assert ImageFolder(tmp_path).class_names == ("with_mask", "without_mask")

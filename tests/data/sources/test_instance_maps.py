@@ -4,9 +4,18 @@ import io
 from collections import Counter
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from scd.data.sources.instance_maps import count_boxes, describe, draw_instances, filled_box, object_features
+from scd.data.sources.instance_maps import (
+    check_boxes,
+    count_boxes,
+    describe,
+    draw_instances,
+    filled_box,
+    object_features,
+)
+from scd.errors import DataError
 
 
 def drawn(masks, crowd) -> np.ndarray:
@@ -46,3 +55,16 @@ def test_boxes_that_leave_their_image_are_counted():
         "Boxes that leave their image and are cut at its border: 2.",
         "Boxes without area inside their image, whose objects are left out: 2.",
     ]
+
+
+@pytest.mark.parametrize(("inside", "outside", "refused"), [(5, 5, True), (6, 5, False), (0, 4, False)])
+def test_boxes_of_which_most_leave_their_image_are_refused(inside, outside, refused):
+    """Halved images beside the original boxes, or boxes of centre, width and height, were only counted."""
+    counted = Counter()
+    count_boxes([[1, 1, 5, 5]] * inside + [[8, 8, 6, 6]] * (outside - 1) + [[15, 2, 4, 4]], 10, 10, counted)
+    if not refused:
+        check_boxes(counted, inside + outside, "'x'", "x, y, width, height")
+        return
+    text = "'x': 5 of 10 boxes leave their image, .* images were resized .* or the boxes are centre, width and height"
+    with pytest.raises(DataError, match=text):
+        check_boxes(counted, inside + outside, "'x'", "x, y, width, height")

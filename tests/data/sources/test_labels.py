@@ -96,6 +96,8 @@ def test_named_classes_that_the_file_does_not_name_are_found():
         ([0, 1], ["0", "01"], "the labels of train are numbers and those of test names"),
         (["Cat", "dog"], ["cat"], "label 'cat' of test is written 'Cat' in train; write both alike"),
         (["new york"], ["New_York"], "label 'New_York' of test is written 'new york' in train"),
+        (["caf\u00e9"], ["cafe\u0301"], r"is written '.*' in train with other Unicode characters \(NFC and NFD\)"),
+        (["0", "1"], ["0.0", "1.0"], "label '0.0' of test is written '0' in train; write both alike"),
         (["007"], ["7"], "label '7' of test is written '007' in train"),
     ],
 )

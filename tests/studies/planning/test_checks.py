@@ -8,8 +8,8 @@ import pytest
 
 from scd.errors import UsageError
 from studies.__main__ import main
-from studies.suite.planning.checks import check_kind, check_types
-from studies.suite.planning.command_line import resolve_settings
+from studies.suite.planning.checks import check_kind, check_options_hold, check_types
+from studies.suite.planning.command_line import load_study, resolve_settings
 from studies.suite.planning.resolve import resolve
 from studies.suite.planning.study import Arm
 
@@ -27,6 +27,17 @@ SMALL = ["tier=smoke", "seeds=1", "arms=moco", "evaluation.protocols=[collapse]"
         (["method.dim=16.5"], "MoCo: dim must be a whole number, not 16.5"),
         (["evaluation.protocols=[{preset: knn, k: many}]"], "KNN: k must be a whole number, not 'many'"),
         (["method.queue_size=24"], "the queue holds 24 keys, which 16 keys a step do not divide"),
+        (["training.precision=17"], "unknown training.precision '17'; valid: 32-true, bf16-mixed"),
+        (["axes.rho=[2]"], "shapes: rho_train is 2.0, a probability lies in [0, 1]"),
+        (["data.options.classes=1"], "shapes: classes is 1, it must lie in 2 to 25"),
+        (["axes.rho=[a]"], "axes.rho: a level='a': it must be a number"),
+        (["axes.rho=[null]"], "axes.rho=[null]: its levels must be single values"),
+        (["axes.rho=[0.8,0.8]"], "axes.rho=[0.8, 0.8]: it must list each level once"),
+        (
+            ["data.options.rho_train=0.5"],
+            "data.options.rho_train=0.5 holds for no run: the study sets it itself; give axes.rho=[0.5]",
+        ),
+        (["evaluation.protocols=[{preset: knn, k: 0}]"], "k"),
         (["schedule.warmup_epochs=5"], "the warm-up of 5 epochs (15 steps) is not shorter than a run of 3 steps"),
         (["optimizer.lr=-0.1"], "optimizer.lr is a number above 0, not -0.1"),
         (
@@ -40,6 +51,31 @@ def test_a_bad_setting_ends_in_one_line_before_any_run(words, text, tmp_path, ca
     assert main(["multicrop", *SMALL, *words, "--dry-run", "--store", str(tmp_path), "--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and text in line
+
+
+@pytest.mark.parametrize(
+    ("study", "words", "text"),
+    [
+        ("significance", ["axes.chance=[foo]"], "unknown source of chance (axes.chance) 'foo'; valid: init, order, pr"),
+        ("significance", ["axes.levels=-1"], "axes.levels=-1: it must be a whole number, 0 or more"),
+        ("cost_profile", ["axes.kinds=[counted,foo]"], "unknown kind of measurement (axes.kinds) 'foo'"),
+        ("cost_profile", ["axes.rounds=0"], "axes.rounds=0: it must be 1 or more"),
+        ("dino_vit", ["axes.resnet=null"], "axes.resnet=null: it needs a value"),
+        ("scene_coco", ["axes.counts=[0]"], "scenes: objects is (0, 0), it needs 1 <= low"),
+        ("reconstruction", ["axes.choices.margin=[-2]"], "margin is a distance, 0 or more, not -2"),
+    ],
+)
+def test_axes_that_leave_no_right_run_are_refused(study, words, text, tmp_path, capsys):
+    """These passed a dry run, and failed or said something wrong later."""
+    words = ["tier=smoke", "seeds=1", *words, "--dry-run", "--store", str(tmp_path), "--out", str(tmp_path)]
+    assert main([study, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and text in line
+
+
+def test_an_option_that_an_axis_also_sets_holds_where_both_agree():
+    settings = resolve_settings("multicrop", [*SMALL, "data.options.rho_train=0.8"])
+    check_options_hold(settings, load_study("multicrop").plan(settings))
 
 
 @pytest.fixture(scope="module")
