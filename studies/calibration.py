@@ -291,8 +291,8 @@ def sections(report: Report) -> None:
     )  # fmt: skip
     signal = report.section("Signal per core-minute")
     signal.text(
-        "Mean paired difference over its standard deviation over seeds, in the direction that is better, divided by "
-        "the core-minutes of one pair: training of both arms and their evaluation by the metric's protocol. The larger "
+        "Mean paired difference over its standard deviation over seeds, in the direction that is better (where neither is: upwards), "
+        "divided by the core-minutes of one pair: training of both arms and their evaluation by the metric's protocol. The larger "
         "it is, the fewer minutes the effect takes to be seen. The first protocol of a run also pays for the "
         "features that later ones reuse."
     )
