@@ -291,10 +291,10 @@ def sections(report: Report) -> None:
     )  # fmt: skip
     signal = report.section("Signal per core-minute")
     signal.text(
-        "Mean paired difference over its standard deviation over seeds, in the direction that is better (where neither is: upwards), "
-        "divided by the core-minutes of one pair: training of both arms and their evaluation by the metric's protocol. The larger "
-        "it is, the fewer minutes the effect takes to be seen. The first protocol of a run also pays for the "
-        "features that later ones reuse."
+        "Mean paired difference over its standard deviation over seeds, in the direction that is better (upwards where "
+        "neither is), divided by the core-minutes of one pair: training of both arms and their evaluation by the "
+        "metric's protocol. The larger it is, the fewer minutes the effect takes to be seen. The first protocol of a "
+        "run also pays for the features that later ones reuse."
     )
     signal.table(signal_table(found, results, report))
     report.section("More on known numbers").text(
