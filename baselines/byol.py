@@ -19,6 +19,7 @@ class Prediction(Matcher):
 
     Args:
         predictor: maps embeddings (B, D) to embeddings (B, D); of the online branch only; it has no momentum copy.
+            The identity in the ablation without a predictor.
     """
 
     def __init__(self, predictor: nn.Module):
@@ -40,6 +41,7 @@ class BYOL(MomentumSiamese):
         momentum: base of the cosine schedule, m at the start.
         momentum_schedule: "cosine" to 1 (official) or "constant".
         symmetric: both directions (official), or only from the first view to the second.
+        has_predictor: False leaves the predictor out, an ablation that is known to collapse (Table 5b of the paper).
 
     The heads' last Linear has no bias and no BN after it. The target runs in train mode; its running statistics are its
     own and no EMA changes them.
@@ -59,18 +61,24 @@ class BYOL(MomentumSiamese):
         momentum: float = 0.996,
         momentum_schedule: str = "cosine",
         symmetric: bool = True,
+        has_predictor: bool = True,
     ):
         super().__init__(
             backbone=backbone,
             projector=MLP((backbone.dim, hidden, dim), norm="batch", last_bias=False),
-            matcher=Prediction(MLP((dim, hidden, dim), norm="batch", last_bias=False)),
+            matcher=prediction(dim, hidden, has_predictor),
             momentum=momentum,
             momentum_schedule=momentum_schedule,
             symmetric=symmetric,
         )
         self.hidden = hidden
+        self.has_predictor = has_predictor
 
     def new_matcher(self) -> Matcher:
         """Another regression with a predictor of the same shape, for wrappers that compare further vectors."""
-        dim = self.projector.dim
-        return Prediction(MLP((dim, self.hidden, dim), norm="batch", last_bias=False))
+        return prediction(self.projector.dim, self.hidden, self.has_predictor)
+
+
+def prediction(dim: int, hidden: int, has_predictor: bool = True) -> Prediction:
+    """The regression with BYOL's predictor, or without one."""
+    return Prediction(MLP((dim, hidden, dim), norm="batch", last_bias=False) if has_predictor else nn.Identity())

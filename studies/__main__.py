@@ -78,7 +78,7 @@ def listing() -> str:
     lines = []
     for name in study_names():
         study = load_study(name)
-        lines.append(f"{name}  ({', '.join(study.question_ids)})\n    {study.question}")
+        lines.append(f"{name}  ({', '.join(study.question_ids) or 'all'})\n    {study.question}")
         lines.append(f"    arms: {', '.join(arm.name for arm in study.arms)}")
     lines.append(f"\ntiers: {', '.join(choices('tier'))}   data: {', '.join(choices('data'))}, or a FOLDER")
     lines.append("run one: python -m studies NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")

@@ -54,6 +54,17 @@ def test_heads_are_the_official_ones():
     assert official.projector.layers[0].out_features == 4096 and official.projector.dim == 256
 
 
+def test_without_a_predictor_the_online_embedding_itself_is_compared():
+    method, batch = byol(has_predictor=False, symmetric=False), views()
+    online = method.projector(method.backbone(batch["v1"].images).mean(dim=(2, 3)))
+    target = method.target_projector(method.target_backbone(batch["v2"].images).mean(dim=(2, 3)))
+    expected = (unit(online) - unit(target)).square().sum(dim=1).mean()
+    torch.testing.assert_close(method(Batch(batch))["loss"], expected)
+    for matcher in (method.matcher, method.new_matcher()):
+        assert not list(matcher.parameters())
+    assert list(byol().new_matcher().parameters())
+
+
 def test_the_predictor_has_no_momentum_copy():
     targets = [name for name, _ in byol().named_modules() if name.startswith("target_")]
     assert targets and not any("predictor" in name for name in targets)

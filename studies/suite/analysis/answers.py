@@ -122,10 +122,14 @@ def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: st
     if not known:
         sentences.append("No detectable difference can be stated before two pairs of a contrast differ.")
         return " ".join(sentences)
-    metric = results.metric(known[0].contrast.metric)
+    parts, smallest = [], []
+    for name in dict.fromkeys(each.contrast.metric for each in known):
+        group, metric = [each for each in known if each.contrast.metric == name], results.metric(name)
+        parts.append(f"{_detectable(group, results)} in {metric.label}")
+        smallest.append(notation.size(metric, group[0].contrast.sesoi))
     sentences.append(
-        f"With {_pairs(known)} the page could have detected (80 % power) a difference of {_detectable(known, results)} "
-        f"in {metric.label}; the smallest effect of interest is {notation.size(metric, known[0].contrast.sesoi)}."
+        f"With {_pairs(known)} the page could have detected (80 % power) a difference of {_listed(parts)}; the "
+        f"smallest effect of interest is {_listed(list(dict.fromkeys(smallest)))}."
     )
     return " ".join(sentences)
 

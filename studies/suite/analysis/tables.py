@@ -151,11 +151,16 @@ def contrast_table(results: Results, contrasts: Sequence[Contrast], names: Mappi
     notes, rows = Notes(), []
     measured = [measure(results, contrast) for contrast in contrasts]
     adjusted = holm([result.p for result in measured])
+    units = {notation.unit_of_difference(results.metric(each.metric)) for each in contrasts}
+    detectable = "detectable" if len(units) > 1 else f"detectable ({', '.join(units)})".removesuffix(" ()")
+    has_metrics = len(units) > 1 or len({_compared(each) for each in contrasts}) < len(contrasts)
     for contrast, result, p_holm in zip(contrasts, measured, adjusted, strict=True):
         metric, finding = results.metric(contrast.metric), find(results, contrast)
         row = {"treatment vs. control": names[contrast.name]}
         if any(words(each.conditions) for each in contrasts):
             row["setting"] = words(contrast.conditions) or NONE
+        if has_metrics:
+            row["metric"] = metric.label
         row["pairs"] = str(result.n)
         if result.n == 0:
             row["difference"] = notes.dash("no seed has finished in both arms")
@@ -168,12 +173,16 @@ def contrast_table(results: Results, contrasts: Sequence[Contrast], names: Mappi
         row["p"] = notation.p_value(result.p) if known else notes.dash(why)
         row["p (Holm)"] = notation.p_value(p_holm) if known else notes.dash(why)
         row["treatment is"] = finding.outcome if known else notes.dash(why)
-        row[f"detectable ({notation.unit_of_difference(metric)})".removesuffix(" ()")] = (
-            notation.number(metric, finding.detectable) if known else notes.dash(why)
-        )
+        write = notation.size if len(units) > 1 else notation.number  # with its unit where units differ
+        row[detectable] = write(metric, finding.detectable) if known else notes.dash(why)
         rows.append(row)
     lines = [*notes.lines, *interval_note(results)]
     return Table(pandas.DataFrame(rows), lines, tuple(dict.fromkeys(each.metric for each in contrasts)))
+
+
+def _compared(contrast: Contrast) -> tuple[str, str, str]:
+    """What a contrast compares, whatever its metric."""
+    return contrast.treatment, contrast.control, words(contrast.conditions)
 
 
 def interval_note(results: Results) -> list[str]:

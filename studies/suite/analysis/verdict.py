@@ -37,7 +37,7 @@ from studies.suite.analysis.conditions import Condition, cross_conditions, fit_c
 from studies.suite.analysis.readings import level, looks_in_words
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import PairedResult, least_margin
-from studies.suite.planning.study import Contrast, Study
+from studies.suite.planning.study import Claim, Contrast, Study
 
 BETTER, WORSE, EQUIVALENT, NOT_RESOLVED = "better", "worse", "equivalent", "not resolved"
 SUPPORTED, CONTRADICTED, UNINFORMATIVE = "supported", "contradicted", "uninformative"
@@ -184,10 +184,10 @@ def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Fi
     return Verdict(claims.pop(), findings, tuple(controls), len(findings))
 
 
-def judge_claims(study: Study, results: Results) -> tuple[Verdict, ...]:
-    """The verdicts of a study's claims, in their order."""
+def judge_claims(study: Study, results: Results, claims: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
+    """The verdicts of a study's claims, in their order; of some of them where ``claims`` says which."""
     verdicts = []
-    for claim in study.claims:
+    for claim in study.claims if claims is None else claims:
         contrasts = [replace(each, claim=claim.text) for each in fit_conditions(claim.contrasts, results)]
         controls = study.control if claim.controls is None else claim.controls
         verdicts.append(judge(results, contrasts, measure_controls(results, contrasts, controls)))

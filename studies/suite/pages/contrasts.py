@@ -38,7 +38,8 @@ def contrasts(blocks: Blocks, judgement: Judgement) -> None:
     metrics = list(dict.fromkeys(each.metric for each in declared))
     corrected = f"; Holm's correction over all {len(declared)} rows" if len(declared) > 1 else ""
     labels = " and ".join(results.metric(metric).label for metric in metrics)
-    unit = notation.unit_of_difference(results.metric(metrics[0]))
+    units = {notation.unit_of_difference(results.metric(metric)) for metric in metrics}
+    unit = units.pop() if len(units) == 1 else ""
     blocks.text(
         f"Treatment minus control, {labels}{f' in {unit}' if unit else ''}, over the seeds that both arms have; "
         f"two-sided 95 % t intervals{corrected}. p is that of one reading."

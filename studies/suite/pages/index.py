@@ -60,7 +60,7 @@ def _row(name: str, about: dict[str, Any]) -> dict[str, str]:
     runs += f", {seeds} seed{'s' if seeds != 1 else ''}" if seeds else ""
     return {
         "page": _link(name),
-        "question": ", ".join(about.get("questions", [])),
+        "question": ", ".join(about.get("questions", [])) or "all",
         "data": about.get("data", ""),
         "tier": about.get("tier", ""),
         "answer": about.get("outcome") or "none yet",

@@ -23,11 +23,11 @@ from studies.suite.analysis.verdict import (
     judge_claims,
     measure_controls,
 )
-from studies.suite.pages import sections
+from studies.suite.pages import calibration, sections
 from studies.suite.pages.contrasts import Judgement, contrasts
 from studies.suite.pages.index import write_index
 from studies.suite.pages.markdown import Blocks, Details, Page, Picture
-from studies.suite.planning.study import Contrast, Study
+from studies.suite.planning.study import Claim, Contrast, Study
 
 DEFAULT_HOST = "MoCo"
 
@@ -88,7 +88,12 @@ class Report:
         return verdict
 
     def judge_claims(
-        self, results: Results | None = None, names: Mapping[str, str] | None = None, beside: Sequence[Contrast] = ()
+        self,
+        results: Results | None = None,
+        names: Mapping[str, str] | None = None,
+        beside: Sequence[Contrast] = (),
+        claims: Sequence[Claim] | None = None,
+        is_said: bool = True,
     ) -> tuple[Verdict, ...]:
         """Judge the study's claims, and answer each of them in one sentence.
 
@@ -96,13 +101,17 @@ class Report:
             results: what they are judged by; the page's own where None.
             names: arm -> label in these results; the study's where None.
             beside: further contrasts that are listed and not judged; those of a claim are listed once.
+            claims: those of the study's claims that hold for the page's images; all where None.
+            is_said: False for a study that answers them in words of its own.
         """
         results, names = results or self.results, names or self.names
-        verdicts, lines = judge_claims(self.study, results), []
-        for claim, verdict in zip(self.study.claims, verdicts, strict=True):
+        claims = self.study.claims if claims is None else claims
+        verdicts, lines = judge_claims(self.study, results, claims), []
+        for claim, verdict in zip(claims, verdicts, strict=True):
             asked = f"*{claim.question}* " if claim.question else ""
             lines.append(f"{asked}{sentence(verdict, results, names)}")
-        self.say("\n".join(f"- {line}" for line in lines), summary=" ".join(lines))
+        if is_said:
+            self.say("\n".join(f"- {line}" for line in lines), summary=" ".join(lines))
         counts = Counter(verdict.outcome for verdict in verdicts)
         self.outcome = self.outcome or ", ".join(
             outcome if len(counts) == 1 else f"{count} {outcome}" for outcome, count in counts.items()
@@ -153,11 +162,14 @@ class Report:
                 f"> **This page only tests the wiring.** It comes from the `{about['tier']}` tier: a few steps of a "
                 "tiny network on a few images. Its numbers and its answer mean nothing."
             )
-        page.text(f"> **Question {', '.join(study.question_ids)}.** {study.question}", *self._answers)
+        page.text(
+            f"> **{' '.join(['Question', ', '.join(study.question_ids)]).strip()}.** {study.question}", *self._answers
+        )
         page.text(sections.completeness(results))
         page.blocks += self._first.blocks
         for judgement in self._judgements:
             page.text(sensitivity(joined(judgement.verdicts), judgement.results, judgement.names, judgement.question))
+        page.text(calibration.line(about, self.out))
         sections.arms(page.details("Arms"), study, results)
         page.blocks += self._own
         for judgement in self._judgements:

@@ -206,7 +206,8 @@ class Study:
     """A question of the reviewers, the arms that answer it, and the contrasts declared before the numbers.
 
     Attributes:
-        name: that of its file; question_ids: the reviewers' questions; question: in words; title: of the page.
+        name: that of its file; question_ids: the reviewers' questions, none for a study that serves all of them;
+            question: in words; title: of the page.
         arms, contrasts: declared before any number.
         control: positive controls, contrasts that must come out "better" for the page to be informative.
         primary: name of the contrast whose claim the page's first sentence answers; unused where there are ``claims``.
