@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates of time and memory")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
-    parser.add_argument("--recompute-foreign", action="store_true", help="run again what another kind of machine has run")
+    parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
     return parser.parse_intermixed_args(arguments)
 
 

@@ -28,7 +28,8 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
         ValueError: conditions that do not single out one run of an arm and a seed.
     """
     pool = _pool(results.about.get("pools", {}), treatment, control)
-    columns = [name for name in dict.fromkeys(("arm", "seed", "status", "numerics", metric, *conditions)) if name in results.runs]
+    wanted = dict.fromkeys(("arm", "seed", "status", "numerics", metric, *conditions))
+    columns = [name for name in wanted if name in results.runs]
     runs = results.runs.loc[results.runs["arm"].isin([treatment, control, *pool]), columns]
     by_arm = dict(iter(select(runs, **conditions).groupby("arm", sort=False)))
     nothing = runs.iloc[:0]
@@ -39,7 +40,9 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
     classes = {arm: class_by_seed(part) for arm, part in by_arm.items()}
     own = classes.get(treatment, {})
     pairs, mixed = pairs_of(first, second, own, classes.get(control, {}))
-    seeds, mixed = ([seed for seed in each if reading.seeds is None or seed in reading.seeds] for each in (pairs, mixed))
+    seeds, mixed = (
+        [seed for seed in part if reading.seeds is None or seed in reading.seeds] for part in (pairs, mixed)
+    )
     differences = [first[seed] - second[seed] for seed in seeds]
     members = [arm for arm in values if arm in pool and set(seeds) <= set(values[arm])]
     members = [arm for arm in members if all(classes[arm][seed] == own[seed] for seed in seeds)]

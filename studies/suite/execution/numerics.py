@@ -50,13 +50,14 @@ def recorded_class(environment: Mapping[str, Any] | None) -> str:
 
 @lru_cache(maxsize=1)
 def _processor() -> dict[str, Any]:
-    """Vendor, family and model, by which libraries choose kernels, and the instructions that change an order of sums."""
+    """Vendor, family and model, by which libraries choose kernels, and the vector instructions."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         text = ""
     lines = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-    model = [lines[name] for name in ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part") if name in lines]
+    names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
+    model = [lines[name] for name in names if name in lines]
     flags = (lines.get("flags") or lines.get("Features") or "").split()
     return {
         "processor": " ".join(model) or platform.processor() or platform.machine(),

@@ -266,7 +266,7 @@ class Store:
         return self.records_of(spec).environment(spec.id)
 
     def numerics(self, spec: RunSpec, further: Iterable[str] = ()) -> str:
-        """The numerics class of a run's numbers: of its training and every finished evaluation, "a+b" where they differ.
+        """The numerics class of a run's numbers: of training and finished evaluations, "a+b" where they differ.
 
         Args:
             further: as for :meth:`record`.

@@ -60,17 +60,18 @@ def machines(results: Results, compared: Mapping[str, PairedResult]) -> str:
     counts = done.drop_duplicates("run")["numerics"].value_counts() if "numerics" in done else {}
     if len(counts) < 2:
         return ""
-    listed = ", ".join(f"{count} of {f'`{name}`' if name else 'none that is recorded'}" for name, count in counts.items())
+    words = {name: f"`{name}`" if name else "none that is recorded" for name in counts.index}
+    listed = ", ".join(f"{count} of {words[name]}" for name, count in counts.items())
     text = f"**Runs of {len(counts)} numerics classes:** {listed}. Pairs are formed within one class: "
-    left_out = {words: result.mixed for words, result in compared.items() if result.mixed}
+    left_out = {pair: result.mixed for pair, result in compared.items() if result.mixed}
     if not left_out:
         return f"{text}no seed of a contrast is left out."
-    shown = [f"{words} without {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
-             for words, seeds in left_out.items()]  # fmt: skip
+    shown = [f"{pair} without {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+             for pair, seeds in left_out.items()]  # fmt: skip
     more = f"; and {len(shown) - CONTRASTS_SHOWN} more contrasts" if len(shown) > CONTRASTS_SHOWN else ""
     command = f"{results.about['command']} --recompute-foreign".strip()
     return (
-        f"{text}{'; '.join(shown[:CONTRASTS_SHOWN])}{more}. {code_span(command)} computes the runs of other classes again "
+        f"{text}{'; '.join(shown[:CONTRASTS_SHOWN])}{more}. {code_span(command)} computes runs of other classes again "
         "on the machine where it is given; give it where the most runs come from."
     )
 
