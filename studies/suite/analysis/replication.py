@@ -117,6 +117,7 @@ def spreads(rows: pandas.DataFrame) -> pandas.DataFrame:
         kept = part[part["run"].isin(trained)]
         across = ((kept["committed"] - kept["here"]) ** 2).mean() / 2
         equal = (part["committed"] == part["here"]).mean()
-        found.append({"metric": metric, "numbers": len(part), "equal": equal, "across": sqrt(across) if across >= 0 else nan,
-                      "over_seeds": sqrt(over_seeds) if over_seeds >= 0 else nan})  # fmt: skip
+        sds = {"across": across, "over_seeds": over_seeds}
+        sds = {name: sqrt(value) if value >= 0 else nan for name, value in sds.items()}
+        found.append({"metric": metric, "numbers": len(part), "equal": equal, **sds})
     return pandas.DataFrame(found)
