@@ -62,6 +62,12 @@ for study_name in STUDIES:
     add_study(study_name)
 
 
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def replicate(session: nox.Session) -> None:
+    """Run a committed page's first seeds again on this machine and compare; arguments: PAGE seeds=2 arms=moco,scd."""
+    session.run(python(session), "-m", "studies.replicate", *session.posargs, external=True)
+
+
 @nox.session(venv_backend="none", requires=["environment"])
 def tests(session: nox.Session) -> None:
     """Run the tests in parallel; arguments go to pytest."""

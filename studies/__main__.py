@@ -68,6 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates of time and memory")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
+    parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
     return parser.parse_intermixed_args(arguments)
 
 
@@ -134,9 +135,10 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     check_writable(settings.out)
     page = PageOfStudy(study, settings, planned, store)
     try:
-        result = launch(
-            {name: item.spec for name, item in runs.items()}, work(runs), store, settings.launcher, page.on_end, team
-        )
+        specs = {name: item.spec for name, item in runs.items()}
+        if options.recompute_foreign:
+            forget_foreign(specs, store, settings.launcher)
+        result = launch(specs, work(runs), store, settings.launcher, page.on_end, team)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
@@ -144,6 +146,19 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
         spec = runs[name].spec
         print(f"run {spec.id} failed: {reason} (folder: {store.folder(spec)})", file=sys.stderr)
     return EXIT_FAILED if result.failed else 0
+
+
+def forget_foreign(specs, store, launcher) -> None:
+    """Put aside the finished runs that are not of this machine's numerics class.
+
+    Raises:
+        UsageError: Slurm would execute them, on a machine that is not known yet.
+    """
+    from studies.suite.execution.launcher import class_here
+
+    here = class_here(specs, launcher)
+    count = store.forget_foreign(specs.values(), here)
+    print(f"{count} runs of other numerics classes than {here} are computed again", file=sys.stderr)
 
 
 def print_plan(settings, planned, runs, store, notes) -> None:

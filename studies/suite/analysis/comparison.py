@@ -1,6 +1,7 @@
 """The paired difference of two arms of a page, with the spread and the reading that the study declares."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -8,14 +9,15 @@ import numpy
 from studies.suite.analysis.readings import reading_at, status_by_seed
 from studies.suite.analysis.results import DONE, Results
 from studies.suite.analysis.spread import spread_of_difference
-from studies.suite.analysis.statistics import PairedResult, by_seed, difference_of, select
+from studies.suite.analysis.statistics import PairedResult, by_seed, class_by_seed, difference_of, pairs_of, select
 
 
 def compare(results: Results, treatment: str, control: str, metric: str, **conditions: Any) -> PairedResult:
     """Treatment minus control over the seeds of the last reading; every difference of a page comes from here.
 
     The spread is pooled over the arms of the same pool in the same conditions (see spread.py), where treatment and
-    control are in one pool and no guard is against it; over the arms that have all of the contrast's seeds. The pools
+    control are in one pool and no guard is against it; over the arms that have all of the contrast's seeds. Two runs of
+    different numerics classes are no pair, and an arm of another class at a seed takes no part in the spread. The pools
     (``Arm.pool``) and the readings (``Study.looks``) are those in ``results.about``.
 
     Args:
@@ -26,7 +28,8 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
         ValueError: conditions that do not single out one run of an arm and a seed.
     """
     pool = _pool(results.about.get("pools", {}), treatment, control)
-    columns = [name for name in dict.fromkeys(("arm", "seed", "status", metric, *conditions)) if name in results.runs]
+    wanted = dict.fromkeys(("arm", "seed", "status", "numerics", metric, *conditions))
+    columns = [name for name in wanted if name in results.runs]
     runs = results.runs.loc[results.runs["arm"].isin([treatment, control, *pool]), columns]
     by_arm = dict(iter(select(runs, **conditions).groupby("arm", sort=False)))
     nothing = runs.iloc[:0]
@@ -34,11 +37,18 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
     reading = reading_at(results.about.get("looks", ()), *states)
     values = {arm: by_seed(part[part["status"] == DONE], metric) for arm, part in by_arm.items()}
     first, second = (values.get(arm, {}) for arm in (treatment, control))
-    seeds = [seed for seed in sorted(set(first) & set(second)) if reading.seeds is None or seed in reading.seeds]
+    classes = {arm: class_by_seed(part) for arm, part in by_arm.items()}
+    own = classes.get(treatment, {})
+    pairs, mixed = pairs_of(first, second, own, classes.get(control, {}))
+    seeds, mixed = (
+        [seed for seed in part if reading.seeds is None or seed in reading.seeds] for part in (pairs, mixed)
+    )
     differences = [first[seed] - second[seed] for seed in seeds]
     members = [arm for arm in values if arm in pool and set(seeds) <= set(values[arm])]
+    members = [arm for arm in members if all(classes[arm][seed] == own[seed] for seed in seeds)]
     pooled = _pooled({arm: [values[arm][seed] for seed in seeds] for arm in members}, treatment, control)
-    return difference_of(seeds, differences, 1 - 2 * reading.alpha, pooled, reading.is_read)
+    result = difference_of(seeds, differences, 1 - 2 * reading.alpha, pooled, reading.is_read)
+    return replace(result, mixed=tuple(mixed))
 
 
 def _pool(pools: Mapping[str, str], treatment: str, control: str) -> list[str]:

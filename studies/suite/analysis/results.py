@@ -31,7 +31,7 @@ FOLDER = "records"
 DONE, FAILED, MISSING = "done", "failed", "missing"
 _METRICS: dict[str, dict[str, Metric]] = {}
 _SOURCES: dict[str, dict[str, Any]] = {}
-TEXT_COLUMNS = {"run": str, "reason": str, "supervision": str}
+TEXT_COLUMNS = {"run": str, "reason": str, "numerics": str, "supervision": str}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Results:
         about: plain values, see :func:`assemble`; after the analysis also ``outcome`` and ``answer``.
         runs: one row per planned run: its labels (arm, budget, seed, data, ...), ``run`` (its id), ``status`` ("done",
             "failed" or "missing"), ``reason`` (of a failure, also of an evaluation of a finished run) and, where done,
-            its numbers.
+            ``numerics`` (the class of the machine, see numerics.py; empty: not recorded) and its numbers.
         folders: run id -> the folders of its evaluations in the store; empty for results that were loaded.
     """
 
@@ -120,6 +120,11 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
     failed = {spec.id: reason for spec in runs if (reason := store.failure(spec))}
     done = [spec for spec in runs if store.status(spec) == DONE]
     finished = {spec.id for spec in done} | set(failed)
+    classes = {
+        spec.id: store.numerics(spec, evaluations.get(spec.id, ()))
+        for spec in plan
+        if spec.id in finished and records[spec.id] is not None
+    }
     seen = [environment for spec in runs if (environment := store.environment(spec))]
     entries = {TRAINING: (*PRETRAINING, *EVALUATION), MEASUREMENT_KIND: MEASUREMENT}
     roots = [root for kind in dict.fromkeys(spec.kind for spec in plan) for root in entries[kind]]
@@ -130,7 +135,7 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
         study,
         settings,
         plan,
-        {run: numbers for run, numbers in records.items() if numbers is not None and run in finished},
+        {run: {"numerics": classes[run], **numbers} for run, numbers in records.items() if run in classes},
         metrics_of(protocols) if evaluations else {},
         describe_source(settings) if evaluations else {},
         Progress(
@@ -367,7 +372,8 @@ def load(out: Path, page: str) -> Results:
         runs = pandas.read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise DataError(f"records '{path}' cannot be read: {error}") from error
-    return Results(about, runs.assign(reason=runs["reason"].fillna("")))
+    texts = [name for name in ("reason", "numerics") if name in runs]
+    return Results(about, runs.assign(**{name: runs[name].fillna("") for name in texts}))
 
 
 def read_about(path: Path) -> dict[str, Any]:

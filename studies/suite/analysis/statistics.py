@@ -5,7 +5,7 @@ taken within seeds. With three to ten seeds a percentile bootstrap covers far le
 of 95 % at n = 3), and Student's t interval covers what it states; only t is used here. Every spread has ddof = 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
@@ -41,6 +41,7 @@ class PairedResult:
         alpha: the error of each end of the interval.
         is_pooled: whether the spread is pooled.
         is_read: whether the declared readings allow an outcome at this number of seeds (see readings.py).
+        mixed: seeds that are no pair, because the two runs come from different numerics classes (see numerics.py).
 
     What n pairs do not determine is None: all spreads for n < 2, and interval, p and dz where all differences are
     equal (a spread of exactly 0 results from few, coarse values and is no evidence of certainty).
@@ -60,6 +61,7 @@ class PairedResult:
     alpha: float = ALPHA
     is_pooled: bool = False
     is_read: bool = True
+    mixed: tuple[int, ...] = ()
 
     def bound(self, side: str, alpha: float) -> float | None:
         """One-sided t bound of the mean, "lower" or "upper", with error ``alpha``; None where the spread is unknown."""
@@ -133,6 +135,13 @@ def by_seed(records: pandas.DataFrame, metric: str) -> dict[int, float]:
     return found
 
 
+def class_by_seed(records: pandas.DataFrame) -> dict[int, str]:
+    """The numerics class by seed, for the records of one arm in one condition; empty where it is not recorded."""
+    if "numerics" not in records:
+        return dict.fromkeys(records["seed"].tolist(), "")
+    return dict(zip(records["seed"].tolist(), records["numerics"].fillna("").tolist(), strict=True))
+
+
 def paired(
     records: pandas.DataFrame,
     treatment: str,
@@ -149,11 +158,22 @@ def paired(
     Args:
         records: one row per run, with columns arm, seed, the labels in ``conditions`` and the metric.
     """
-    needed = [name for name in ("arm", "seed", metric, *conditions) if name in records.columns]
+    needed = [name for name in ("arm", "seed", "numerics", metric, *conditions) if name in records.columns]
     chosen = select(records[needed], **conditions)
-    first, second = (by_seed(select(chosen, arm=name), metric) for name in (treatment, control))
+    parts = [select(chosen, arm=name) for name in (treatment, control)]
+    first, second = (by_seed(part, metric) for part in parts)
+    common, mixed = pairs_of(first, second, *map(class_by_seed, parts))
+    result = difference_of(common, [first[seed] - second[seed] for seed in common], confidence)
+    return replace(result, mixed=mixed)
+
+
+def pairs_of(
+    first: Mapping[int, float], second: Mapping[int, float], classes: Mapping[int, str], others: Mapping[int, str]
+) -> tuple[list[int], tuple[int, ...]]:
+    """The seeds that are pairs, and those that are not because the two runs are of different numerics classes."""
     common = sorted(set(first) & set(second))
-    return difference_of(common, [first[seed] - second[seed] for seed in common], confidence)
+    mixed = tuple(seed for seed in common if classes[seed] != others[seed])
+    return [seed for seed in common if seed not in mixed], mixed
 
 
 def difference_of(

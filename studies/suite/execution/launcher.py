@@ -5,6 +5,7 @@ from typing import Any
 
 from scd.errors import UsageError
 from studies.suite.execution.local import Crew, Pool, crew, in_process
+from studies.suite.execution.numerics import numerics
 from studies.suite.execution.progress import Bar, Launched
 from studies.suite.execution.ranks import Team, devices_of
 from studies.suite.execution.store import Status, Store
@@ -67,6 +68,22 @@ def local_crew(missing: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> C
     training = [spec.config["training"] for spec in missing.values() if spec.kind == TRAINING]
     accelerator = "cuda" if "cuda" in {options["accelerator"] for options in training} else "cpu"
     return crew(launcher, accelerator, len(missing), max(map(devices_of, missing.values()), default=1))
+
+
+def class_here(runs: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> str:
+    """The numerics class that these runs have when this machine executes them.
+
+    Raises:
+        UsageError: Slurm would execute them, on a machine that is not known yet.
+    """
+    import torch
+
+    if launcher["name"] == "slurm":
+        raise UsageError("the numerics class of this machine says nothing of Slurm's: leave launcher=slurm out")
+    hands = local_crew(runs, launcher)
+    training = [spec.config["training"]["accelerator"] for spec in runs.values() if spec.kind == TRAINING]
+    threads = hands.threads if hands.workers else torch.get_num_threads()
+    return numerics(threads, "cuda" if "cuda" in training else "cpu")["class"]
 
 
 def at_once(missing: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> int:

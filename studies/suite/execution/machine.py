@@ -11,28 +11,21 @@ from typing import Any
 
 import psutil
 
+from studies.suite.execution.numerics import numerics
+
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "datasets")
 
 
-def describe(threads: int | None = None) -> dict[str, Any]:
-    """Platform, processor, memory, threads, library versions, git state, and the GPU where torch sees one.
+def describe(threads: int | None = None, accelerator: str = "cpu") -> dict[str, Any]:
+    """Platform, processor, memory, threads, numerics class, library versions, git state, and the GPU torch sees.
 
     Args:
         threads: of this process; None asks torch.
+        accelerator: "cpu" or "cuda", where the numbers are computed.
     """
     threads = _threads() if threads is None else threads
-    return {**_machine(), "threads": threads, "numerics": numerics(threads), "git": git_state(), **_gpu()}
-
-
-def numerics(threads: int | None) -> dict[str, Any]:
-    """What makes one seed give other last bits, and so other numbers, on another machine: part of every record."""
-    torch = sys.modules.get("torch")
-    return {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability() if torch else None,
-        "threads": threads,
-        "torch": _version("torch"),
-    }
+    return {**_machine(), "threads": threads, "numerics": numerics(threads, accelerator), "git": git_state(), **_gpu()}
 
 
 def _threads() -> int | None:

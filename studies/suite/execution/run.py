@@ -165,6 +165,11 @@ class Execution:
         began = perf_counter()
         return {**measure(self.spec.config), "seconds": perf_counter() - began}
 
+    @property
+    def _accelerator(self) -> str:
+        """Where the numbers are computed."""
+        return self.spec.config.get("training", {}).get("accelerator", "cpu")
+
     def _inputs(self) -> dict[str, Any]:
         """The methods of the earlier runs that this one uses."""
         return load_inputs(self.spec, self.store)
@@ -178,7 +183,7 @@ class Execution:
                 return None
             try:
                 records.begin(run, config)
-                records.finish(run, do(folder), machine.describe(self.threads))
+                records.finish(run, do(folder), machine.describe(self.threads, self._accelerator))
             except Exception as error:
                 if _full(error, folder):
                     return Outcome(Ending.FULL, disk_full(folder))

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from scd.atomic import DiskFull, write_text
 from scd.errors import UsageError
+from studies.suite.execution.numerics import recorded_class
 from studies.suite.planning.study import TRAINING, RunSpec
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,22 @@ class Records:
         except (OSError, DiskFull) as problem:
             log.warning("run %s failed (%s) and its failure could not be recorded: %s", run, reason, problem)
 
+    def move_away(self, run: str) -> None:
+        """Keep a run under ``.foreign``, where it is no run of the store any more.
+
+        Raises:
+            UsageError: another process works on it.
+        """
+        try:
+            with FileLock(self._lock_path(run), timeout=CLAIM_SECONDS):
+                folder, number = self.root / ".foreign", 1
+                folder.mkdir(exist_ok=True)
+                while (folder / f"{run}-{number}").exists():
+                    number += 1
+                os.replace(self.folder(run), folder / f"{run}-{number}")
+        except Timeout as error:
+            raise UsageError(f"run {run} is in use by another process; wait until it has ended") from error
+
     # ---------------------------------------------------------------- inside
 
     def _intact(self, folder: Path) -> bool:
@@ -247,6 +264,48 @@ class Store:
     def environment(self, spec: RunSpec) -> dict[str, Any] | None:
         """The machine and libraries that made the run's own record."""
         return self.records_of(spec).environment(spec.id)
+
+    def numerics(self, spec: RunSpec, further: Iterable[str] = ()) -> str:
+        """The numerics class of a run's numbers: of training and finished evaluations, "a+b" where they differ.
+
+        Args:
+            further: as for :meth:`record`.
+        """
+        found = [recorded_class(self.environment(spec))]
+        for evaluation in dict.fromkeys((*further, *spec.evaluations)):
+            if self.evaluations.status(evaluation) is Status.DONE:
+                found.append(recorded_class(self.evaluations.environment(evaluation)))
+        return "+".join(sorted(set(found))) if any(found) else ""
+
+    def forget_foreign(self, runs: Iterable[RunSpec], here: str) -> int:
+        """Put aside what was finished in another numerics class, so that it is computed again; returns how many runs.
+
+        A pretraining goes with all of its evaluations, also those of other studies, and with the runs that use it as
+        an input; they are kept in ``.foreign`` beside the others.
+
+        Args:
+            runs: inputs before the runs that use them.
+            here: the class to keep.
+        """
+        forgotten: set[str] = set()
+        counted = 0
+        for spec in runs:
+            own = self.records_of(spec)
+            is_done = own.status(spec.id) is Status.DONE
+            is_foreign = is_done and recorded_class(self.environment(spec)) != here
+            if is_foreign or (is_done and forgotten & {earlier.id for earlier in spec.inputs.values()}):
+                forgotten.add(spec.id)
+                evaluations = [path.parent.name for path in sorted(self.evaluations.root.glob("*/config.json"))
+                               if (_read_json(path) or {}).get("pretraining") == spec.id]  # fmt: skip
+                own.move_away(spec.id)
+            else:
+                evaluations = [evaluation for evaluation in spec.evaluations
+                               if self.evaluations.status(evaluation) is Status.DONE
+                               and recorded_class(self.evaluations.environment(evaluation)) != here]  # fmt: skip
+            for evaluation in evaluations:
+                self.evaluations.move_away(evaluation)
+            counted += bool(evaluations) or spec.id in forgotten
+        return counted
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -48,6 +48,8 @@ def write_index(out: Path) -> Path:
         page.table(Table(pandas.DataFrame(meaningless)))
     if not rows and not meaningless:
         page.text("There is no page yet.")
+    if (out / "replications.csv").exists():
+        page.text("[Replications](replications.md): pages whose first seeds were run again, and what came out equal.")
     page.text(STALE)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "README.md", page.markdown)

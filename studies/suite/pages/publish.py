@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from studies.suite.analysis.answers import answer, sensitivity, sentence
+from studies.suite.analysis.conditions import versus, words
 from studies.suite.analysis.results import Results, save
+from studies.suite.analysis.statistics import PairedResult
 from studies.suite.analysis.tables import Table
 from studies.suite.analysis.verdict import (
     Finding,
@@ -124,6 +126,16 @@ class Report:
         self._judgements.append(Judgement(verdicts, results, names, [*declared, *others]))
         return verdicts
 
+    def _compared(self) -> dict[str, PairedResult]:
+        """What each judged contrast compares and in which condition -> its paired result."""
+        found = {}
+        for judgement in self._judgements:
+            for finding in (each for verdict in judgement.verdicts for each in verdict.findings):
+                setting = words(finding.contrast.conditions)
+                name = versus(finding.contrast, judgement.names)
+                found[f"{name} ({setting})" if setting else name] = finding.gain
+        return found
+
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Of all claims that were judged so far, in the page's order."""
@@ -165,7 +177,7 @@ class Report:
         page.text(
             f"> **{' '.join(['Question', ', '.join(study.question_ids)]).strip()}.** {study.question}", *self._answers
         )
-        page.text(sections.completeness(results))
+        page.text(sections.completeness(results), sections.machines(results, self._compared()))
         page.blocks += self._first.blocks
         for judgement in self._judgements:
             page.text(sensitivity(joined(judgement.verdicts), judgement.results, judgement.names, judgement.question))

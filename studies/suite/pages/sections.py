@@ -9,7 +9,9 @@ import pandas
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.conditions import Condition, title
 from studies.suite.analysis.results import DONE, FAILED, FOLDER, MISSING, Results, only
+from studies.suite.analysis.statistics import PairedResult
 from studies.suite.analysis.tables import NONE, Table
+from studies.suite.execution.numerics import recorded_class
 from studies.suite.pages.markdown import Blocks, code_span, in_line
 from studies.suite.planning.study import Study, merge
 
@@ -20,6 +22,7 @@ COSTS = {
     "images_per_second": "images/s",
     "seconds_pretrain": "training time (s)",
 }
+CONTRASTS_SHOWN = 3  # whose left-out seeds are named on the first screen
 COLUMNS = 6  # of metrics in one table of further numbers
 NOT_MEASURED = (
     "Not measured: no finished run has these numbers. They need something that the images may lack (labels, masks, "
@@ -45,6 +48,32 @@ def completeness(results: Results) -> str:
         f"{len([seed for seed in seeds if seed not in set(waiting['seed'])])} of {len(seeds)} seeds are complete; "
     )  # fmt: skip
     return f"**Partial page:** {whole}{line} ({', '.join(parts)})."
+
+
+def machines(results: Results, compared: Mapping[str, PairedResult]) -> str:
+    """Where runs come from several numerics classes: which, the seeds that are no pairs, and what to do; else empty.
+
+    Args:
+        compared: what each contrast compares, in words -> its paired result.
+    """
+    done = results.finished
+    counts = done.drop_duplicates("run")["numerics"].value_counts() if "numerics" in done else {}
+    if len(counts) < 2:
+        return ""
+    words = {name: f"`{name}`" if name else "none that is recorded" for name in counts.index}
+    listed = ", ".join(f"{count} of {words[name]}" for name, count in counts.items())
+    text = f"**Runs of {len(counts)} numerics classes:** {listed}. Pairs are formed within one class: "
+    left_out = {pair: result.mixed for pair, result in compared.items() if result.mixed}
+    if not left_out:
+        return f"{text}no seed of a contrast is left out."
+    shown = [f"{pair} without {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
+             for pair, seeds in left_out.items()]  # fmt: skip
+    more = f"; and {len(shown) - CONTRASTS_SHOWN} more contrasts" if len(shown) > CONTRASTS_SHOWN else ""
+    command = f"{results.about['command']} --recompute-foreign".strip()
+    return (
+        f"{text}{'; '.join(shown[:CONTRASTS_SHOWN])}{more}. {code_span(command)} computes runs of other classes again "
+        "on the machine where it is given; give it where the most runs come from."
+    )
 
 
 def arms(blocks: Blocks, study: Study, results: Results) -> None:
@@ -289,6 +318,7 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     git = environment.get("git") or {}
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     libraries = (environment.get("libraries") or {}).items()
+    numerics = recorded_class(environment)
     parts = [
         environment.get("cpu"),
         f"{environment['cores']} cores" if environment.get("cores") else None,
@@ -296,6 +326,7 @@ def environment_line(environment: Mapping[str, Any]) -> str:
         f"{environment['memory_gb']:g} GB" if environment.get("memory_gb") else None,
         environment.get("gpu"),
         environment.get("platform"),
+        f"numerics class `{numerics}`" if numerics else None,
         f"commit `{git['commit'][:12]}`{dirty}" if git.get("commit") else "no git checkout",
         f"Python {environment['python']}" if environment.get("python") else None,
         ", ".join(f"{name} {version}" for name, version in libraries if version),
