@@ -141,7 +141,7 @@ def test_the_simulated_studies_differ_in_their_readings():
 
 def test_the_simulated_rule_is_that_of_a_study():
     """Single studies through next_step and judge, one step at a time: the same intervals at the same readings."""
-    values, names = noisy(3.0)[:12], ("base", "a", "b", "c")
+    values, names = noisy(3.0)[:6], ("base", "a", "b", "c")
     expected = [set() for _ in values]
     for treatment, rows, look, mean, half in added(values):
         for row, low, high in zip(rows, mean - half, mean + half, strict=True):
