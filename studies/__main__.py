@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
+from studies.suite.execution.clock import Clock, in_words
 
 if TYPE_CHECKING:
     from studies.suite.execution.ranks import Team
+    from studies.suite.execution.rounds import Rounds
 
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -27,6 +29,7 @@ examples:
   python -m studies multicrop                                tier cpu: two cores, no download
   python -m studies multicrop --dry-run                      the plan, and estimates of time and memory
   python -m studies multicrop tier=gpu data=cifar10 seeds=10
+  python -m studies mechanism minutes=20                     adds seeds for so long, or until its claims are decided
   python -m studies multicrop data=FOLDER data.options.columns.image=img
   python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
   python -m studies multicrop tier=paper data=imagenet launcher=slurm launcher.partition=gpu
@@ -64,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", nargs="?", help="name of the study; none: list them")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="tier, seeds, data, arms, or any option of conf")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="tier, seeds, minutes, data, arms, any option")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and estimates of time and memory")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
@@ -128,17 +131,25 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
         for note in data_notes(settings, planned, decode=not options.dry_run):
             print(f"note: {note}", file=sys.stderr)
     runs = unique(planned)
+    rounds = None if settings.minutes is None else rounds_of(study, settings, planned, runs, store, team)
     if options.dry_run:
-        print_plan(settings, planned, runs, store, notes)
+        if rounds is None:
+            print_plan(settings, planned, runs, store, notes)
+        else:
+            print_first_round(rounds, notes)
         return 0
 
     check_writable(settings.out)
-    page = PageOfStudy(study, settings, planned, store)
+    page = PageOfStudy(study, settings, planned, store, rounds)
+
+    def execute(chosen, clock=None):
+        specs = {name: item.spec for name, item in chosen.items()}
+        return launch(specs, work(chosen), store, settings.launcher, page.on_end, team, clock)
+
     try:
-        specs = {name: item.spec for name, item in runs.items()}
         if options.recompute_foreign:
-            forget_foreign(specs, store, settings.launcher)
-        result = launch(specs, work(runs), store, settings.launcher, page.on_end, team)
+            forget_foreign({name: item.spec for name, item in runs.items()}, store, settings.launcher)
+        result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
@@ -159,6 +170,37 @@ def forget_foreign(specs, store, launcher) -> None:
     here = class_here(specs, launcher)
     count = store.forget_foreign(specs.values(), here)
     print(f"{count} runs of other numerics classes than {here} are computed again", file=sys.stderr)
+
+
+def rounds_of(study, settings, planned, runs, store, team) -> "Rounds":
+    """The rounds of a study with a time budget, which begins now."""
+    from studies.suite.execution.launcher import at_once
+    from studies.suite.execution.rounds import Rounds
+
+    specs = {name: item.spec for name, item in runs.items()}
+    workers = 1 if team is not None else max(1, at_once(specs, settings.launcher))
+    return Rounds(study, settings, planned, store, Clock(settings.minutes), workers)
+
+
+def tell(text: str) -> None:
+    """Tell the user what happens, beside the progress bar."""
+    print(text, file=sys.stderr)
+
+
+def print_first_round(rounds: "Rounds", notes) -> None:
+    """What a time budget would run first, and how long that would take."""
+    chosen, looks = rounds.next(), rounds.study.looks
+    if chosen.runs:
+        planned = [item for item in rounds.planned if item.spec.key in chosen.runs]
+        print_plan(rounds.settings, planned, chosen.runs, rounds.store, notes)
+    print(
+        f"time budget: {rounds.settings.minutes:g} min; "
+        + (f"first round: {chosen.text}" if chosen.runs else f"nothing would run: {chosen.text}")
+    )
+    left = len(rounds.missing_of_first_reading()) - len(chosen.runs)
+    if left > 0 and chosen.runs:
+        print(f"{left} runs of it do not fit by this estimate; what fits is estimated again after each round")
+    print(f"later rounds add seeds of the contrasts that are still open, up to {looks[-1]} seeds")
 
 
 def print_plan(settings, planned, runs, store, notes) -> None:
@@ -186,11 +228,12 @@ def print_plan(settings, planned, runs, store, notes) -> None:
 class PageOfStudy:
     """The study's page, rewritten as records arrive."""
 
-    def __init__(self, study, settings, planned, store):
+    def __init__(self, study, settings, planned, store, rounds: "Rounds | None" = None):
         self.study = study
         self.settings = settings
         self.planned = planned
         self.store = store
+        self.rounds = rounds
         self.last = time.monotonic()
 
     def on_end(self) -> None:
@@ -208,7 +251,10 @@ class PageOfStudy:
         from studies.suite.analysis.results import gather
         from studies.suite.pages.publish import publish
 
-        results = gather(self.study, self.settings, self.planned, self.store)
+        if self.rounds is None:
+            results = gather(self.study, self.settings, self.planned, self.store)
+        else:
+            results = self.rounds.page_results()
         if results.finished.empty:
             return None
         try:
@@ -239,14 +285,6 @@ def unwritable(folder: Path, error: OSError) -> UsageError:
         return DiskFull(disk_full(folder))
     reason = error.strerror or error
     return UsageError(f"pages cannot be written to '{folder}': {reason}; finished runs are kept; choose --out=FOLDER")
-
-
-def in_words(seconds: float) -> str:
-    """A duration for people: 40 s, 12 min, 3.5 h, 2.1 days."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or (unit == "min" and seconds >= length):
-            return f"{seconds / length:.1f} {unit}" if unit != "min" else f"{seconds / length:.0f} min"
-    return f"{seconds:.0f} s"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ def work(runs: Mapping[str, Planned]) -> dict[str, float]:
 
 def estimate(missing: Mapping[str, Planned], store: Store, workers: int) -> tuple[float, str]:
     """Seconds that the missing runs take, so many at a time, and what this is estimated from."""
+    seconds, basis, _ = seconds_of(missing, store)
+    return sum(seconds.values()) / max(1, min(workers, len(missing))), basis
+
+
+def seconds_of(missing: Mapping[str, Planned], store: Store) -> tuple[dict[str, float], str, bool]:
+    """Seconds that each missing run takes, what this is estimated from, and whether finished runs are part of that."""
     trained = [item for item in missing.values() if item.spec.kind == TRAINING]
     typical = median([item.spec.flops_per_step for item in trained] or [1.0])
     records = [
@@ -40,12 +46,14 @@ def estimate(missing: Mapping[str, Planned], store: Store, workers: int) -> tupl
         accelerator = trained[0].spec.config["training"]["accelerator"] if trained else "cpu"
         speed = ASSUMED_SPEED[accelerator]
         basis = f"an assumed {speed / 1e9:,.0f} GFLOP/s a run, since the store has no finished run of such a size"
-    seconds = 0.0
-    for item in trained:
+    seconds = dict.fromkeys(missing, 0.0)
+    for run, item in missing.items():
+        if item.spec.kind != TRAINING:
+            continue
         if store.pretraining.status(item.spec.id) is not Status.DONE:
-            seconds += item.seconds if item.seconds else item.flops / speed
-        seconds += evaluation
-    return seconds / max(1, min(workers, len(missing))), basis
+            seconds[run] += item.seconds if item.seconds else item.flops / speed
+        seconds[run] += evaluation
+    return seconds, basis, bool(speeds)
 
 
 def memory_lines(planned: Sequence[Planned]) -> list[str]:

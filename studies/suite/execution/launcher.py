@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scd.errors import UsageError
+from studies.suite.execution.clock import Clock
 from studies.suite.execution.local import Crew, Pool, crew, in_process
 from studies.suite.execution.numerics import numerics
 from studies.suite.execution.progress import Bar, Launched
@@ -19,6 +20,7 @@ def launch(
     launcher: Mapping[str, Any],
     on_end: Callable[[], None] = lambda: None,
     team: Team | None = None,
+    clock: Clock | None = None,
 ) -> Launched:
     """Execute the runs that the store does not have yet.
 
@@ -28,6 +30,7 @@ def launch(
         launcher: configuration of conf/launcher.
         on_end: called after each run that ends, e.g. to rewrite a page.
         team: the processes that torchrun started, of which this one is the first.
+        clock: no run begins after its end; None for all runs, however long they take.
 
     Raises:
         DiskFull: no space is left; finished runs are kept.
@@ -37,14 +40,18 @@ def launch(
     missing = {run: spec for run, spec in runs.items() if store.status(spec) is not Status.DONE}
     if not missing:
         return Launched()
-    execute = chosen(missing, store, launcher, team)
+    execute = chosen(missing, store, launcher, team, clock)
     finished, ids = [run for run in runs if run not in missing], {run: spec.id for run, spec in runs.items()}
-    with Bar(work, finished, len(runs), ids) as bar:
+    with Bar(work, finished, len(runs), ids, clock) as bar:
         return execute(bar, on_end)
 
 
 def chosen(
-    missing: Mapping[str, RunSpec], store: Store, launcher: Mapping[str, Any], team: Team | None
+    missing: Mapping[str, RunSpec],
+    store: Store,
+    launcher: Mapping[str, Any],
+    team: Team | None,
+    clock: Clock | None = None,
 ) -> Callable[[Bar, Callable[[], None]], Launched]:
     """How these runs are executed: a function of the progress bar and of what is called after each run.
 
@@ -53,14 +60,15 @@ def chosen(
     """
     check_devices(missing.values(), launcher, team)
     if launcher["name"] == "slurm":
+        check_clock(launcher, clock)
         from studies.suite.execution.slurm import SlurmLauncher
 
         jobs = SlurmLauncher(missing, store, launcher)
         return jobs.run
     hands = local_crew(missing, launcher)
     if team is not None or hands.workers == 0:
-        return lambda bar, on_end: in_process(missing, store, launcher, bar, on_end, team)
-    return lambda bar, on_end: Pool(missing, store, launcher, hands, bar, on_end).run()
+        return lambda bar, on_end: in_process(missing, store, launcher, bar, on_end, team, clock)
+    return lambda bar, on_end: Pool(missing, store, launcher, hands, bar, on_end, clock).run()
 
 
 def local_crew(missing: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> Crew:
@@ -89,6 +97,12 @@ def class_here(runs: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> str:
 def at_once(missing: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> int:
     """How many of the runs are executed at the same time."""
     return launcher["at_once"] if launcher["name"] == "slurm" else local_crew(missing, launcher).workers
+
+
+def check_clock(launcher: Mapping[str, Any], clock: Clock | None) -> None:
+    """Raise the one-line error for a launcher that cannot keep to a time."""
+    if clock is not None and launcher["name"] == "slurm":
+        raise UsageError("minutes= works with launcher=local; Slurm decides when a job begins: give seeds=")
 
 
 def check_devices(specs: Iterable[RunSpec], launcher: Mapping[str, Any], team: Team | None = None) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
+from studies.suite.execution.clock import Clock
 from studies.suite.execution.progress import Bar, Launched, runtime_of
 from studies.suite.execution.ranks import Team, devices_of, how_ended, process_context
 from studies.suite.execution.run import Ending, Execution, Outcome
@@ -80,16 +81,18 @@ def in_process(
     bar: Bar,
     on_end: Callable[[], None],
     team: Team | None = None,
+    clock: Clock | None = None,
 ) -> Launched:
     """One run after the other in this process; for debuggers, for machines that cannot start processes, for torchrun.
 
     Args:
         team: the processes that torchrun started, of which this one is the first.
+        clock: no run begins after its end.
     """
     import torch
 
     result, waiting, threads = Launched(), deque(missing), torch.get_num_threads()
-    while waiting:
+    while waiting and not (clock and clock.is_over):
         run = waiting.popleft()
         if reason := missing_input(missing[run], store):
             result.failed[run] = reason
@@ -165,6 +168,7 @@ class Pool:
         crew: Crew,
         bar: Bar,
         on_end: Callable[[], None],
+        clock: Clock | None = None,
     ):
         self.specs = missing
         self.store = store
@@ -172,6 +176,7 @@ class Pool:
         self.crew = crew
         self.bar = bar
         self.on_end = on_end
+        self.clock = clock
         self.waiting = deque(missing)
         self.held: list[str] = []  # by another process on the same store
         self.workers: list[Worker] = []
@@ -179,10 +184,12 @@ class Pool:
         self.context = process_context()
 
     def run(self) -> Launched:
-        """Until every run has ended, in these workers or in another process."""
+        """Until every run has ended, in these workers or in another process; or those that began before the clock's
+        end."""
         with remembered_interrupts() as interrupted:
             try:
                 while self.waiting or self.held or self._busy():
+                    self._leave_late_ones()
                     self._assign()
                     self._listen()
                     self._check_held()
@@ -194,6 +201,12 @@ class Pool:
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.run is not None]
+
+    def _leave_late_ones(self) -> None:
+        """After the end of the time nothing begins, and no run of another process is waited for."""
+        if self.clock is not None and self.clock.is_over:
+            self.waiting.clear()
+            self.held.clear()
 
     def _assign(self) -> None:
         idle = [worker for worker in self.workers if worker.run is None]

@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from studies.suite.execution.clock import Clock
+
 
 @dataclass
 class Launched:
@@ -22,13 +24,20 @@ class Bar:
     Args:
         work: run -> its cost; finished: runs that need none; total: number of runs.
         ids: run -> its id, the name of its folder, for messages.
+        clock: the time that is left is shown behind the ETA of these runs; None without a limit.
     """
 
     def __init__(
-        self, work: Mapping[str, float], finished: list[str], total: int, ids: Mapping[str, str] | None = None
+        self,
+        work: Mapping[str, float],
+        finished: list[str],
+        total: int,
+        ids: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
     ):
         self.work = work
         self.ids = ids or {}
+        self.clock = clock
         self.total = total
         self.shares = dict.fromkeys(finished, 1.0)
         self.finished = set(finished)
@@ -71,6 +80,9 @@ class Bar:
             self.tqdm.set_description_str(text)
 
     def _move(self, run: str, share: float) -> None:
+        if self.clock is not None:
+            left = f"{self.clock.left / 60:.1f} of {self.clock.minutes:g} min left"
+            self.tqdm.set_postfix_str(left, refresh=False)
         self.tqdm.update((share - self.shares.get(run, 0.0)) * self.work[run])
         self.shares[run] = share
 

@@ -35,6 +35,8 @@ def completeness(results: Results) -> str:
     about, runs = results.about, results.runs
     seeds = about["seeds"]
     waiting = runs[(runs["status"] != DONE) | (runs["reason"] != "")]
+    if "time_budget" in about:
+        return _timed(results, waiting)
     line = f"{about['done']} of {about['planned']} runs have finished"
     if waiting.empty:
         if not seeds:
@@ -42,8 +44,7 @@ def completeness(results: Results) -> str:
         at_least = "at least " if set(runs["seed"]) - set(seeds) else ""
         count = f"{at_least}{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
         return f"Complete: {line}, {count} in every arm and setting."
-    counts = {"failed": waiting[waiting["reason"] != ""], "not run yet": waiting[waiting["status"] == MISSING]}
-    parts = [f"{part['run'].nunique()} {words}" for words, part in counts.items() if not part.empty]
+    parts = _unfinished(waiting)
     whole = "" if not seeds else (
         f"{len([seed for seed in seeds if seed not in set(waiting['seed'])])} of {len(seeds)} seeds are complete; "
     )  # fmt: skip
@@ -73,6 +74,28 @@ def machines(results: Results, compared: Mapping[str, PairedResult]) -> str:
     return (
         f"{text}{'; '.join(shown[:CONTRASTS_SHOWN])}{more}. {code_span(command)} computes runs of other classes again "
         "on the machine where it is given; give it where the most runs come from."
+    )
+
+
+def _unfinished(waiting: pandas.DataFrame) -> list[str]:
+    """How many runs have failed, and how many are not run yet."""
+    counts = {"failed": waiting[waiting["reason"] != ""], "not run yet": waiting[waiting["status"] == MISSING]}
+    return [f"{part['run'].nunique()} {words}" for words, part in counts.items() if not part.empty]
+
+
+def _timed(results: Results, waiting: pandas.DataFrame) -> str:
+    """How far a study came in the time that it was given; its arms may have different numbers of seeds."""
+    about, done = results.about, results.finished
+    labels = [label for label in results.labels if label != "seed"]
+    counts = done.groupby(labels, dropna=False)["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    seeds = f"{low} seed{'s' if low != 1 else ''}" if low == high else f"{low} to {high} seeds"
+    time, parts = about["time_budget"], _unfinished(waiting)
+    open_ones = f" ({', '.join(parts)})" if parts else ""
+    return (
+        f"**Time budget {time['minutes']:g} min:** {time['stopped']}. {about['done']} runs have finished"
+        f"{open_ones}, {seeds} in an arm and setting. Seeds were added to the contrasts that were still open, and "
+        "count at the declared readings alone."
     )
 
 
@@ -306,10 +329,11 @@ def schedule_line(base: Mapping[str, Any]) -> str:
 def seeds_line(results: Results) -> str:
     """Which seeds, and what is random in a seed."""
     seeds = results.about["seeds"]
+    most = "up to " if "time_budget" in results.about else ""
     return (
-        f"{len(seeds)} ({', '.join(map(str, seeds))}); a seed draws the initial weights, the order of the images, the "
-        "crops, and the part of the training images that the probe holds out; intervals are two-sided 95 % Student-t "
-        "over seeds, of paired differences where two arms are compared"
+        f"{most}{len(seeds)} ({', '.join(map(str, seeds))}); a seed draws the initial weights, the order of the "
+        "images, the crops, and the part of the training images that the probe holds out; intervals are two-sided 95 % "
+        "Student-t over seeds, of paired differences where two arms are compared"
     )
 
 

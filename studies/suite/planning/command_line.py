@@ -74,7 +74,9 @@ def resolve_settings(
     """
     given = dict(_split(word) for word in words)
     chosen = {group: given.pop(group) for group in GROUPS if group in given}
-    seeds, arms = given.pop("seeds", None), given.pop("arms", None)
+    seeds, arms, minutes = (given.pop(word, None) for word in ("seeds", "arms", "minutes"))
+    if seeds is not None and minutes is not None:
+        raise UsageError("give seeds= or minutes=, not both: seeds= fixes the seeds, minutes= adds seeds in that time")
     path = _data_path(chosen)
     for group, name in chosen.items():
         if name not in choices(group):
@@ -107,6 +109,9 @@ def resolve_settings(
             *_inside(data["locations"]["path"], store, out),
         ]
     names = {group: chosen.get(group, default) for group, default in DEFAULTS.items()}
+    time = _minutes(plain["minutes"] if minutes is None else minutes)
+    if time is not None and seeds is None:
+        seeds = str(load_study(study).looks[-1])
     shared_protocols = plain["run"].get("evaluation", {}).get("protocols")
     return Settings(
         study=study,
@@ -138,6 +143,7 @@ def resolve_settings(
         ),
         meaningful=plain["meaningful"],
         command=command,
+        minutes=time,
     )
 
 
@@ -334,6 +340,19 @@ def _seeds(value: Any) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds={value}: give how many (seeds=5) or which ones, each once (seeds=3,4)")
     return seeds
+
+
+def _minutes(value: Any) -> float | None:
+    """A number above 0, or None."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UsageError(f"minutes={value}: give a number above 0, for example minutes=20")
+    return number
 
 
 def _list(text: str) -> list[str]:

@@ -32,7 +32,9 @@ class Settings:
 
     Attributes:
         study: name of the study; tier: name of the tier.
-        seeds: the paired seeds; base: the run configuration that every arm starts from.
+        seeds: the paired seeds; with ``minutes`` the most that the study may use, as many as its last reading has.
+        minutes: the time to add seeds in; None for the given seeds, however long they take.
+        base: the run configuration that every arm starts from.
         shared: what the study's arms share, over the methods' own recipes; given: what the command line set.
         options: data.options.NAME that the command line set -> its value.
         arguments: what the command line set of methods and wrappers: ``{"method": {"dim": 64}, "presets": {...}}``.
@@ -72,6 +74,7 @@ class Settings:
     page: str = ""
     meaningful: bool = True
     command: str = ""
+    minutes: float | None = None
 
     # ---------------------------------------------------------------- data
 

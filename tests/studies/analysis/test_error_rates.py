@@ -9,6 +9,7 @@ difference has sqrt(2).
 import numpy as np
 import pandas
 import pytest
+from simulated_arms import LIMIT, NOISE, STUDIES, TOLERANCE, draw
 
 from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.readings import level
@@ -16,22 +17,7 @@ from studies.suite.analysis.results import Results
 from studies.suite.analysis.spread import spread_of_difference
 from studies.suite.analysis.statistics import quantile
 
-STUDIES, LIMIT = 4000, 0.05
-TOLERANCE = 3 * (LIMIT * (1 - LIMIT) / STUDIES) ** 0.5  # three standard errors of a share of 5 %: 0.010
 LOOKS = ((5,), (5, 10), (3, 5, 10))
-NOISE = ("normal", "heavy tails", 2.0, 3.0)  # a number: the treatment varies that many times as much
-
-
-def draw(noise, arms, seeds, studies=STUDIES):
-    """Values (studies, arms, seeds) of arms without a true difference; the effects of the seeds cancel in pairs."""
-    random = np.random.default_rng(17)
-    shared = random.normal(0, 3, (studies, 1, seeds))
-    if noise == "heavy tails":
-        return shared + random.standard_t(3, (studies, arms, seeds)) / 3**0.5  # variance 1
-    values = random.normal(0, 1, (studies, arms, seeds))
-    if noise != "normal":
-        values[:, 0] *= noise
-    return shared + values
 
 
 def intervals(values, looks):

@@ -18,6 +18,7 @@ from scd.atomic import DiskFull
 from scd.errors import UsageError
 from studies.suite.execution import machine
 from studies.suite.execution import store as store_module
+from studies.suite.execution.clock import Clock
 from studies.suite.execution.forecast import work
 from studies.suite.execution.launcher import launch
 from studies.suite.execution.local import Bar, Crew, Pool, crew, remembered_interrupts
@@ -285,3 +286,16 @@ def test_ctrl_c_stops_workers_and_the_same_runs_go_on_beside_another_process(tmp
     assert [path.name for path in records.root.iterdir() if path.name != ".locks"] == [run]
     assert records.status(run) is Status.DONE
     assert (records.folder(run) / "training.log").read_text().count("resumed") == 1
+
+
+# ---------------------------------------------------------------- the end of a time budget
+
+
+def test_no_worker_starts_a_run_after_the_end_of_the_time(runs, tmp_path):
+    moments = iter([0.0, *[61.0] * 10])
+    chosen = specs(runs, 1, 2)
+    with Bar(work({run: runs[run] for run in chosen}), [], 2) as bar:
+        clock = Clock(1, now=lambda: next(moments))
+        result = Pool(chosen, Store(tmp_path), LOCAL, Crew(1, 1), bar, lambda: None, clock).run()
+    assert result.done == 0 and not result.failed
+    assert all(Store(tmp_path).status(spec) is Status.MISSING for spec in chosen.values())

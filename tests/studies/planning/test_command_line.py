@@ -27,6 +27,10 @@ from studies.suite.planning.command_line import load_study, resolve_settings, st
         (["seeds=x"], r"seeds=x: give how many \(seeds=5\) or which ones"),
         (["seeds=0"], r"seeds=0: give how many"),
         (["seeds=3,3"], r"seeds=3,3: .* each once"),
+        (["minutes=0"], r"minutes=0: give a number above 0, for example minutes=20"),
+        (["minutes=soon"], r"minutes=soon: give a number above 0"),
+        (["minutes=nan"], r"minutes=nan: give a number above 0"),
+        (["minutes=20", "seeds=3"], r"give seeds= or minutes=, not both: seeds= fixes the seeds, minutes= adds seeds"),
         (["multicrop2"], r"'multicrop2' is not of the form key=value; for example tier=cpu"),
         (["training.batch_size=[1"], r"cannot read 'training\.batch_size=\[1'"),
         (["launcher.workers.x=1"], r"option 'launcher\.workers' is a single value and has no 'x'"),
@@ -61,6 +65,12 @@ def test_seeds_are_a_number_or_a_list():
     assert resolve_settings("multicrop", ["seeds=[5]"]).seeds == (5,)
 
 
+def test_a_time_budget_may_use_the_seeds_of_the_last_reading_and_changes_no_run():
+    timed, plain = (resolve_settings("mechanism", [word]) for word in ("minutes=20", "seeds=10"))
+    assert timed.minutes == 20 and plain.minutes is None
+    assert timed.seeds == plain.seeds == tuple(range(10)) and timed.base == plain.base and timed.given == plain.given
+
+
 def test_the_default_is_the_cpu_tier_on_embedded_images():
     settings = resolve_settings("multicrop", [])
     assert (settings.tier, settings.data, settings.page) == ("cpu", "shapes", "multicrop")
@@ -85,6 +95,7 @@ def test_every_tier_composes_with_every_method(tier):
         (["tier=smoke", "method=byol"], "multicrop-byol-smoke"),
         (["backbone=resnet50", "optimizer.lr=0.5"], "multicrop-backbone-resnet50-lr-0.5"),
         (["seeds=7", "evaluation.protocols=[knn]", "launcher.workers=1"], "multicrop"),
+        (["minutes=20"], "multicrop"),
         (["arms=moco,scd"], "multicrop-arms-moco-scd"),
         (["arms=[moco, scd]", "axes.rho=[0.0, 0.8]"], "multicrop-arms-moco-scd-rho-0.0-0.8"),
     ],

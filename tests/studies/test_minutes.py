@@ -1,0 +1,87 @@
+"""A time budget by the command line. The clock of these tests counts a minute for each finished run."""
+
+from functools import partial
+
+import pytest
+
+from scd.errors import UsageError
+from studies import __main__ as command_line
+from studies.__main__ import EXIT_INTERRUPTED, EXIT_USAGE, main
+from studies.suite.execution.clock import Clock
+from studies.suite.execution.rounds import Rounds
+from studies.suite.execution.store import Store
+from studies.suite.planning.command_line import load_study, resolve_settings
+
+SMALL = [
+    "multicrop", "tier=smoke", "arms=moco,local_crops", "axes.budgets=[epochs]", "axes.rho=[0.8]",
+    "evaluation.protocols=[knn]", "sizes.generated_train=80", "sizes.generated_test=40",
+]  # fmt: skip
+RUNS = 10  # two arms at the 5 seeds of the study's only reading
+
+
+def finished(store):
+    return len(list((store / "evaluations").glob("*/done")))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, no_figures):
+    """A function that runs the small study, and gives its exit code and its page."""
+
+    def run(*words, stop_at=None):
+        def now():
+            count = finished(tmp_path / "runs")
+            if count == stop_at:
+                raise KeyboardInterrupt
+            return 60.0 * count
+
+        monkeypatch.setattr(command_line, "Clock", partial(Clock, now=now))
+        code = main([*SMALL, *words, "--store", str(tmp_path / "runs"), "--out", str(tmp_path / "reports")])
+        pages = [path for path in (tmp_path / "reports").glob("*.md") if path.name != "README.md"]
+        return code, pages[0].read_text(encoding="utf-8") if pages else ""
+
+    return run
+
+
+def test_no_run_begins_after_the_end_and_a_second_call_continues(study, tmp_path, capsys):
+    code, page = study("minutes=3", "launcher.workers=0")
+    done = finished(tmp_path / "runs")
+    assert code == 0 and done == 3
+    assert "**Time budget 3 min:** the time was over, before the first reading. 3 runs have finished" in page
+    assert "(7 not run yet), 1 to 2 seeds in an arm and setting" in page
+    said = capsys.readouterr().err
+    assert "the first reading, at 5 seeds: 10 runs, about" in said
+    assert "time budget 3 min: the time was over, before the first reading" in said
+    code, page = study("minutes=100", "launcher.workers=0")
+    assert code == 0 and finished(tmp_path / "runs") == RUNS
+    assert "**Time budget 100 min:** " in page and "contrast" in page
+    assert "10 runs have finished, 5 seeds in an arm and setting." in page and "not run yet" not in page
+    capsys.readouterr()
+    assert study("minutes=100", "launcher.workers=0")[1].count("10 runs have finished") == 1
+    assert "first reading" not in capsys.readouterr().err  # nothing is run again
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_page_says_so(study, tmp_path):
+    code, page = study("minutes=100", "launcher.workers=0", stop_at=2)
+    assert code == EXIT_INTERRUPTED and finished(tmp_path / "runs") == 2
+    assert "**Time budget 100 min:** it was stopped from outside. 2 runs have finished (8 not run yet)" in page
+
+
+def test_a_dry_run_shows_the_first_round(study, tmp_path, capsys):
+    assert study("minutes=0.5", "--dry-run", "launcher.workers=1")[0] == 0
+    said = capsys.readouterr().out
+    assert "time budget: 0.5 min; first round: the first reading, at 5 seeds" in said
+    assert "estimated time: " in said and "runs of it do not fit by this estimate" in said
+    assert finished(tmp_path / "runs") == 0
+
+
+def test_slurm_is_refused_in_one_line(study, capsys):
+    assert study("minutes=1", "launcher=slurm")[0] == EXIT_USAGE
+    assert capsys.readouterr().err == (
+        "error: minutes= works with launcher=local; Slurm decides when a job begins: give seeds=\n"
+    )
+
+
+def test_a_study_that_compares_nothing_has_no_time_budget(tmp_path):
+    settings = resolve_settings("multicrop", ["tier=smoke", "minutes=1"])
+    with pytest.raises(UsageError, match="study 'cost_profile' compares nothing that more seeds could decide: give se"):
+        Rounds(load_study("cost_profile"), settings, [], Store(tmp_path), Clock(1), 1)
