@@ -52,6 +52,8 @@ class Photometric:
 PHOTOMETRICS = {
     # MoCo v2 (arXiv 2003.04297), section 3 and its released code
     "mocov2": Photometric(0.4, 0.4, 0.4, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=0.5),
+    # MoCo's released CIFAR-10 demo: MoCo v2 without blur
+    "moco_cifar10": Photometric(0.4, 0.4, 0.4, 0.1, jitter_p=0.8, grey_p=0.2),
     # BYOL (arXiv 2006.07733), appendix B, table 6: the two views differ in blur and solarisation
     "byol1": Photometric(0.4, 0.4, 0.2, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=1.0),
     "byol2": Photometric(0.4, 0.4, 0.2, 0.1, jitter_p=0.8, grey_p=0.2, blur_p=0.1, solarise_p=0.2),

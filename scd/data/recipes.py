@@ -27,6 +27,15 @@ def mocov2(size: int, scale: Sequence[float] = (0.2, 1.0)) -> tuple[CropSpec, ..
     return tuple(CropSpec(name, size, scale=pair("scale", scale), photometric="mocov2") for name in ("v1", "v2"))
 
 
+def moco_cifar10(size: int, scale: Sequence[float] = (0.08, 1.0)) -> tuple[CropSpec, ...]:
+    """The two views of MoCo's released CIFAR-10 demo: as :func:`mocov2`, smaller crops and no blur.
+
+    NOTE: the demo computes in 8-bit images and crops whole pixels.
+    """
+    scale = pair("scale", scale)
+    return tuple(CropSpec(name, size, scale=scale, photometric="moco_cifar10") for name in ("v1", "v2"))
+
+
 def byol(size: int, scale: Sequence[float] = (0.08, 1.0)) -> tuple[CropSpec, ...]:
     """BYOL's two views (arXiv 2006.07733, appendix B): one always blurred; one rarely blurred and sometimes solarised.
 
@@ -45,7 +54,7 @@ def single(size: int, scale: Sequence[float] = (0.2, 1.0), photometric: str = "n
     return (CropSpec("v1", size, scale=pair("scale", scale), photometric=photometric),)
 
 
-RECIPES = {"mocov2": mocov2, "byol": byol, "single": single}
+RECIPES = {"mocov2": mocov2, "moco_cifar10": moco_cifar10, "byol": byol, "single": single}
 
 
 def build_recipe(
@@ -59,7 +68,7 @@ def build_recipe(
     """The recipe of that name with its extra views; the recipe's name in reports says both.
 
     Args:
-        name: "mocov2", "byol" or "single".
+        name: "mocov2", "moco_cifar10", "byol" or "single".
         size: side of the global views in pixels.
         scale: range of the global crops' area; None: the recipe's own.
         extra: arguments of :func:`extra_crops`; None: no extra views.

@@ -6,28 +6,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scd.errors import UsageError
+from scd.errors import UsageError, unknown
+from scd.evaluation.features import BATCH, finite, frozen
 from scd.evaluation.labels import accuracy
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.probe import LEARNS_FROM, ClassProbe
 from scd.evaluation.protocol import N_TEST, N_TRAIN, Context
+from scd.method import Method
+from scd.wrapper import Wrapper
+
+FEATURES = {"pooled": "pooled backbone features", "projection": "outputs of the projector"}
 
 
 @dataclass(kw_only=True)
 class KNN(ClassProbe):
-    """Top-1 accuracy of weighted kNN on pooled features. The settings are fixed and not chosen on any images.
+    """Top-1 accuracy of weighted kNN on frozen features. The settings are fixed and not chosen on any images.
 
     Args:
         k: neighbours; 20 is DINO's best.
         temperature: T of the votes' weights.
+        features: "pooled", the backbone's, or "projection", what the projector makes of them (MoCo's CIFAR-10 demo).
         learns_from: see :class:`scd.evaluation.probe.ClassProbe`.
 
     Raises:
-        UsageError: k or T not above 0, or no such images.
+        UsageError: k or T not above 0, unknown features, or no such images.
     """
 
     k: int = 20
     temperature: float = 0.07
+    features: str = "pooled"
     least = 1
     title = "kNN"
 
@@ -37,22 +44,53 @@ class KNN(ClassProbe):
             raise UsageError(
                 f"kNN needs k of at least 1 and a temperature above 0, not k={self.k}, T={self.temperature}"
             )
+        if self.features not in FEATURES:
+            raise unknown("features of kNN", self.features, FEATURES)
 
     def definitions(self) -> dict[str, Metric]:
-        text = (
-            "weighted kNN on l2-normalised pooled backbone features of un-augmented views, "
+        metric = Metric("kNN top-1", SHARE, "higher", self.words)
+        return {"knn_top1": metric, "n_train": N_TRAIN, "n_test": N_TEST}
+
+    @property
+    def words(self) -> str:
+        """What is measured, with its settings."""
+        return (
+            f"weighted kNN on l2-normalised {FEATURES[self.features]} of un-augmented views, "
             f"k = {self.k}, T = {self.temperature:g}, both fixed; neighbours are {LEARNS_FROM[self.learns_from]}"
         )
-        return {"knn_top1": Metric("kNN top-1", SHARE, "higher", text), "n_train": N_TRAIN, "n_test": N_TEST}
 
     def measure(self, context: Context) -> dict[str, float]:
-        train, test = self.learned(context.data), context.data.test
-        features = context.features(self.learns_from), train.labels, context.features("test"), test.labels
         return {
-            "knn_top1": knn_top1(*features, self.k, self.temperature),
-            "n_train": len(train),
-            "n_test": len(test),
+            "knn_top1": self.accuracy(context),
+            "n_train": len(self.learned(context.data)),
+            "n_test": len(context.data.test),
         }
+
+    def accuracy(self, context: Context) -> float:
+        """Share of the test images whose label is predicted.
+
+        Raises:
+            UsageError: the projection of a method that has none.
+        """
+        bank, queries = context.features(self.learns_from), context.features("test")
+        if self.features == "projection":
+            bank, queries = projections(context.method, bank), projections(context.method, queries)
+        labels = self.learned(context.data).labels, context.data.test.labels
+        return knn_top1(bank, labels[0], queries, labels[1], self.k, self.temperature)
+
+
+def projections(method: Method, pooled: Tensor) -> Tensor:
+    """Embeddings (N, D), float32, of pooled features (N, C): the projector's output in evaluation mode.
+
+    Raises:
+        UsageError: a method without a projector.
+    """
+    host = method.siamese if isinstance(method, Wrapper) else method
+    projector = getattr(host, "projector", None)
+    if projector is None:
+        raise UsageError(f"{type(method).__name__} has no projector: kNN needs features=pooled here")
+    with frozen(projector):
+        return finite(torch.cat([projector(part).float() for part in pooled.split(BATCH)]))
 
 
 def knn_predict(

@@ -16,6 +16,7 @@ from torchvision.models import resnet
 from torchvision.models.resnet import BasicBlock
 
 from scd.errors import UsageError, unknown
+from scd.nn.normalisation import Renormalisation
 
 PADDINGS = ("zeros", "reflect", "replicate")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "resnext50_32x4d")
@@ -29,17 +30,24 @@ class FeatureMaps(nn.Module):
         trunk: maps images (B, 3, s, s) to (B, C, h, w).
         dim: C.
         channels_last: keep weights and activations in the NHWC memory format (faster convolutions, same numbers).
+        normalisation: of the colours that the trunk sees, of :data:`scd.nn.normalisation.NORMALISATIONS`; images come
+            normalised by "imagenet".
     """
 
-    def __init__(self, name: str, trunk: nn.Module, dim: int, channels_last: bool = False):
+    def __init__(
+        self, name: str, trunk: nn.Module, dim: int, channels_last: bool = False, normalisation: str = "imagenet"
+    ):
         super().__init__()
         self.name = name
         self.dim = dim
         self.channels_last = channels_last
         self.trunk = trunk.to(memory_format=torch.channels_last) if channels_last else trunk
+        self.colours = None if normalisation == "imagenet" else Renormalisation(normalisation)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature maps (B, C, h, w) of normalised images (B, 3, s, s)."""
+        """Feature maps (B, C, h, w) of images (B, 3, s, s), normalised by ImageNet's mean and standard deviation."""
+        if self.colours is not None:
+            images = self.colours(images)
         return self.trunk(images.contiguous(memory_format=torch.channels_last) if self.channels_last else images)
 
 
@@ -65,12 +73,14 @@ class TimmMaps(nn.Module):
         return features[:, self.prefix :].transpose(1, 2).unflatten(2, (h, w))  # (B, P + h·w, C) -> (B, C, h, w)
 
 
-def build_backbone(name: str, *, channels_last: bool = False, **options) -> FeatureMaps:
+def build_backbone(
+    name: str, *, channels_last: bool = False, normalisation: str = "imagenet", **options
+) -> FeatureMaps:
     """The backbone of that name, freshly initialised from torch's global generator.
 
     Args:
         name: "resnet_tiny", a torchvision ResNet ("resnet18", "resnet50", …) or "timm/<model>".
-        channels_last: see :class:`FeatureMaps`.
+        channels_last, normalisation: see :class:`FeatureMaps`.
         options: of :func:`resnet_tiny`, :func:`torchvision_resnet` or :func:`timm_model`.
 
     Raises:
@@ -84,7 +94,7 @@ def build_backbone(name: str, *, channels_last: bool = False, **options) -> Feat
         trunk, dim = torchvision_resnet(name, **_checked(name, torchvision_resnet, options))
     else:
         raise unknown("backbone", name, ("resnet_tiny", *RESNETS, "timm/<model>"))
-    return FeatureMaps(name, trunk, dim, channels_last)
+    return FeatureMaps(name, trunk, dim, channels_last, normalisation)
 
 
 def resnet_tiny(
@@ -120,7 +130,8 @@ def torchvision_resnet(name: str, small_stem: bool = False, padding: str = "zero
     Args:
         name: the torchvision name.
         small_stem: 3x3 stride-1 stem without max-pool, for images up to 64 px (MoCo's official CIFAR-10 demo);
-            the total stride falls from 32 to 8.
+            the total stride falls from 32 to 8. As in that demo, the new convolution
+            has PyTorch's own initial weights and not torchvision's He-normal ones.
         padding: of the convolutions, see :func:`resnet_tiny`; the max-pool has none that shows.
 
     Raises:
@@ -131,7 +142,6 @@ def torchvision_resnet(name: str, small_stem: bool = False, padding: str = "zero
     stem = [net.conv1, net.bn1, net.relu, net.maxpool]
     if small_stem:
         stem = [nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False), net.bn1, net.relu]
-        nn.init.kaiming_normal_(stem[0].weight, mode="fan_out", nonlinearity="relu")
     return _padded(nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4), padding), dim
 
 
@@ -187,5 +197,5 @@ def _checked(name: str, builder: Callable, options: dict) -> dict:
     valid = [option for option in inspect.signature(builder).parameters if option != "name"]
     for option in options:
         if option not in valid:
-            raise unknown(f"option of backbone '{name}'", option, [*valid, "channels_last"])
+            raise unknown(f"option of backbone '{name}'", option, [*valid, "channels_last", "normalisation"])
     return options

@@ -40,6 +40,13 @@ class Horizon:
             seconds = self.fabric.broadcast(seconds)
         return min(1.0, seconds / self.max_seconds)
 
+    def scheduled(self, progress: float) -> float:
+        """The share of the training that the schedule is made for, at a share of the run; equal but for a run that is
+        its first part (``schedule.total_epochs``)."""
+        if self.steps is None or self.schedule.total_epochs is None:
+            return progress
+        return progress * self.steps / self.schedule.total_steps(self.steps, self.steps_per_epoch)
+
     def set_rates(self, optimizer: Optimizer, step: int, progress: float) -> float:
         """Set learning rates and weight decays for a step; returns the learning rate of a group without multiplier.
 
@@ -52,7 +59,9 @@ class Horizon:
             factor = self.schedule.factor_by_time(progress, step, self.steps_per_epoch)
         else:
             factor = self.schedule.factor(step, self.steps, self.steps_per_epoch)
-        set_weight_decay(optimizer, self.schedule.weight_decay(optimizer.defaults["weight_decay"], progress))
+        set_weight_decay(
+            optimizer, self.schedule.weight_decay(optimizer.defaults["weight_decay"], self.scheduled(progress))
+        )
         return set_learning_rate(optimizer, factor)
 
     def shares_reached(self, shares: Sequence[float], done: int, before: float, after: float) -> list[float]:

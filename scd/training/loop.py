@@ -180,7 +180,7 @@ def train(model: nn.Module, recorder: Recorder, batches, view_maker, seed: int, 
             lr = horizon.set_rates(state.optimizer, state.step, before)
             seed_generators(derive_seed(seed, "method", state.step), fabric.device)
             outputs = take_step(
-                model, state.method, OpaqueInput(batch), state.optimizer, share,
+                model, state.method, OpaqueInput(batch), state.optimizer, horizon.scheduled(share),
                 backward=fabric.backward, clip=clip, timer=timer,
             )  # fmt: skip
             if fabric.world_size > 1:

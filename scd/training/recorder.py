@@ -116,7 +116,7 @@ class Recorder:
         state.losses = state.window.means()
         state.window.clear()
         line = {"step": state.step, "epoch": state.step / self.horizon.steps_per_epoch, "lr": lr}
-        line |= state.method.scheduled_values(share) | state.losses
+        line |= state.method.scheduled_values(self.horizon.scheduled(share)) | state.losses
         state.log.write(line | {"images_per_second": round(pace, 2)})
         self.begin_line()
 

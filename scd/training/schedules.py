@@ -48,10 +48,12 @@ class Schedule:
         final: factor at the end of the run; Barlow Twins 0.001, DINO 1e-6 over its base rate.
         final_weight_decay: weight decay at the end of the run; it follows half a cosine from the optimiser's, step by
             step (DINO: 0.04 to 0.4). None keeps the optimiser's.
+        total_epochs: length of the training that the schedule is made for; a run that is shorter takes the first part
+            of it, and is the same step for step as the beginning of the longer one. None: the run's own length.
 
     Raises:
         UsageError: an unknown name, ramp or granularity, a negative warm-up or weight decay, a ``final`` or
-            ``warmup_start`` outside [0, 1].
+            ``warmup_start`` outside [0, 1], or ``total_epochs`` that are not above 0.
     """
 
     name: str = "cosine"
@@ -61,6 +63,7 @@ class Schedule:
     per: str = "step"
     final: float = 0.0
     final_weight_decay: float | None = None
+    total_epochs: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SHAPES:
@@ -77,6 +80,24 @@ class Schedule:
                 raise UsageError(f"schedule.{option} is a share of the base rate in [0, 1], not {value}")
         if self.final_weight_decay is not None and not self.final_weight_decay >= 0:
             raise UsageError(f"schedule.final_weight_decay is 0 or more, not {self.final_weight_decay}")
+        if self.total_epochs is not None and not self.total_epochs > 0:
+            raise UsageError(f"schedule.total_epochs is above 0 epochs, or null, not {self.total_epochs}")
+
+    def total_steps(self, steps: int, steps_per_epoch: int) -> int:
+        """Length in steps of the training that the schedule is made for, of which a run takes the first ``steps``.
+
+        Raises:
+            UsageError: a run that is longer.
+        """
+        if self.total_epochs is None:
+            return steps
+        total = round(self.total_epochs * steps_per_epoch)
+        if steps > total:
+            raise UsageError(
+                f"schedule.total_epochs={self.total_epochs:g} ({total} steps) is less than the run of {steps} steps; "
+                "raise it or lower training.budget.value"
+            )
+        return total
 
     def warmup_steps(self, steps_per_epoch: int) -> int:
         """Length of the warm-up in steps."""
@@ -93,8 +114,10 @@ class Schedule:
         later. Without warm-up and over whole epochs this is MoCo's rule, 0.5 (1 + cos(pi epoch / epochs)).
 
         Raises:
-            UsageError: a decaying schedule whose warm-up is not shorter than the run.
+            UsageError: a decaying schedule whose warm-up is not shorter than the run, or a run that is longer than
+                ``total_epochs``.
         """
+        steps = self.total_steps(steps, steps_per_epoch)
         warmup = self.warmup_steps(steps_per_epoch)
         if step < warmup and (self.name == "constant" or warmup < steps):
             return self.warmup(step, steps_per_epoch)
@@ -121,8 +144,10 @@ class Schedule:
         the warm-up multiplies it.
 
         Raises:
-            UsageError: a decay per epoch, which a budget of seconds does not have.
+            UsageError: a decay per epoch, or a length in epochs, which a budget of seconds does not have.
         """
+        if self.total_epochs is not None:
+            raise UsageError("a budget in seconds has no fixed number of epochs: use schedule.total_epochs=null")
         if self.name == "cosine" and self.per == "epoch":
             raise UsageError("a budget in seconds has no fixed number of epochs: use schedule.per=step")
         return self.warmup(step, steps_per_epoch) * (cosine(share, end=self.final) if self.name == "cosine" else 1.0)

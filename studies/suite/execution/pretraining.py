@@ -32,7 +32,6 @@ from studies.suite.planning.assembly import build_method, build_views, instantia
 
 Report = Callable[[int, int, float], None]
 IMAGES_AT_ONCE = 128  # whose views are made together, where a batch has fewer
-LOG_EVERY = 10  # steps per line of progress.jsonl; the record's losses are means over so many steps
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def pretrain_run(
             seed=seed,
             fabric=fabric,
             run_dir=folder,
-            log_every=LOG_EVERY,
+            log_every=training["log_every"] or batches.steps_per_epoch,
             checkpoint_seconds=runtime.checkpoint_seconds,
             progress=runtime.progress or (lambda step, steps, loss: None),
             stop=runtime.stop,

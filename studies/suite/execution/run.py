@@ -233,6 +233,7 @@ def training_record(
         "images_per_second": summary.images_per_second if summary else None,
         "loss_first": first_loss(folder),
         "loss_last": summary.losses.get("loss") if summary else None,
+        **(losses_over_training(folder, steps) if config["training"]["log_every"] is None else {}),
         **{f"train_{name}": value for name, value in (summary.losses if summary else {}).items() if name != "loss"},
     }
 
@@ -245,6 +246,20 @@ def first_loss(folder: Path) -> float | None:
     with path.open(encoding="utf-8") as lines:
         line = lines.readline()
     return json.loads(line)["loss"] if line else None
+
+
+def losses_over_training(folder: Path, steps: int) -> dict[str, float]:
+    """``loss@SHARE`` for each line of progress.jsonl: the mean loss since the line before, at its end.
+
+    Args:
+        steps: of the whole run.
+    """
+    from scd.evaluation.map_trace import share_text
+
+    path = folder / "progress.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines]
+    return {f"loss@{share_text(line['step'] / steps)}": line["loss"] for line in found}
 
 
 def device_of(config: Mapping[str, Any], runtime: "Runtime") -> str:

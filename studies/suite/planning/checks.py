@@ -23,6 +23,7 @@ WHOLE = {  # settings of a run that are whole numbers -> the smallest one
 WHOLE_OR_NULL = {
     "data.train_limit": 1,
     "data.test_limit": 1,
+    "training.log_every": 1,
     "evaluation.train_limit": 1,
     "evaluation.test_limit": 1,
     **{f"seed_of.{axis}": 0 for axis in ("init", "order", "views", "probe")},
