@@ -5,9 +5,13 @@ the last one, and what a method keeps: queues, centres. MAE's numbers are in ``t
 ``tests/maps/test_tokencut.py``.
 """
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
-from golden_numbers import Convolution, assert_gradients, assert_same, batch, begin, follow, golden
+from golden_numbers import Convolution, assert_gradients, assert_same, assert_state, batch, begin, follow, golden
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from baselines.barlow_twins import BarlowTwins
@@ -20,6 +24,7 @@ from baselines.simsiam import SimSiam
 from baselines.slotcon import SlotCon
 from scd.method import Batch, Method, View, whole_view
 from scd.nn.norm import GroupedBatchNorm2d
+from scd.training.loop import pretrain
 from scd.training.optimizers import build_optimizer, set_learning_rate, set_weight_decay
 
 
@@ -64,6 +69,41 @@ def test_moco_symmetric_with_split_batch_norm_and_shuffled_keys(monkeypatch):
     begin(method, numbers)
     method.matcher.queue.keys.copy_(numbers["queue"])
     assert len(list(follow(method, sgd(method, 2 * 0.5), numbers, directions=2))) == 5
+
+
+def test_mocos_cifar_demo_through_the_whole_loop(tmp_path, monkeypatch):
+    """Three of five epochs of the demo, written plainly in PyTorch: SGD, schedule, EMA, BN groups, shuffles and queue.
+
+    As above, its parts of the batch are the even and the odd images.
+    """
+    numbers = golden("moco_cifar_loop")
+    halves = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])  # the plain loop's number of each of our images
+    numbers |= {name: numbers[name][:, halves] for name in ("v1", "v2")}
+    numbers["final.matcher.queue.keys"] = (
+        numbers["final.matcher.queue.keys"].unflatten(0, (-1, 8))[:, halves].flatten(0, 1)
+    )
+    orders = iter(halves.argsort()[numbers["orders"][:, halves]])
+    monkeypatch.setattr(torch, "randperm", lambda n, **options: next(orders))
+    method = MoCo(Normalised(), 8, hidden=0, queue_size=32, momentum=0.7, temperature=0.1, bn_groups=2).double()
+    begin(method, numbers)
+    method.matcher.queue.keys.copy_(numbers["queue"])
+
+    class Batches:
+        steps_per_epoch = 2
+
+        def iterate(self, start, stop, rank, world):
+            yield from (SimpleNamespace(total=8) for _ in range(start, stop))
+
+    views = SimpleNamespace(steps_at_once=1, several=lambda _, steps: [batch(numbers, step) for step in steps])
+    pretrain(
+        method, Batches(), views, steps=6, seed=0, fabric=Fabric(accelerator="cpu", devices=1),
+        optimizer={"name": "sgd", "lr": 0.3, "momentum": 0.9, "weight_decay": 1e-2},
+        schedule={"name": "cosine", "per": "epoch", "total_epochs": 5}, run_dir=tmp_path, log_every=1,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["lr"] for line in lines] == pytest.approx(numbers["lr"].tolist(), rel=1e-12)
+    assert [line["loss"] for line in lines] == pytest.approx(numbers["loss"].tolist(), rel=1e-6)  # logged in float32
+    assert_state(method, numbers)
 
 
 def test_byol():

@@ -1,9 +1,12 @@
 """View recipes by name, extra views with their defaults, and the view for evaluation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from scd.data.photometric import photometric
 from scd.data.recipes import RECIPES, build_recipe, centre_view, extra_crops, extra_views
 from scd.data.views import CropSpec
 from scd.errors import UsageError
@@ -18,6 +21,16 @@ def test_recipe_details():
     assert [(crop.photometric, crop.scale) for crop in byol.crops] == [("byol1", (0.2, 1.0)), ("byol2", (0.2, 1.0))]
     assert build_recipe("byol", 32).crops[0].scale == (0.08, 1.0)
     assert [crop.role for crop in local.crops[:3]] == ["global", "global", "extra"]
+
+
+def test_mocos_cifar10_demo_has_mocov2s_views_without_blur():
+    crops = build_recipe("moco_cifar10", 32).crops
+    assert [(crop.name, crop.scale, crop.share_blurred) for crop in crops] == [
+        ("v1", (0.08, 1), 0),
+        ("v2", (0.08, 1), 0),
+    ]
+    ours, theirs = (photometric(name) for name in ("moco_cifar10", "mocov2"))
+    assert replace(ours, blur_p=0.5) == theirs
 
 
 def test_a_single_view_is_cropped_and_flipped_only():
@@ -103,7 +116,7 @@ def test_extra_views_have_the_weight_that_is_asked_for():
     [
         (
             lambda: build_recipe("mocov3", 32),
-            r"unknown view recipe 'mocov3'; did you mean 'mocov2'\? valid: byol, mocov2, single",
+            r"unknown view recipe 'mocov3'; did you mean 'mocov2'\? valid: byol, moco_cifar10, mocov2, single",
         ),
         (lambda: build_recipe("byol", 32, extra={"kind": "locl", "count": 1}), "unknown kind of extra views 'locl'"),
         (lambda: build_recipe("byol", 32, extra={"kind": "local"}), "needs a count of at least 1, not 0"),

@@ -6,9 +6,13 @@ import pytest
 import torch
 from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
 
+from baselines.moco import MoCo
 from scd.errors import DataError, UsageError
-from scd.evaluation.knn import KNN, knn_predict, knn_top1
+from scd.evaluation.features import frozen
+from scd.evaluation.knn import KNN, knn_predict, knn_top1, projections
 from scd.evaluation.protocol import EvaluationData
+from scd.nn.backbone import build_backbone
+from scd.scd import SCD
 
 
 def clusters(per_class: int, classes: int = 4, dim: int = 8, spread: float = 0.3, seed: int = 0):
@@ -119,3 +123,41 @@ def test_neighbours_are_images_for_probes_where_there_are_such_images():
     assert KNN(learns_from="train")(context_of(method, only_train, 16)) == {}  # it would repeat the other
     with pytest.raises(UsageError, match="learns_from of a probe 'tets'"):
         KNN(learns_from="tets")
+
+
+# ---------------------------------------------------------------- the projection
+
+
+def moco():
+    torch.manual_seed(0)
+    return MoCo(build_backbone("resnet_tiny", widths=(8, 8, 8)), dim=3, hidden=4, queue_size=16)
+
+
+def source_with_random_labels():
+    """Accuracies near chance, so that other features give another accuracy."""
+    splits = {"train": objects(200, 0, False), "test": objects(80, 1, False)}
+    for name, images in splits.items():
+        images.labels = torch.randint(0, 4, images.labels.shape, generator=torch.Generator().manual_seed(len(name)))
+    return source_of(**splits)
+
+
+def test_knn_on_the_projection_is_that_of_the_heads_output():
+    method, source = moco(), source_with_random_labels()
+    context = context_of(method, source, 16)
+    with frozen(method):
+        parts = [method.projector(context.features(part)) for part in ("train", "test")]
+    train, test = context.data.train, context.data.test
+    expected = knn_top1(parts[0], train.labels, parts[1], test.labels, 7, 0.1)
+    found = KNN(k=7, temperature=0.1, features="projection")
+    assert found(context)["knn_top1"] == expected
+    assert found(context_of(SCD(method), source, 16))["knn_top1"] == expected  # of the host
+    assert projections(method, context.features("test")).shape == (80, 3) and method.projector.training
+    assert expected != KNN(k=7, temperature=0.1)(context)["knn_top1"]
+    assert "outputs of the projector" in found.metrics["knn_top1"].definition
+
+
+def test_unknown_features_and_a_method_without_projector_are_refused():
+    with pytest.raises(UsageError, match="unknown features of kNN 'projector'; did you mean 'projection'"):
+        KNN(features="projector")
+    with pytest.raises(UsageError, match="ChannelMethod has no projector: kNN needs features=pooled here"):
+        KNN(features="projection")(context_of(ChannelMethod(0), object_source(), 16))

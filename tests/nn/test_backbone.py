@@ -6,6 +6,7 @@ from torch import nn
 
 from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
+from scd.nn.normalisation import normalise
 
 MAPS = [
     ("resnet_tiny", {}, 32, 64, (8, 8)),
@@ -84,6 +85,27 @@ def test_small_stem_keeps_the_resolution():
     assert isinstance(stem, nn.Conv2d) and stem.stride == (1, 1) and stem.kernel_size == (3, 3)
 
 
+def test_small_stem_has_pytorchs_own_initial_weights():
+    """As in MoCo's CIFAR-10 demo: uniform up to one over the root of the fan-in, 27. He-normal ones have 0.059."""
+    torch.manual_seed(0)
+    weights = build_backbone("resnet18", small_stem=True).trunk[0].weight.detach()
+    assert float(weights.abs().max()) <= 27**-0.5 and float(weights.std()) == pytest.approx(1 / 9, rel=0.05)
+
+
+def test_another_normalisation_is_that_of_the_pixels_and_keeps_the_weights_names():
+    pixels = torch.rand(2, 3, 32, 32)
+    torch.manual_seed(0)
+    usual = build_backbone("resnet18", small_stem=True).eval()
+    torch.manual_seed(0)
+    other = build_backbone("resnet18", small_stem=True, normalisation="cifar10").eval()
+    expected = normalise(pixels.clone(), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    with torch.no_grad():
+        torch.testing.assert_close(other(normalise(pixels.clone())), usual(expected), rtol=1e-4, atol=1e-4)
+    assert list(other.state_dict()) == list(usual.state_dict())
+    with pytest.raises(UsageError, match="unknown normalisation 'cifar'; did you mean 'cifar10'"):
+        build_backbone("resnet18", normalisation="cifar")
+
+
 def padded_by_hand(image: list[list[float]], kind: str) -> list[list[float]]:
     """One more pixel on each side of a square image: zeros, the second pixel from the border, or the border's own."""
     side = len(image)
@@ -145,7 +167,7 @@ ERRORS = [
     (
         "resnet18",
         {"depth": 3},
-        "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, padding, small_stem",
+        "unknown option of backbone 'resnet18' 'depth'; valid: channels_last, normalisation, padding, small_stem",
     ),
     ("timm/resnt18", {}, "unknown timm backbone 'resnt18'; nearest: .*resnet18"),
     ("timm/qqqqqqqq", {}, "unknown timm backbone 'qqqqqqqq'; timm.list_models\\(\\) names all of them"),

@@ -61,3 +61,15 @@ def test_rates_follow_schedule_and_multipliers():
     by_time = horizon(max_seconds=8.0)
     assert by_time.set_rates(optimizer, 400, 0.5) == pytest.approx(0.05)
     assert torch.tensor(by_time.set_rates(optimizer, 400, 1.0)) == 0
+
+
+def test_a_run_that_is_a_first_part_follows_the_longer_training():
+    run, whole = horizon(steps=8, total_epochs=5, final_weight_decay=0.4), horizon(steps=20, final_weight_decay=0.4)
+    optimizers = [build_optimizer(nn.Linear(2, 2), lr=0.1, weight_decay=0.2) for _ in range(2)]
+    for step in range(8):
+        rates = run.set_rates(optimizers[0], step, step / 8), whole.set_rates(optimizers[1], step, step / 20)
+        assert rates[0] == rates[1]
+        decays = [optimizer.param_groups[0]["weight_decay"] for optimizer in optimizers]
+        assert decays[0] == pytest.approx(decays[1], rel=1e-12)
+    assert run.scheduled(1.0) == pytest.approx(0.4) and run.progress(8) == 1.0
+    assert horizon(max_seconds=8.0).scheduled(0.3) == 0.3 and whole.scheduled(0.3) == 0.3

@@ -333,3 +333,16 @@ def test_target_and_queue_moved_and_gradients_did_not_touch_the_target():
 def first_target(state):
     """The name of the first weight of the momentum backbone."""
     return next(name for name in state if name.startswith("siamese.target_backbone") and name.endswith("weight"))
+
+
+def test_the_method_of_a_run_that_is_a_first_part_sees_the_progress_of_the_longer_training(tmp_path):
+    """The run ends and saves its last snapshot after its own steps."""
+    whole, _ = tiny_run(tmp_path / "whole", schedule={}, steps=40, log_every=4)
+    kept = []
+    part, _ = tiny_run(
+        tmp_path / "part", schedule={"total_epochs": 10}, log_every=4, snapshots=[0.5, 1],
+        save_snapshot=lambda step, share, tensors: kept.append((step, share)),
+    )  # fmt: skip
+    assert part.progress == pytest.approx(whole.progress[:24]) and kept == [(12, 0.5), (24, 1)]
+    momentum = [[line["momentum"] for line in logged(tmp_path / name)][:6] for name in ("whole", "part")]
+    assert momentum[0] == pytest.approx(momentum[1])

@@ -137,3 +137,19 @@ def test_dinos_schedule_is_its_warmup_and_half_a_cosine_to_1e_6():
 def test_slotcons_warmup_begins_at_a_hundredth():
     schedule = Schedule(warmup_epochs=2, warmup_start=0.01)
     assert [schedule.factor(step, 100, 2) for step in range(5)] == pytest.approx([0.01, 0.2575, 0.505, 0.7525, 1.0])
+
+
+@pytest.mark.parametrize("per", ["step", "epoch"])
+def test_a_shorter_run_takes_the_first_part_of_the_schedule(per):
+    whole, part = Schedule(per=per, warmup_epochs=1), Schedule(per=per, warmup_epochs=1, total_epochs=20)
+    assert [part.factor(step, 30, 10) for step in range(30)] == [whole.factor(step, 200, 10) for step in range(30)]
+    assert part.factor(29, 30, 10) != whole.factor(29, 30, 10)
+
+
+def test_impossible_lengths_of_a_schedule_are_refused():
+    with pytest.raises(UsageError, match="schedule.total_epochs is above 0 epochs, or null, not 0"):
+        Schedule(total_epochs=0)
+    with pytest.raises(UsageError, match=r"total_epochs=2 \(20 steps\) is less than the run of 30 steps"):
+        Schedule(total_epochs=2).factor(0, 30, 10)
+    with pytest.raises(UsageError, match="use schedule.total_epochs=null"):
+        Schedule(total_epochs=2).factor_by_time(0.5, 3, 10)

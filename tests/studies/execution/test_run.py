@@ -52,6 +52,15 @@ def without_times(record):
     return {key: value for key, value in record.items() if key not in TIMES}
 
 
+def test_a_log_by_epoch_is_kept_in_the_record(settings, tmp_path):
+    training = {"log_every": None, "budget": {"unit": "epochs", "value": 2}}
+    spec, store = planned(settings, MOCO, training=training), Store(tmp_path)
+    assert Execution(spec, store, Runtime()).perform().ending is Ending.DONE
+    record = store.record(spec)
+    assert [name for name in record if "@" in name] == ["loss@0.50", "loss@1.00"]
+    assert record["loss@0.50"] == record["loss_first"] and record["loss@1.00"] == record["loss_last"]
+
+
 class Stop(BaseException):
     """Like Ctrl-C, not an Exception."""
 
