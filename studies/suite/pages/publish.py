@@ -88,7 +88,11 @@ class Report:
         return verdict
 
     def judge_claims(
-        self, results: Results | None = None, names: Mapping[str, str] | None = None, beside: Sequence[Contrast] = ()
+        self,
+        results: Results | None = None,
+        names: Mapping[str, str] | None = None,
+        beside: Sequence[Contrast] = (),
+        fallback: str = "",
     ) -> tuple[Verdict, ...]:
         """Judge the study's claims, and answer each of them in one sentence.
 
@@ -96,9 +100,10 @@ class Report:
             results: what they are judged by; the page's own where None.
             names: arm -> label in these results; the study's where None.
             beside: further contrasts that are listed and not judged; those of a claim are listed once.
+            fallback: the metric of contrasts whose own no finished run has (images without labels).
         """
         results, names = results or self.results, names or self.names
-        verdicts, lines = judge_claims(self.study, results), []
+        verdicts, lines = judge_claims(self.study, results, fallback), []
         for claim, verdict in zip(self.study.claims, verdicts, strict=True):
             asked = f"*{claim.question}* " if claim.question else ""
             lines.append(f"{asked}{sentence(verdict, results, names)}")
