@@ -75,12 +75,13 @@ def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     The supervised one is left out where the images have no labels, and the true mask where they have no masks, unless
     the command line names them.
     """
-    needs = {SUPERVISED.name: has_labels, ORACLE.name: has_masks}
-    return tuple(
-        arm
-        for arm in settings.select(arms)
-        if arm.name not in needs or arm.name in settings.arms or needs[arm.name](settings)
-    )
+
+    def possible(arm: Arm) -> bool:
+        if arm.name == SUPERVISED.name:
+            return has_labels(settings)
+        return not arm.name.startswith(ORACLE.name) or has_masks(settings)
+
+    return tuple(arm for arm in settings.select(arms) if arm.name in settings.arms or possible(arm))
 
 
 def has_masks(settings: Settings) -> bool:
