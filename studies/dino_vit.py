@@ -1,10 +1,12 @@
 """R1-e and R5-c: does an explicit separation still help on a ViT, whose attention finds objects by itself?
 
 DINO, MoCo and BYOL on one ViT, each with and without SCD; SCD's map learned, from the attention, or from TokenCut; with
-and without local views; and a ResNet of about the same cost. All maps, learned or emerged, are scored on the same
+and without local views; and a ResNet of about the same cost. The background is predictive in training: only there can a map
+help, which the true mask has to show. All maps, learned or emerged, are scored on the same
 images.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pandas
@@ -12,18 +14,26 @@ import pandas
 from scd.evaluation.metric import SHARE, Metric
 from studies import pretrained_vits
 from studies.pretrained_vits import CHECKPOINTS
-from studies.references import RANDOM
+from studies.references import (
+    LONGER,
+    RANDOM,
+    background_correlation,
+    chosen_arms,
+    correlation_lines,
+    learns,
+    separates,
+)
 from studies.suite.analysis import notation, tables
-from studies.suite.analysis.conditions import fall_back_to_metric
+from studies.suite.analysis.conditions import fall_back_to_metric, planned
 from studies.suite.analysis.results import DONE, Results
 from studies.suite.pages import map_traces, study_figures
 from studies.suite.pages import sections as standard
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory, merge
+from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_factory, merge
 
-METRIC, FALLBACK, FOUND, SESOI = "linear_top1", "attention_maxf", "found_maxf", 0.01  # one point
-MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
+METRIC, FALLBACK, FOUND, SESOI = "knn_top1", "attention_maxf", "found_maxf", 0.01  # one point
+MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
 SALIENCY = ("saliency_iou", "saliency_maxf", "saliency_inverted_share")
 COLLAPSE = ("effective_rank", "feature_std", "map_area", "map_std", "map_saturation", "map_entropy")
 CURVES = ("learned_maxf", "attention_maxf", "tokencut_maxf")
@@ -59,6 +69,23 @@ def on(method: str, **overrides: Any) -> dict[str, Any]:
 
 
 DINO = Arm("dino", "DINO", dino(), "ViT", "two global views and local views, no separation")
+OTHERS = (  # other hosts and another backbone, by arms=all
+    Arm("moco", "MoCo on the ViT", on("moco"), "ViT, two global views", "MoCo v2's loss, queue and head"),
+    Arm(
+        "scd_moco", "SCD-MoCo on the ViT", on("moco", wrapper="scd"), "all of MoCo on the ViT",
+        "learned map, triplet loss",
+    ),
+    Arm("byol", "BYOL on the ViT", on("byol"), "ViT, two global views", "BYOL's loss and heads"),
+    Arm(
+        "scd_byol", "SCD-BYOL on the ViT", on("byol", wrapper="scd"), "all of BYOL on the ViT",
+        "learned map, triplet loss",
+    ),
+    Arm("dino_resnet", "DINO on a ResNet", dino(), "DINO's loss and views", "a ResNet of about the ViT's cost"),
+    Arm(
+        "scd_resnet", "SCD-DINO on a ResNet", dino(wrapper="scd"), "all of DINO on a ResNet",
+        "learned map, triplet loss",
+    ),
+)  # fmt: skip
 ARMS = (
     RANDOM,
     DINO,
@@ -77,21 +104,16 @@ ARMS = (
         "scd_global", "SCD-DINO without local views", dino(wrapper="scd", **NO_LOCAL_VIEWS), "all of SCD-DINO",
         "two global views only",
     ),
-    Arm("moco", "MoCo on the ViT", on("moco"), "ViT, two global views", "MoCo v2's loss, queue and head"),
     Arm(
-        "scd_moco", "SCD-MoCo on the ViT", on("moco", wrapper="scd"), "all of MoCo on the ViT",
-        "learned map, triplet loss",
+        "oracle", "SCD-DINO with the true mask", dino(wrapper=scd("oracle")), "all of SCD-DINO",
+        "the map is the true mask",
     ),
-    Arm("byol", "BYOL on the ViT", on("byol"), "ViT, two global views", "BYOL's loss and heads"),
     Arm(
-        "scd_byol", "SCD-BYOL on the ViT", on("byol", wrapper="scd"), "all of BYOL on the ViT",
-        "learned map, triplet loss",
+        "oracle_global", "SCD-DINO with the true mask, without local views",
+        dino(wrapper=scd("oracle"), **NO_LOCAL_VIEWS), "all of SCD-DINO without local views",
+        "the map is the true mask",
     ),
-    Arm("dino_resnet", "DINO on a ResNet", dino(), "DINO's loss and views", "a ResNet of about the ViT's cost"),
-    Arm(
-        "scd_resnet", "SCD-DINO on a ResNet", dino(wrapper="scd"), "all of DINO on a ResNet",
-        "learned map, triplet loss",
-    ),
+    *(replace(arm, default=False) for arm in OTHERS),
 )  # fmt: skip
 ON_RESNET = ("dino_resnet", "scd_resnet")  # their backbone is the study's axis "resnet"
 OTHER_HOSTS = ("moco", "scd_moco", "byol", "scd_byol")
@@ -101,15 +123,17 @@ PICTURED = (
     ("dino:attention", 0.0), ("dino:attention", 0.5), ("dino:attention", 1.0), ("dino:tokencut", 1.0),
     ("scd:learned", 0.5), ("scd:learned", 1.0), ("scd:attention", 1.0), ("scd_resnet:learned", 1.0),
 )  # fmt: skip
-CLAIM = "on a ViT SCD adds to DINO, with and without local views"
+CLAIM = "on a ViT SCD adds to DINO"
 EMERGED = "a learned map finds the object better than what emerges in plain DINO, its attention and its TokenCut"
 NO_PRIOR = "what emerges in DINO is better than a bump at the centre of the image"
 
 contrast, found = contrast_factory(METRIC, SESOI, CLAIM), contrast_factory(FOUND, SESOI, EMERGED)
 CONTRASTS = (
     contrast("scd", "dino"),
-    contrast("scd_global", "dino_global"),
+    contrast("scd_global", "dino_global", "without local views SCD adds to DINO"),
     contrast("scd", "constant", "the learned map adds to the effect of a constant one"),
+    contrast("attention", "constant", "the attention as map adds to a constant map"),
+    contrast("tokencut", "constant", "TokenCut's map adds to a constant map"),
     contrast("attention", "dino", "with the attention as its map SCD adds to DINO"),
     contrast("tokencut", "dino", "with TokenCut's map SCD adds to DINO"),
     contrast("scd", "attention", "the learned map is the better source"),
@@ -118,9 +142,12 @@ CONTRASTS = (
     contrast("scd_byol", "byol", "on a ViT SCD adds to BYOL"),
     contrast("scd_resnet", "dino_resnet", "on a ResNet SCD adds to DINO"),
     contrast("dino", "dino_global", "local views add to DINO"),
-    contrast("dino", "random", "DINO is better than random weights"),
+    separates("oracle", "constant", METRIC),
+    separates("oracle_global", "dino_global", METRIC),
+    learns("dino", "DINO"),
 )
-CONTROL = CONTRASTS[-1:]
+SEPARATES, SEPARATES_GLOBAL, LEARNS = CONTRASTS[-3:]  # a correct separation is seen; DINO has learned something
+CONTROL = (SEPARATES, LEARNS)
 MAP_CONTRASTS = (
     found("scd:learned", "dino:attention"),
     found("scd:learned", "dino:tokencut"),
@@ -132,7 +159,37 @@ MAP_CONTRASTS = (
     found("scd:learned", "scd_resnet:learned", "a ViT's learned map is better than that of a ResNet of like cost"),
     found("dino:attention", "random:attention", "objects emerge in DINO's attention"),
 )
-MAP_CONTROL = MAP_CONTRASTS[-1:]
+SEES = replace(  # a map that finds the object at all is above one that looks at no image
+    found("dino:tokencut", "random:whole", "what emerges in DINO is better than the whole image"), remedy=LONGER
+)
+CLAIMS = (
+    Claim("on a ViT SCD adds to DINO with local views", (contrast("scd", "dino"),), "Does it work on DINO?"),
+    Claim(
+        "on a ViT SCD adds to DINO without local views", (contrast("scd_global", "dino_global"),),
+        "And without multi-crop?", (SEPARATES_GLOBAL, LEARNS),
+    ),
+    Claim("the learned map adds to a constant map", (contrast("scd", "constant"),), "Does the learned map help?"),
+    Claim(
+        "the attention as the map adds to a constant map", (contrast("attention", "constant"),),
+        "Does the attention help as the map?",
+    ),
+    Claim(
+        "TokenCut's map adds to a constant map", (contrast("tokencut", "constant"),),
+        "Does TokenCut's map help?",
+    ),
+    Claim(
+        "the learned map finds the object better than the attention of plain DINO",
+        (found("scd:learned", "dino:attention"),), "Is an explicit map needed to find objects?", (SEES, LEARNS),
+    ),
+    Claim(
+        "the learned map finds the object better than TokenCut on plain DINO",
+        (found("scd:learned", "dino:tokencut"),), "The same against TokenCut?", (SEES, LEARNS),
+    ),
+    Claim(
+        "TokenCut finds the object better on DINO than on random weights",
+        (found("dino:tokencut", "random:tokencut"),), "Do objects emerge in DINO?", (SEES, LEARNS),
+    ),
+)  # fmt: skip
 
 
 # -------------------------------------------------------------------- plan
@@ -140,12 +197,13 @@ MAP_CONTROL = MAP_CONTRASTS[-1:]
 
 def plan(settings: Settings) -> list[RunSpec]:
     """All arms, seed by seed, at equal epochs, with DINO's optimiser, schedule and global views."""
+    images = background_correlation(settings)
     axes = dict.fromkeys(ON_RESNET, {"backbone": settings.axes["resnet"]})
     axes |= dict.fromkeys(OTHER_HOSTS, like_dino(settings))
     runs = [
-        settings.at_equal_epochs(arm, seed, arm is not RANDOM, axes.get(arm.name, {}))
+        settings.at_equal_epochs(arm, seed, arm is not RANDOM, merge(images, axes.get(arm.name, {})))
         for seed in settings.seeds
-        for arm in settings.select(ARMS)
+        for arm in chosen_arms(settings, ARMS)
     ]
     return runs + pretrained_vits.checkpoint_runs(settings, "dino", CHECKPOINTS)
 
@@ -170,11 +228,11 @@ def sections(report: Report) -> None:
     """The study's part of the page."""
     results, labels, out = pretrained_vits.trained_here(report.results), report.labels, report.out
     maps = by_extractor(results)
-    contrasts = fall_back_to_metric(CONTRASTS, results, FALLBACK)
-    metric = contrasts[0].metric
-    control = fall_back_to_metric(CONTROL, results, FALLBACK)
-    report.judge(contrasts, results, controls=control, question="R5-c")
-    report.judge(MAP_CONTRASTS, maps, NAMES, EMERGED, MAP_CONTROL, question="R1-e")
+    contrasts = fall_back_to_metric(planned(CONTRASTS, results), results, FALLBACK)
+    metric = contrasts[0].metric if contrasts else METRIC
+    both = results.with_runs(pandas.concat([results.runs, maps.runs], ignore_index=True), {FOUND: maps.metric(FOUND)})
+    ways = [each for each in MAP_CONTRASTS if {each.treatment, each.control} <= set(maps.runs["arm"])]
+    report.judge_claims(both, {**report.names, **NAMES}, [*contrasts, *ways], fallback=FALLBACK)
     report.show(
         tables.gain_table(results, labels, metric, DINO.name, {"equal epochs": {}}),
         f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals, not corrected.",
@@ -281,6 +339,7 @@ def notes(results: Results) -> dict[str, str]:
         ),
         "MoCo and BYOL on the ViT": "two global views, the class token is projected, fixed patch projection (MoCo v3); "
         "a ViT has no batch norm, so MoCo's is not split into groups",
+        **correlation_lines(results),
     }
 
 
@@ -303,6 +362,8 @@ STUDY = Study(
     contrasts=CONTRASTS,
     control=CONTROL,
     primary=CONTRASTS[0].name,
+    claims=CLAIMS,
+    looks=(5,),
     plan=plan,
     sections=sections,
     prepare=prepare,

@@ -1,20 +1,30 @@
 """R2-a and R2-c: how do SCD's maps and their use differ from LEWEL's, and where does SCD win?
 
-Both are put on the same MoCo and the same BYOL. The page has their mechanisms side by side, as configured; the maps of
+Both are put on the same MoCo, on images whose background is predictive in training. The page has their mechanisms side by side, as configured; the maps of
 both scored against masks; each method with the other's maps; and a sweep over scenarios that shows where SCD is better,
 equivalent or worse.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas
 
-from studies.references import RANDOM, SUPERVISED, chosen_arms
+from scd.errors import unknown
+from studies.references import (
+    ORACLE,
+    RANDOM,
+    SUPERVISED,
+    background_correlation,
+    chosen_arms,
+    correlation_lines,
+    learns,
+    separates,
+)
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.comparison import compare
-from studies.suite.analysis.conditions import fall_back_to_metric
+from studies.suite.analysis.conditions import cross_conditions, fall_back_to_metric, planned
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import PairedResult, holm
 from studies.suite.analysis.verdict import OUTCOMES, outcome_of
@@ -23,16 +33,16 @@ from studies.suite.pages import sections as standard
 from studies.suite.pages.markdown import Picture
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory
+from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
 
-METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
-MAIN = (METRIC, "knn_top1", "mixed_rand_top1", "bg_gap")
+METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
+MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
 SALIENCY = (
     "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
     "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share", "map_std",
 )  # fmt: skip
 CURVES = ("saliency_maxf", "saliency_maxf_inverted", "view_agreement")
-SWEPT = (METRIC, "knn_top1", "mixed_rand_top1", "saliency_maxf")
+SWEPT = (METRIC, "linear_top1", "mixed_rand_top1", "saliency_maxf")
 
 MOCO = Arm("moco", "MoCo", {"method": "moco"}, "two global views, asymmetric loss", "no map")
 ARMS = (
@@ -48,14 +58,20 @@ ARMS = (
         "loss_swapped", "SCD's map in LEWEL", {"method": "moco", "wrapper": "lewel_saliency"},
         "LEWEL's aligned loss on MoCo", "the saliency map and its complement instead of the alignment maps",
     ),
-    Arm("byol", "BYOL", {"method": "byol"}, "BYOL's two global views, symmetric loss", "no map"),
-    Arm("lewel_byol", "LEWEL-BYOL", {"method": "byol", "wrapper": "lewel"}, "all of BYOL", "LEWEL's maps and loss"),
-    Arm("scd_byol", "SCD-BYOL", {"method": "byol", "wrapper": "scd"}, "all of BYOL", "SCD's map and triplet loss"),
-    SUPERVISED,
+    replace(ORACLE, overrides={"method": "moco", **ORACLE.overrides}),
+    Arm("byol", "BYOL", {"method": "byol"}, "BYOL's two global views, symmetric loss", "no map", default=False),
+    Arm(
+        "lewel_byol", "LEWEL-BYOL", {"method": "byol", "wrapper": "lewel"}, "all of BYOL", "LEWEL's maps and loss",
+        default=False,
+    ),
+    Arm(
+        "scd_byol", "SCD-BYOL", {"method": "byol", "wrapper": "scd"}, "all of BYOL", "SCD's map and triplet loss",
+        default=False,
+    ),
+    replace(SUPERVISED, default=False),
 )  # fmt: skip
 WITH_MAPS = ("lewel", "scd", "maps_swapped", "loss_swapped", "lewel_byol", "scd_byol")
 PICTURED = tuple((arm, 1.0) for arm in WITH_MAPS)
-CLAIM = "SCD is better than LEWEL, on MoCo and on BYOL"
 
 
 @dataclass(frozen=True)
@@ -64,11 +80,14 @@ class Scenario:
 
     Args:
         option: the option of the images that it changes, or None; images without that option skip the scenario.
+        default: False: run by ``axes.scenarios=all``. judged: one of the scenarios of the claim.
     """
 
     name: str
     overrides: dict[str, Any]
     option: str | None = None
+    default: bool = True
+    judged: bool = True
 
 
 def images(name: str, **options: Any) -> Scenario:
@@ -81,51 +100,75 @@ def crops(name: str, low: float) -> Scenario:
     return Scenario(name.format(low=low), {"views": {"scale": [low, 1.0]}})
 
 
-BASE = Scenario("as above", {})
+BASE = Scenario("the main comparison", {})
 SCENARIOS = (
     BASE,
-    images("background correlation {rho_train}", rho_train=0.8),
+    replace(images("no background correlation", rho_train=0.0), judged=False),  # a correct map does not help there
     images("small objects ({scale[0]}–{scale[1]})", scale=[0.15, 0.3]),
-    images("large objects ({scale[0]}–{scale[1]})", scale=[0.6, 0.9]),
-    images("no clutter", clutter=0),
+    replace(images("large objects ({scale[0]}–{scale[1]})", scale=[0.6, 0.9]), default=False),
+    replace(images("no clutter", clutter=0), default=False),
     images("clutter up to {clutter}", clutter=8),
-    images("{objects} objects", objects=2),
+    replace(images("{objects} objects", objects=2), default=False),
     images("{objects} objects", objects=4),
     crops("crops from {low} of the area", 0.08),
-    crops("crops from {low} of the area", 0.5),
+    replace(crops("crops from {low} of the area", 0.5), default=False),
 )
-SWEEP = ("lewel", "scd")
+JUDGED = tuple(each for each in SCENARIOS if each.default and each.judged)
+SWEEP = ("moco", "lewel", "scd", "oracle")  # SCD against LEWEL, and the positive control in the same scenario
+CHOICES = ("default", "all", "none")  # of axes.scenarios
 
-contrast = contrast_factory(METRIC, SESOI, CLAIM)
+contrast = contrast_factory(METRIC, SESOI, "SCD is better than LEWEL")
 CONTRASTS = (
     contrast("scd", "lewel"),
-    contrast("scd_byol", "lewel_byol"),
+    contrast("scd_byol", "lewel_byol", "on BYOL SCD is better than LEWEL"),
     contrast("scd", "moco", "SCD is better than MoCo"),
     contrast("lewel", "moco", "LEWEL is better than MoCo"),
     contrast("scd_byol", "byol", "SCD is better than BYOL"),
     contrast("lewel_byol", "byol", "LEWEL is better than BYOL"),
     contrast("maps_swapped", "scd", "in SCD's triplets LEWEL's maps are better than SCD's map"),
     contrast("loss_swapped", "lewel", "in LEWEL's loss SCD's map is better than LEWEL's maps"),
-    contrast("moco", "random", "MoCo is better than random weights"),
+    separates("oracle", "moco", METRIC),
+    learns("moco", "MoCo"),
 )
-CONTROL = CONTRASTS[-1:]
+SEPARATES, LEARNS = CONTROL = CONTRASTS[-2:]  # a correct separation is seen; the host has learned something
+HERE = {"scenario": BASE.name}
+
+
+def here(question: str, treatment: str, control: str, text: str) -> Claim:
+    """A claim about the main comparison."""
+    return Claim(text, (contrast(treatment, control, text, HERE),), question)
+
+
+CLAIMS = (
+    here("Is SCD better than LEWEL?", "scd", "lewel", "SCD-MoCo is better than LEWEL-MoCo"),
+    here("Whose maps?", "maps_swapped", "scd", "in SCD's triplets LEWEL's maps are better than SCD's map"),
+    here("Whose map, in LEWEL?", "loss_swapped", "lewel", "in LEWEL's loss SCD's map is better than LEWEL's maps"),
+    Claim(
+        f"there is a scenario, of {len(JUDGED)}, in which SCD-MoCo is better than LEWEL-MoCo",
+        tuple(contrast("scd", "lewel", conditions={"scenario": each.name}) for each in JUDGED),
+        "Is there a scenario where SCD clearly beats LEWEL?", (SEPARATES,), some=True,
+    ),
+)  # fmt: skip
 
 
 def plan(settings: Settings) -> list[RunSpec]:
-    """The main comparison and, where asked for, LEWEL and SCD on MoCo in every other scenario; seed by seed."""
-    arms = chosen_arms(settings, ARMS)
-    others = [each for each in SCENARIOS[1:] if each.option is None or settings.has_option(each.option)]
+    """The main comparison and, where asked for, LEWEL, SCD and the control in other scenarios; seed by seed."""
+    arms, asked = chosen_arms(settings, ARMS), settings.axes.get("scenarios", CHOICES[0])
+    if asked not in CHOICES:
+        raise unknown("choice of scenarios (axes.scenarios)", asked, CHOICES)
+    others = [each for each in SCENARIOS[1:] if asked == "all" or (asked == "default" and each.default)]
+    others = [each for each in others if each.option is None or settings.has_option(each.option)]
     runs = []
     for seed in settings.seeds:
         runs += [labelled(settings, arm, seed, BASE) for arm in arms]
-        for scenario in others if settings.axes.get("scenarios", True) else []:
+        for scenario in others:
             runs += [labelled(settings, arm, seed, scenario) for arm in arms if arm.name in SWEEP]
     return runs
 
 
 def labelled(settings: Settings, arm: Arm, seed: int, scenario: Scenario) -> RunSpec:
     """One run of an arm in a scenario."""
-    trained, overrides = arm is not RANDOM, scenario.overrides
+    trained, overrides = arm is not RANDOM, merge(background_correlation(settings), scenario.overrides)
     return settings.at_equal_epochs(arm, seed, trained, overrides, scenario=scenario.name)
 
 
@@ -141,9 +184,9 @@ def prepare(results: Results, settings: Settings) -> Results:
 def sections(report: Report) -> None:
     """The study's part of the page."""
     main, labels, out = report.results.where(scenario=BASE.name), report.labels, report.out
-    contrasts = fall_back_to_metric(CONTRASTS, main, FALLBACK)
+    contrasts = fall_back_to_metric(planned(CONTRASTS, main), main, FALLBACK)
     metric = contrasts[0].metric
-    report.judge(contrasts, main)
+    report.judge_claims(beside=cross_conditions(contrasts, [HERE]), fallback=FALLBACK)
     sweep = swept(report.results, metric)
     report.say(by_outcome(sweep))
     report.show(
@@ -274,6 +317,7 @@ def notes(results: Results) -> dict[str, str]:
         "its own views",
         "Scenarios": "one change at a time from the main comparison, in training and test images alike (the background "
         "correlation in training images only)",
+        **correlation_lines(results),
     }
 
 
@@ -295,6 +339,8 @@ STUDY = Study(
     contrasts=CONTRASTS,
     control=CONTROL,
     primary=CONTRASTS[0].name,
+    claims=CLAIMS,
+    looks=(5,),
     plan=plan,
     sections=sections,
     prepare=prepare,

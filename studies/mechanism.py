@@ -2,25 +2,39 @@
 
 Everything of SCD stays but the map, which goes from none over a constant, a random and a centred one, and another
 image's map, to the learned one and the true mask. The page also shows the learned map over training, which side of it
-is the object, and which half of the triplet loss has the effect.
+is the object, and which half of the triplet loss has the effect. The background is predictive in training: only there
+can a map help, which the true mask has to show.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pandas
 
-from studies.references import ORACLE, RANDOM, SUPERVISED, chosen_arms
+from scd.evaluation.metric import SHARE, Metric
+from studies.references import (
+    ORACLE,
+    RANDOM,
+    SUPERVISED,
+    background_correlation,
+    chosen_arms,
+    correlation_lines,
+    learns,
+    separates,
+)
 from studies.suite.analysis import notation, tables
+from studies.suite.analysis.conditions import planned
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import Estimate, by_seed, estimate
 from studies.suite.pages import map_traces, study_figures
 from studies.suite.pages import sections as standard
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory
+from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory
 
-METRIC, SESOI = "linear_top1", 0.01  # one point of linear top-1
-MAIN = (METRIC, "knn_top1", "bg_gap")
+METRIC, SESOI = "knn_top1", 0.01  # one point
+FOUND = "map_iou"  # of the better side of a map, and of the best map that looks at no image
+MAIN = (METRIC, "linear_top1", "bg_gap")
 SALIENCY = (
     "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
     "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
@@ -46,10 +60,13 @@ ARMS = (
     Arm("other_image", "SCD with another image's map", scd(saliency="other_image"), LOSS, "the map of the next image"),
     Arm("depth1", "SCD with a linear map", scd(saliency={"depth": 1}), "all of SCD", "one layer in the map's MLP"),
     Arm("scd", "SCD", scd(), "all of MoCo", "learned map (two layers), triplet loss"),
-    Arm("depth3", "SCD with three layers", scd(saliency={"depth": 3}), "all of SCD", "three layers in the map's MLP"),
+    Arm(
+        "depth3", "SCD with three layers", scd(saliency={"depth": 3}), "all of SCD", "three layers in the map's MLP",
+        default=False,
+    ),
     Arm(
         "no_gradient", "SCD without the map's gradient", scd(map_gradient=False), "all of SCD",
-        "the backbone does not learn through the map",
+        "the backbone does not learn through the map", default=False,
     ),
     Arm(
         "settled", "SCD with the border prior", scd(saliency="settled"), "all of SCD",
@@ -57,7 +74,7 @@ ARMS = (
     ),
     Arm(
         "anchors_both", "SCD with both anchors", scd(anchors="both"), "all of SCD",
-        "backgrounds are anchors too, so the two sides enter the loss in the same way",
+        "backgrounds are anchors too, so the two sides enter the loss in the same way", default=False,
     ),
     Arm("consistency", "SCD with attraction only", scd(terms="consistency"), "all of SCD", "no repulsion in the loss"),
     Arm(
@@ -65,7 +82,7 @@ ARMS = (
         "no attraction in the loss",
     ),
     ORACLE,
-    SUPERVISED,
+    replace(SUPERVISED, default=False),
 )  # fmt: skip
 LEARNED = ("depth1", "scd", "depth3", "no_gradient", "settled", "anchors_both", "consistency", "discrimination")
 WITH_MAPS = ("frozen", "centre", "other_image", *LEARNED)
@@ -73,18 +90,17 @@ PICTURED = (
     ("scd", 0.0), ("scd", 0.25), ("scd", 0.5), ("scd", 1.0),
     ("depth1", 1.0), ("depth3", 1.0), ("settled", 1.0), ("discrimination", 1.0), ("frozen", 1.0),
 )  # fmt: skip
-CLAIM = (
-    "the learned map is what helps: SCD is better than the same loss with a constant map, with a frozen random one, "
-    "with a centre prior, and with another image's map"
-)
+TRIVIAL = ("saliency_iou_trivial", "saliency_iou_whole")  # the first that is recorded: the best map without an image
+BETTER_SIDE, NO_IMAGE = "scd:better side", "scd:no image"
+MAP_NAMES = {BETTER_SIDE: "the better side of SCD's map", NO_IMAGE: "the best map that looks at no image"}
 
-contrast = contrast_factory(METRIC, SESOI, CLAIM)
+contrast = contrast_factory(METRIC, SESOI, "SCD is better than MoCo")
 CONTRASTS = (
-    contrast("scd", "constant_map"),
-    contrast("scd", "frozen"),
-    contrast("scd", "centre"),
-    contrast("scd", "other_image"),
-    contrast("scd", "moco", "SCD is better than MoCo"),
+    contrast("scd", "constant_map", "the learned map adds to a constant one"),
+    contrast("scd", "frozen", "the learned map adds to a frozen random one"),
+    contrast("scd", "centre", "the learned map adds to a centre prior"),
+    contrast("scd", "other_image", "the learned map adds to another image's map"),
+    contrast("scd", "moco"),
     contrast("oracle", "scd", "the true mask is better than the learned map"),
     contrast("scd", "depth1", "a hidden layer in the map's MLP helps"),
     contrast("depth3", "scd", "a third layer helps"),
@@ -92,15 +108,42 @@ CONTRASTS = (
     contrast("settled", "scd", "a fixed polarity helps"),
     contrast("scd", "consistency", "repulsion from the background adds to the attraction"),
     contrast("scd", "discrimination", "attraction between foregrounds adds to the repulsion"),
-    contrast("oracle", "constant_map", "a correct map helps"),
+    separates("oracle", "constant_map", METRIC),
+    learns("moco", "MoCo"),
 )
-CONTROL = CONTRASTS[-1:]
+SEPARATES, LEARNS = CONTROL = CONTRASTS[-2:]  # a correct separation is seen; the host has learned something
+BY_NAME = {each.name: each for each in CONTRASTS}
+IS_OBJECT = Contrast(
+    "scd-no image", BETTER_SIDE, NO_IMAGE, FOUND, SESOI, "the learned map finds the object better than any fixed map"
+)
+
+
+def claim(question: str, name: str, text: str, controls: tuple[Contrast, ...] = CONTROL) -> Claim:
+    """One claim about one contrast of the list above."""
+    return Claim(text, (BY_NAME[name],), question, controls)
+
+
+CLAIMS = (
+    claim("Can a correct map help here?", SEPARATES.name, "the true mask adds to a constant map", (LEARNS,)),
+    claim("Does the learned map help?", "scd-constant_map", "the learned map adds to a constant map"),
+    claim("Does learning it matter?", "scd-frozen", "the learned map adds to a frozen random map"),
+    claim("Is it more than a centre?", "scd-centre", "the learned map adds to a centre prior"),
+    claim("Does it have to fit its image?", "scd-other_image", "the learned map adds to another image's map"),
+    Claim(
+        "the better side of the learned map overlaps more with the object than the best map that looks at no image",
+        (IS_OBJECT,), "Is it a map of the object?", (LEARNS,),
+    ),
+    claim("Does the MLP need its hidden layer?", "scd-depth1", "the map of two layers is better than a linear one"),
+    claim("Does the repulsion act?", "scd-consistency", "repulsion from the background adds to the attraction alone"),
+    claim("Does the attraction act?", "scd-discrimination", "attraction of foregrounds adds to the repulsion alone"),
+)  # fmt: skip
 
 
 def plan(settings: Settings) -> list[RunSpec]:
-    """All arms, seed by seed, at equal epochs."""
+    """All arms, seed by seed, at equal epochs, on images of the axis ``rho``."""
+    images = background_correlation(settings)
     return [
-        settings.at_equal_epochs(arm, seed, trained=arm is not RANDOM)
+        settings.at_equal_epochs(arm, seed, arm is not RANDOM, images)
         for seed in settings.seeds
         for arm in chosen_arms(settings, ARMS)
     ]
@@ -118,12 +161,13 @@ def prepare(results: Results, settings: Settings) -> Results:
 def sections(report: Report) -> None:
     """The study's part of the page."""
     results, labels, out = report.results, report.labels, report.out
-    contrasts = report.study.contrasts
-    report.judge(contrasts)
+    contrasts = planned(report.study.contrasts, results)
+    report.judge_claims(with_maps(results), {**report.names, **MAP_NAMES}, beside=contrasts)
     report.say(*filter(None, [polarity_sentence(results), place_sentence(results)]))
     report.show(
         tables.gain_table(results, labels, METRIC, HOST.name, {"equal epochs": {}}),
-        "Paired differences in linear top-1, in points, with 95 % t intervals over seeds, not corrected.",
+        f"Paired differences in {results.metric(METRIC).label}, in points, with 95 % t intervals over seeds, not "
+        "corrected.",
         study_figures.differences(results, contrasts, report.names, out),
     )
 
@@ -133,10 +177,10 @@ def sections(report: Report) -> None:
     accuracy = report.section("Accuracy")
     accuracy.table(tables.arm_table(results, labels, MAIN))
     accuracy.figure(study_figures.seeds(results, labels, METRIC, out, reference=HOST.name))
-    with_maps = {name: labels[name] for name in WITH_MAPS if name in labels}
-    polarity(report, with_maps)
+    mapped = {name: labels[name] for name in WITH_MAPS if name in labels}
+    polarity(report, mapped)
     standard.indicators(
-        report.section("Maps against true masks"), results, with_maps, SALIENCY,
+        report.section("Maps against true masks"), results, mapped, SALIENCY,
         "Both polarities, beside a map that is 1 everywhere. Only the oracle has seen masks in training; it has no map "
         "of its own to score.",
     )  # fmt: skip
@@ -144,6 +188,21 @@ def sections(report: Report) -> None:
         report.section("Collapse"), results, labels, COLLAPSE,
         "Indicators of collapse, of maps and of features.",
     )  # fmt: skip
+
+
+def with_maps(results: Results) -> Results:
+    """The results and, seed by seed, two more arms: the better side of SCD's map, and the best map without an image.
+
+    The better side is chosen with the masks, over all test images of a seed: an upper bound for SCD.
+    """
+    runs, rows = results.of("scd"), []
+    trivial = next((name for name in TRIVIAL if name in runs), None)
+    for run in runs.to_dict("records") if trivial and "saliency_iou" in runs else ():
+        sides = run["saliency_iou"], run["saliency_iou_inverted"]
+        rows += [{**run, "arm": BETTER_SIDE, FOUND: max(sides)}, {**run, "arm": NO_IMAGE, FOUND: run[trivial]}]
+    definition = "IoU of a map and the true mask; the better side of a map is chosen by the masks, once a seed"
+    metrics = {FOUND: Metric("IoU of the object", SHARE, "higher", definition)}
+    return results.with_runs(pandas.concat([results.runs, pandas.DataFrame(rows)], ignore_index=True), metrics)
 
 
 def inverted_seeds(results: Results, arm: str) -> tuple[int, int] | None:
@@ -230,7 +289,8 @@ def notes(results: Results) -> dict[str, str]:
         "Settings of the arms": (
             "learning rate, momentum, queue, temperature, margin and weight are the same in every self-supervised arm; "
             "none was tuned for one arm"
-        )
+        ),
+        **correlation_lines(results),
     }
 
 
@@ -255,6 +315,8 @@ STUDY = Study(
     contrasts=CONTRASTS,
     control=CONTROL,
     primary=CONTRASTS[0].name,
+    claims=CLAIMS,
+    looks=(5,),
     plan=plan,
     sections=sections,
     prepare=prepare,

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from scd.errors import unknown
-from studies.references import ORACLE, RANDOM, SUPERVISED, chosen_arms
+from studies.references import ORACLE, PROBE, RANDOM, SESOI, SUPERVISED, chosen_arms, learns, separates
 from studies.suite.analysis import tables
 from studies.suite.analysis.conditions import BUDGET_WORDS, conditions, cross_conditions, title, words
 from studies.suite.analysis.results import Results
@@ -19,10 +19,9 @@ from studies.suite.pages import sections as standard
 from studies.suite.pages import study_figures
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
+from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_factory, merge
 
-METRIC, SESOI = "knn_top1", 0.01  # smallest effect of interest: one point of kNN top-1
-PROBE = "linear_top1"
+METRIC = "knn_top1"  # smallest effect of interest: one point
 MAIN = (METRIC, PROBE, "shift_knn_top1", "shift_linear_top1")
 BACKGROUND = ("mixed_same_top1", "mixed_rand_top1", "bg_gap", "background_top1")
 SALIENCY = (
@@ -80,8 +79,8 @@ CONTRASTS = (
     contrast("scd", "random_crops", "SCD is better than extra random crops"),
     contrast("scd_local", "local_crops", "SCD adds to local multi-crop"),
     contrast("constant_map", "moco", "SCD's heads and loss help without a separation"),
-    contrast("oracle", "constant_map", "a correct map helps"),
-    Contrast("moco-random", "moco", "random", PROBE, SESOI, "MoCo is better than random weights"),
+    separates("oracle", "constant_map", METRIC),
+    learns("moco", "MoCo"),
 )
 SEPARATES, LEARNS = CONTRASTS[-2:]  # positive controls: a correct separation is seen; the host has learned something
 CONTROL = (LEARNS,)

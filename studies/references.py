@@ -1,9 +1,16 @@
-"""Reference arms: random weights below, supervised training on the labels above, and the true mask in SCD's place."""
+"""What studies share: reference arms, the positive controls made of them, and the correlation of the background.
 
-from collections.abc import Sequence
+The arms are random weights below, supervised training on the labels above, and the true mask in SCD's place. A correct
+separation can help where the background is predictive in training and not in the test, so that is where studies ask.
+"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from studies.suite.analysis.results import Results
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm
+from studies.suite.planning.study import Arm, Contrast, contrast_factory
 
 RANDOM = Arm("random", "random weights", {}, "backbone, evaluation", "no training: the lower reference", pool="")
 SUPERVISED = Arm(
@@ -22,6 +29,45 @@ ORACLE = Arm(
     "the map is the true mask",
 )
 
+PROBE, SESOI = "linear_top1", 0.01  # that a network has learned is judged by the linear probe
+LONGER = "a longer training (`training.budget.value`)"
+PREDICTIVE = (
+    "images whose background is predictive in training and not in the test (`shapes` with `axes.rho=0.8`), more test "
+    "images (`sizes.judged.test`), or more seeds"
+)
+
+
+def learns(host: str, label: str, control: str = RANDOM.name) -> Contrast:
+    """The positive control that a host has learned something: its linear probe against that of random weights."""
+    contrast = contrast_factory(PROBE, SESOI, f"{label} is better than random weights")
+    return replace(contrast(host, control), remedy=LONGER)
+
+
+def separates(treatment: str, control: str, metric: str, sesoi: float = SESOI, remedy: str = PREDICTIVE) -> Contrast:
+    """The positive control that a correct separation can be seen: the true mask against an arm without a separation."""
+    return replace(contrast_factory(metric, sesoi, "a correct map helps")(treatment, control), remedy=remedy)
+
+
+def background_correlation(settings: Settings) -> dict[str, Any]:
+    """``axes.rho``, the correlation of background and object in training, where the images have that option."""
+    rho = settings.axes.get("rho")
+    return {"data": {"options": {"rho_train": rho}}} if rho is not None and settings.has_option("rho_train") else {}
+
+
+def correlation_lines(results: Results) -> dict[str, str]:
+    """How the page states the correlation of background and object; nothing where the images have no such option."""
+    options: Mapping[str, Any] = results.about["base"].get("data", {}).get("options", {})
+    if options.get("rho_train") is None:
+        return {}
+    return {
+        "Background correlation": (
+            f"ρ = {options['rho_train']:g} in training (`axes.rho`): how often the class of the background is the "
+            "partner of the object's class (else it is drawn at random), from which pretraining and probes learn; ρ = "
+            f"{options['rho_test']:g} in the test images. With a predictive background a method may learn the object "
+            "or its background, so a correct separation can be seen"
+        )
+    }
+
 
 def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms that are asked for.
@@ -29,12 +75,13 @@ def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     The supervised one is left out where the images have no labels, and the true mask where they have no masks, unless
     the command line names them.
     """
-    needs = {SUPERVISED.name: has_labels, ORACLE.name: has_masks}
-    return tuple(
-        arm
-        for arm in settings.select(arms)
-        if arm.name not in needs or arm.name in settings.arms or needs[arm.name](settings)
-    )
+
+    def possible(arm: Arm) -> bool:
+        if arm.name == SUPERVISED.name:
+            return has_labels(settings)
+        return not arm.name.startswith(ORACLE.name) or has_masks(settings)
+
+    return tuple(arm for arm in settings.select(arms) if arm.name in settings.arms or possible(arm))
 
 
 def has_masks(settings: Settings) -> bool:

@@ -1,6 +1,7 @@
 """R2-b, R3-a and R4-c: is a margin of +0.2 or +0.3 points over LEWEL significant?
 
-MoCo, LEWEL and SCD with the asymmetric and the symmetric loss and on BYOL, with many paired seeds; where the spread
+MoCo, LEWEL and SCD with the asymmetric and the symmetric loss and on BYOL, with paired seeds, on images whose background
+is predictive in training, where the true mask shows that a separation can help; where the spread
 over seeds comes from; and how many seeds a margin takes, at this page's spread and at the published one.
 """
 
@@ -13,9 +14,9 @@ import pandas
 
 from scd.errors import unknown
 from scd.evaluation.metric import Metric
-from studies.references import RANDOM
+from studies.references import RANDOM, background_correlation, chosen_arms, correlation_lines, learns, separates
 from studies.suite.analysis import notation, tables
-from studies.suite.analysis.conditions import fall_back_to_metric, versus
+from studies.suite.analysis.conditions import fall_back_to_metric, planned, versus
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import (
     PairedResult,
@@ -33,10 +34,10 @@ from studies.suite.pages import figures, study_figures
 from studies.suite.pages.markdown import Picture
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory
+from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_factory, merge
 
-METRIC, FALLBACK, SESOI = "linear_top1", "saliency_maxf", 0.01  # one point
-MAIN = (METRIC, "knn_top1")
+METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
+MAIN = (METRIC, "linear_top1")
 MARGINS = (0.1, 0.2, 0.3, 0.4)  # points
 QUESTIONED = (0.2, 0.3)  # points: the published margins over LEWEL, asymmetric and symmetric
 EQUIVALENT = (0.3, 1.0, 2.0)  # points: margins within which arms are tested for equivalence
@@ -52,15 +53,20 @@ SOURCES = {
 }
 
 
-def arms_of(host: str, suffix: str, base: dict[str, Any], form: str = "") -> tuple[Arm, Arm, Arm]:
-    """Host, LEWEL and SCD in one form."""
+def arms_of(host: str, suffix: str, base: dict[str, Any], form: str = "") -> tuple[Arm, ...]:
+    """Host, LEWEL, SCD and SCD with the true mask in one form."""
     name = host.lower() + (suffix if host == "MoCo" else "")
     label = f"{host}, {form}" if form else host
     return (
         Arm(name, label, base, "backbone, schedule", f"{host} without a map"),
         Arm(f"lewel{suffix}", f"LEWEL-{label}", {**base, "wrapper": "lewel"}, f"all of {label}", "LEWEL's loss"),
         Arm(f"scd{suffix}", f"SCD-{label}", {**base, "wrapper": "scd"}, f"all of {label}", "SCD's map and triplets"),
-    )
+        Arm(
+            f"oracle{suffix}", f"SCD-{label} with the true mask",
+            {**base, "wrapper": {"preset": "scd", "saliency": "oracle"}}, f"all of SCD-{label}",
+            "the map is the true mask",
+        ),
+    )  # fmt: skip
 
 
 ASYMMETRIC = arms_of("MoCo", "", {"method": "moco"}, "asymmetric")
@@ -69,9 +75,7 @@ ON_BYOL = arms_of("BYOL", "_byol", {"method": "byol"})
 ARMS = (RANDOM, *ASYMMETRIC, *SYMMETRIC, *ON_BYOL)
 MANY = (RANDOM, *ASYMMETRIC)  # arms with more seeds
 VARIED = ("lewel", "scd")
-CLAIM = "SCD is better than LEWEL, with MoCo's asymmetric and symmetric loss and on BYOL"
-
-contrast = contrast_factory(METRIC, SESOI, CLAIM)
+contrast = contrast_factory(METRIC, SESOI, "SCD is better than LEWEL")
 CONTRASTS = (
     contrast("scd", "lewel"),
     contrast("scd_symmetric", "lewel_symmetric"),
@@ -79,17 +83,44 @@ CONTRASTS = (
     contrast("scd", "moco", "SCD is better than MoCo, asymmetric"),
     contrast("scd_symmetric", "moco_symmetric", "SCD is better than MoCo, symmetric"),
     contrast("scd_byol", "byol", "SCD is better than BYOL"),
-    contrast("moco", "random", "MoCo is better than random weights"),
+    separates("oracle", "moco", METRIC),
+    separates("oracle_symmetric", "moco_symmetric", METRIC),
+    separates("oracle_byol", "byol", METRIC),
+    learns("moco", "MoCo"),
+    learns("moco_symmetric", "MoCo"),
+    learns("byol", "BYOL"),
 )
-CONTROL = CONTRASTS[-1:]
+CONTROLS = {"asymmetric": CONTRASTS[6::3], "symmetric": CONTRASTS[7::3], "BYOL": CONTRASTS[8::3]}  # separates, learns
+CONTROL = CONTROLS["asymmetric"]
+
+
+def claim(question: str, treatment: str, control: str, text: str, form: str) -> Claim:
+    """One claim about two arms of one form, with the positive controls of that form."""
+    return Claim(text, (contrast(treatment, control, text),), question, CONTROLS[form])
+
+
+CLAIMS = (
+    claim("Asymmetric loss?", "scd", "lewel", "SCD-MoCo is better than LEWEL-MoCo, asymmetric", "asymmetric"),
+    claim(
+        "Symmetric loss?", "scd_symmetric", "lewel_symmetric", "SCD-MoCo is better than LEWEL-MoCo, symmetric",
+        "symmetric",
+    ),
+    claim("On BYOL?", "scd_byol", "lewel_byol", "SCD-BYOL is better than LEWEL-BYOL", "BYOL"),
+    claim("Is there a gain over MoCo at all?", "scd", "moco", "SCD-MoCo is better than MoCo, asymmetric", "asymmetric"),
+    claim(
+        "With the symmetric loss?", "scd_symmetric", "moco_symmetric", "SCD-MoCo is better than MoCo, symmetric",
+        "symmetric",
+    ),
+    claim("Over BYOL?", "scd_byol", "byol", "SCD-BYOL is better than BYOL", "BYOL"),
+)  # fmt: skip
 
 
 def plan(settings: Settings) -> list[RunSpec]:
     """Many seeds of the asymmetric arms, the asked-for seeds of all, and one source of chance at a time in two arms."""
-    arms = settings.select(ARMS)
+    arms, images = chosen_arms(settings, ARMS), background_correlation(settings)
     many = sorted({*settings.seeds, *range(int(settings.axes.get("main_seeds", 0)))})
     runs = [
-        labelled(settings.at_equal_epochs(arm, seed, trained=arm is not RANDOM), "all")
+        labelled(settings.at_equal_epochs(arm, seed, arm is not RANDOM, images), "all")
         for seed in many
         for arm in arms
         if seed in settings.seeds or arm in MANY
@@ -98,7 +129,7 @@ def plan(settings: Settings) -> list[RunSpec]:
         if source not in SOURCES:
             raise unknown("source of chance (axes.chance)", source, SOURCES)
         for level in range(int(settings.axes.get("levels", 0))):
-            own = {"seed_of": {source: level}} if level else {}  # level 0 is seed 0's run
+            own = merge(images, {"seed_of": {source: level}} if level else {})  # level 0 is seed 0's run
             chosen = [arm for arm in arms if arm.name in VARIED]
             runs += [labelled(settings.at_equal_epochs(arm, 0, overrides=own), source, level) for arm in chosen]
     return runs
@@ -119,18 +150,19 @@ def sections(report: Report) -> None:
     contrasts = fall_back_to_metric(CONTRASTS, results, FALLBACK)
     metric = results.metric(contrasts[0].metric)
     measured = {each.name: measure(results, each) for each in contrasts}
-    names = {each.name: versus(each, report.names) for each in contrasts}
-    report.judge(contrasts, results)
+    shown = [each for each in planned(contrasts, results) if each.metric == contrasts[0].metric]
+    names = {each.name: versus(each, report.names) for each in shown}
+    report.judge_claims(results, beside=planned(contrasts, results), fallback=FALLBACK)
     report.say(margin_sentence(measured[report.study.primary]))
     report.show(
-        tables.contrast_table(results, contrasts, names),
+        tables.contrast_table(results, shown, names),
         f"Paired differences in {metric.label}, in points, over the seeds that both arms have; Holm's correction over "
-        f"all {len(contrasts)} rows; detectable: the true difference that is found with 80 % power.",
-        study_figures.differences(results, contrasts, report.names, out),
+        f"all {len(shown)} rows; detectable: the true difference that is found with 80 % power.",
+        study_figures.differences(results, shown, report.names, out),
     )
 
     equal = report.section("Are the arms equivalent?")
-    equal.table(equivalence_table(measured, names, metric))
+    equal.table(equivalence_table({name: measured[name] for name in names}, names, metric))
     equal.text(
         "Two one-sided t tests: a p below 0.05 means that the difference lies within ± the margin. A contrast that is "
         "neither different nor equivalent is not resolved by these seeds."
@@ -269,6 +301,7 @@ def notes(results: Results) -> dict[str, str]:
     return {
         "Seeds of the arms": f"{counts.max()} in the asymmetric arms, {counts.min()} in the others",
         "Settings of the arms": "the same learning rate in every arm, tuned for none; each host has its own views",
+        **correlation_lines(results),
     }
 
 
@@ -290,6 +323,8 @@ STUDY = Study(
     contrasts=CONTRASTS,
     control=CONTROL,
     primary=CONTRASTS[0].name,
+    claims=CLAIMS,
+    looks=(5,),
     plan=plan,
     sections=sections,
     deviations=DEVIATIONS,

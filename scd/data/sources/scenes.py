@@ -54,6 +54,8 @@ class ScenesOptions:
         regions: smallest and largest number of background regions in an image, drawn uniformly; no two regions of an
             image have one class.
         seed: seed of the images; it is independent of the seeds of runs.
+        rho_train, rho_test: probability that the class of the k-th region is the partner (the class of the same number)
+            of the k-th object's; where another region has that class already, the two are exchanged.
     """
 
     classes: int = 10
@@ -65,6 +67,8 @@ class ScenesOptions:
     clutter: int = 3
     regions: tuple[int, int] = (1, 3)
     seed: int = 1
+    rho_train: float = 0.0
+    rho_test: float = 0.0
 
     def __post_init__(self):
         for name, kind in (("objects", int), ("scale", float), ("regions", int)):
@@ -88,13 +92,18 @@ class ScenesOptions:
             )
         if self.clutter < 0:
             raise UsageError(f"scenes: clutter is {self.clutter}, it must be 0 or more")
+        for name in ("rho_train", "rho_test"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"scenes: {name} is {getattr(self, name)}, it must lie in 0 to 1")
         if not 1 <= self.regions[0] <= self.regions[1] <= self.classes:
             raise UsageError(f"scenes: regions is {self.regions}, it needs 1 <= low <= high <= classes={self.classes}")
 
     def of_split(self, split: str) -> dict:
         """The options that a split depends on, with its own number of images."""
-        shared = {key: value for key, value in asdict(self).items() if key not in ("train", "test")}
-        return {**shared, "split": split, "count": getattr(self, split)}
+        shared = {
+            key: value for key, value in asdict(self).items() if key not in ("train", "test", "rho_train", "rho_test")
+        }
+        return {**shared, "split": split, "count": getattr(self, split), "rho": getattr(self, f"rho_{split}")}
 
 
 class Scenes(Source):
@@ -112,7 +121,7 @@ class Scenes(Source):
     """
 
     embedded = True
-    test_options = ("test",)
+    test_options = ("test", "rho_test")
 
     def __init__(
         self,
@@ -125,8 +134,10 @@ class Scenes(Source):
         clutter: int = ScenesOptions.clutter,
         regions: tuple[int, int] = ScenesOptions.regions,
         seed: int = ScenesOptions.seed,
+        rho_train: float = ScenesOptions.rho_train,
+        rho_test: float = ScenesOptions.rho_test,
     ):
-        options = ScenesOptions(classes, size, train, test, objects, scale, clutter, regions, seed)
+        options = ScenesOptions(classes, size, train, test, objects, scale, clutter, regions, seed, rho_train, rho_test)
         versions = {"generator": "scenes", "version": VERSION, "families": drawing.VERSION}
         fingerprints = {split: content_hash({**versions, **options.of_split(split)}) for split in ("train", "test")}
         super().__init__(
@@ -141,7 +152,8 @@ class Scenes(Source):
             background_names=background_names(classes),
             mask_kind="binary",
             description=f"embedded generator scenes {VERSION}: {_range(options.objects)} objects of {classes} classes "
-            f"on {_range(options.regions)} regions of as many background classes, {size} px",
+            f"on {_range(options.regions)} regions of as many background classes, {size} px, "
+            f"background correlation {rho_train:g} in train and {rho_test:g} in test",
         )
 
     @classmethod
@@ -184,6 +196,8 @@ def _chunk(options: ScenesOptions, split: str, index: int) -> RenderedScenes:
         return np.random.default_rng(derive_seed(options.seed, "scenes", VERSION, split, index, *parts))
 
     region, grounds = split_regions(partial(rng, "regions"), options)
+    labels = object_labels(rng, options)
+    make_partners(grounds, labels, rng("partners"), getattr(options, f"rho_{split}"))
     image = np.empty((CHUNK, options.size, options.size, 3), np.float32)
     semantic = np.empty(region.shape, np.uint8)
     for number in range(options.regions[1]):
@@ -193,7 +207,7 @@ def _chunk(options: ScenesOptions, split: str, index: int) -> RenderedScenes:
         image[where] = painted[where[rows]]
         semantic[where] = np.broadcast_to(as_column(grounds[:, number]), where.shape)[where] + options.classes
     add_clutter(image, rng("clutter"), options)
-    instances, classes = add_objects(image, semantic, rng, options)
+    instances, classes = add_objects(image, semantic, labels, rng, options)
     image += np.float32(0.02) * rng("noise").standard_normal(image.shape, dtype=np.float32)
     pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     return RenderedScenes(pixels, instances, semantic, classes, grounds)
@@ -228,36 +242,60 @@ def split_regions(rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
     return region, grounds
 
 
-def add_objects(image, semantic, rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Paint the objects onto images and semantic maps, in place; instances (N, S, S) and classes by object number.
+def object_labels(rng, options: ScenesOptions) -> np.ndarray:
+    """The classes (N, most objects) that objects are drawn with, -1 beyond the image's number of objects."""
+    low, high = options.objects
+    count = rng("objects").integers(low, high + 1, size=CHUNK)
+    balanced = np.arange(CHUNK) % options.classes  # over the chunk
+    labels = np.stack([rng("class", number).permuted(balanced) for number in range(high)], axis=1)
+    return np.where(np.arange(high) < count[:, None], labels, -1)
+
+
+def make_partners(grounds: np.ndarray, labels: np.ndarray, draw: np.random.Generator, rho: float) -> None:
+    """Give region k the number of object k's class with probability ``rho``, in place, see :class:`ScenesOptions`.
+
+    Args:
+        grounds: (N, most regions), and labels: (N, most objects), -1 where there is none.
+    """
+    chosen = draw.random(grounds.shape) < rho
+    for k in range(min(grounds.shape[1], labels.shape[1])):
+        for row in np.nonzero(chosen[:, k] & (grounds[:, k] >= 0) & (labels[:, k] >= 0))[0]:
+            same = np.nonzero(grounds[row] == labels[row, k])[0]
+            if not len(same):
+                grounds[row, k] = labels[row, k]
+            elif same[0] > k:  # the class of an earlier region stays
+                grounds[row, [k, same[0]]] = grounds[row, [same[0], k]]
+
+
+def add_objects(image, semantic, labels, rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Paint the objects with these labels onto images and semantic maps, in place; instances (N, S, S) and classes by object number.
 
     An object that would leave less than a quarter of an earlier one visible is drawn again, and left out after
     TRIES attempts. NOTE: a fresh draw has a fresh size, so crowded images have slightly smaller objects.
     """
-    low, high = options.objects
-    count = rng("objects").integers(low, high + 1, size=CHUNK)
+    high = options.objects[1]
     instances = np.zeros(image.shape[:3], np.uint8)
     classes = np.full((CHUNK, high), -1)
     areas = np.zeros((CHUNK, high + 1), int)  # whole area by object number
     placed = np.zeros(CHUNK, int)
     for number in range(high):
-        labels = rng("class", number).permuted(np.arange(CHUNK) % options.classes)  # balanced over the chunk
-        rows = np.nonzero(count > number)[0]
+        own = labels[:, number]
+        rows = np.nonzero(own >= 0)[0]
         for attempt in range(TRIES):
             if not len(rows):
                 break
-            mask, u, v = place_objects(rng("outline", number, attempt), labels[rows], options)
+            mask, u, v = place_objects(rng("outline", number, attempt), own[rows], options)
             over = np.where(mask, as_column(placed[rows] + 1).astype(np.uint8), instances[rows])
             fits = (_areas(over, high) >= VISIBLE * areas[rows]).all(axis=1)
             good, mask = rows[fits], mask[fits]
-            painted = paint_objects(rng("object", number, attempt), labels[good], u[fits], v[fits], options)
+            painted = paint_objects(rng("object", number, attempt), own[good], u[fits], v[fits], options)
             which, row, column = np.nonzero(mask)
             image[good[which], row, column] = painted[which, row, column]
-            semantic[good[which], row, column] = labels[good[which]]
+            semantic[good[which], row, column] = own[good[which]]
             instances[good] = over[fits]
             placed[good] += 1
             areas[good, placed[good]] = mask.sum(axis=(1, 2))
-            classes[good, placed[good] - 1] = labels[good]
+            classes[good, placed[good] - 1] = own[good]
             rows = rows[~fits]
     return instances, classes
 

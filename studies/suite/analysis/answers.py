@@ -41,9 +41,36 @@ def sentence(verdict: Verdict, results: Results, labels: Labels) -> str:
         f"{f'{where}: ' if where and len(conditions_of(verdict.findings)) > 1 else ''}{_clauses(part, results, labels)}"
         for where, part in _by_condition(measured)
     ]
+    if verdict.some:
+        parts = _grouped(verdict, measured)
     missing = verdict.k - len(measured)
     parts += [f"{missing} of {verdict.k} contrasts have no pair of seeds"] if missing else []
-    return f"{opening}: {'; '.join(parts)} ({_pairs(measured)})."
+    return " ".join([f"{opening}: {'; '.join(parts)} ({_pairs(measured)}).", *remedies(verdict, results, labels)])
+
+
+def remedies(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
+    """What would make an uninformative answer informative: the controls that failed, and what is declared to try."""
+    if verdict.outcome != UNINFORMATIVE:
+        return []
+    failed, asked = verdict.failed_controls, {}
+    shown = [f"{versus(each.contrast, labels)}: {_amount(each, results)}" for each in failed]
+    for each in failed:
+        asked.setdefault(each.contrast.remedy or "more seeds, more test images or a longer training")
+    several = "these controls are" if len(shown) > 1 else "this control is"
+    return [
+        f"It becomes informative where {several} better ({'; '.join(dict.fromkeys(shown))}): try {'; '.join(asked)}."
+    ]
+
+
+def _grouped(verdict: Verdict, findings: Sequence[Finding]) -> list[str]:
+    """The conditions of a claim about some contrasts, by outcome: "better in A; not resolved in B and C"."""
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        outcome = finding.outcome
+        if outcome == BETTER and not finding.is_better_of(verdict.k):
+            outcome = "better before correction"
+        groups.setdefault(outcome, []).append(words(finding.contrast.conditions))
+    return [f"{outcome} in {_listed(places)}" for outcome, places in groups.items()]
 
 
 def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
@@ -64,6 +91,7 @@ def answer(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
         closing.append(f"After correction for {verdict.k} contrasts, none of them rules out an effect of interest.")
     metrics = " and ".join(dict.fromkeys(results.metric(finding.contrast.metric).label for finding in measured))
     scale = f"Differences in {metrics} with 95 % intervals{over_readings(_looks(results))}, {_pairs(measured)}"
+    closing += remedies(verdict, results, labels)
     if len(found) == 1:
         return [" ".join([opening, described(measured, results, labels), *closing, f"({scale}.)"])]
     lines = [f"- *{where}:* {described(part, results, labels)}" for where, part in _by_condition(measured)]

@@ -37,11 +37,17 @@ def fit_conditions(contrasts: Sequence[Contrast], results: Results) -> list[Cont
     return [replace(contrast, conditions=of_runs(contrast.conditions)) for contrast in contrasts]
 
 
+def planned(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
+    """The contrasts whose two arms are planned."""
+    arms = set(results.about["arms"])
+    return [contrast for contrast in contrasts if {contrast.treatment, contrast.control} <= arms]
+
+
 def fall_back_to_metric(contrasts: Sequence[Contrast], results: Results, metric: str) -> list[Contrast]:
-    """The contrasts as declared, or all on ``metric`` where no finished run has theirs (images without labels)."""
-    if results.has(contrasts[0].metric) or not results.has(metric):
+    """The contrasts, on ``metric`` where no finished run has theirs (images without labels)."""
+    if not results.has(metric):
         return list(contrasts)
-    return [replace(contrast, metric=metric) for contrast in contrasts]
+    return [each if results.has(each.metric) else replace(each, metric=metric) for each in contrasts]
 
 
 def words(condition: Condition) -> str:
@@ -51,9 +57,12 @@ def words(condition: Condition) -> str:
 
 
 def axis_words(condition: Condition) -> str:
-    """The condition without its budget: "ρ = 0.8"; empty where there is nothing else."""
+    """The condition without its budget: "ρ = 0.8", "small objects"; empty where there is nothing else."""
     axes = {label: value for label, value in condition.items() if label != "budget"}
-    return ", ".join(f"{SYMBOLS.get(label, label)} = {_value(value)}" for label, value in axes.items())
+    return ", ".join(
+        value if isinstance(value, str) else f"{SYMBOLS.get(label, label)} = {_value(value)}"
+        for label, value in axes.items()
+    )
 
 
 def title(condition: Condition) -> str:

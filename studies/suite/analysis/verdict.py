@@ -12,7 +12,7 @@ interval; its spread is pooled over the arms of the page (spread.py) and its err
   test with as many seeds, the same spread and the same error finds in 80 % of cases.
 
 A claim is a family of k contrasts (those of a :class:`Claim`, or those that share their ``claim``) and says that the
-treatment is better in all of them. A contrast *excludes* an effect of interest when it is not better and the upper
+treatment is better in all of them, or, where it is declared so, in some of them. A contrast *excludes* an effect of interest when it is not better and the upper
 one-sided t bound of d lies below SESOI, at the error of its interval's upper end divided by k: it is worse, equivalent,
 or too small to be of interest. The positive control of a contrast is a known effect, measured in the same conditions,
 that must come out *better* for the page to be able to see effects at all. The claim is
@@ -27,13 +27,17 @@ that must come out *better* for the page to be able to see effects at all. The c
 claim is supported with probability 0.025 at most over all readings, without a further correction. "At least one
 excludes" picks the best of k tests and divides by k: if d >= SESOI in all contrasts, the claim is contradicted with
 probability 0.025 at most over all readings.
+
+"Some are better" is a union of k contrasts. It is *supported* when one lower one-sided bound of d, at the error of one end
+divided by k (Bonferroni), lies above 0; it is *contradicted* when all k contrasts exclude an effect of interest, each at
+the whole error of one end (intersection-union test) and with its positive control better.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from studies.suite.analysis.comparison import compare
-from studies.suite.analysis.conditions import Condition, cross_conditions, fit_conditions
+from studies.suite.analysis.conditions import Condition, cross_conditions, fall_back_to_metric, fit_conditions
 from studies.suite.analysis.readings import level, looks_in_words
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import PairedResult, least_margin
@@ -74,6 +78,11 @@ class Finding:
         upper = self.gain.bound("upper", self.gain.alpha / k)
         return upper is not None and upper < self.contrast.sesoi
 
+    def is_better_of(self, k: int) -> bool:
+        """Whether it is better after correction for a choice among ``k`` contrasts."""
+        lower = self.gain.bound("lower", self.gain.alpha / k) if self.gain.is_read else None
+        return lower is not None and lower > 0
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -84,28 +93,45 @@ class Verdict:
         findings: of the contrasts, or of some of them, see :meth:`within`.
         controls: findings of the positive controls, in the same conditions; empty where the study declares none.
         k: the number of contrasts that the claim is made of.
+        some: whether the claim says that some contrasts are better, and not all.
     """
 
     claim: str
     findings: tuple[Finding, ...]
     controls: tuple[Finding, ...]
     k: int
+    some: bool = False
 
     @property
     def outcome(self) -> str:
         """ "supported", "contradicted", "uninformative" or "not resolved"."""
-        open_ones = [finding for finding in self.findings if finding.outcome != BETTER]
-        if not open_ones:
+        if self.supporting if self.some else not self.open_ones:
             return SUPPORTED
-        if any(finding.excludes_interest(self.k) and self.is_informative(finding) for finding in open_ones):
+        excluded = [
+            finding.excludes_interest(1 if self.some else self.k) and self.is_informative(finding)
+            for finding in self.findings
+        ]
+        if all(excluded) if self.some else any(excluded):
             return CONTRADICTED
-        measured = any(_is_measured(finding) for finding in self.findings)
-        blind = any(
-            _is_measured(control) and control.outcome != BETTER
-            for finding in open_ones
-            for control in self.controls_of(finding)
-        )
-        return UNINFORMATIVE if measured and blind else NOT_RESOLVED
+        return UNINFORMATIVE if any(map(_is_measured, self.findings)) and self.failed_controls else NOT_RESOLVED
+
+    @property
+    def open_ones(self) -> tuple[Finding, ...]:
+        """The findings that are not better."""
+        return tuple(finding for finding in self.findings if finding.outcome != BETTER)
+
+    @property
+    def supporting(self) -> tuple[Finding, ...]:
+        """The findings that are better, corrected where one of them is enough."""
+        if self.some:
+            return tuple(finding for finding in self.findings if finding.is_better_of(self.k))
+        return self.having(BETTER)
+
+    @property
+    def failed_controls(self) -> tuple[Finding, ...]:
+        """The measured positive controls of findings that are not better, which are not better themselves."""
+        of_open = {control.contrast.name: control for each in self.open_ones for control in self.controls_of(each)}
+        return tuple(each for each in of_open.values() if _is_measured(each) and each.outcome != BETTER)
 
     def controls_of(self, finding: Finding) -> tuple[Finding, ...]:
         """The positive controls in the conditions of a finding."""
@@ -118,7 +144,7 @@ class Verdict:
     @property
     def is_small(self) -> bool:
         """Whether the claim is supported, and every advantage is smaller than the smallest effect of interest."""
-        return self.outcome == SUPPORTED and all(finding.is_small for finding in self.findings)
+        return self.outcome == SUPPORTED and all(finding.is_small for finding in self.supporting)
 
     def having(self, outcome: str) -> tuple[Finding, ...]:
         """The findings of one outcome."""
@@ -130,7 +156,7 @@ class Verdict:
             tuple(finding for finding in group if finding.contrast.conditions == conditions)
             for group in (self.findings, self.controls)
         )
-        return Verdict(self.claim, findings, controls, self.k)
+        return Verdict(self.claim, findings, controls, self.k, self.some)
 
 
 def _is_measured(finding: Finding) -> bool:
@@ -167,12 +193,13 @@ def family(contrasts: Sequence[Contrast], claim: str) -> tuple[Contrast, ...]:
     return tuple(contrast for contrast in contrasts if contrast.claim == claim)
 
 
-def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Finding]) -> Verdict:
+def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Finding], some: bool = False) -> Verdict:
     """Apply the rule to one claim.
 
     Args:
         contrasts: the k contrasts of the claim, with their conditions.
         controls: findings of its positive controls; conditions as in the contrasts.
+        some: whether one better contrast is enough.
 
     Raises:
         ValueError: no contrast, or contrasts of different claims.
@@ -181,16 +208,25 @@ def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Fi
     if len(claims) != 1:
         raise ValueError(f"one claim is judged at a time, got {len(claims)}")
     findings = tuple(find(results, contrast) for contrast in contrasts)
-    return Verdict(claims.pop(), findings, tuple(controls), len(findings))
+    return Verdict(claims.pop(), findings, tuple(controls), len(findings), some)
 
 
-def judge_claims(study: Study, results: Results, claims: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
-    """The verdicts of a study's claims, in their order; of some of them where ``claims`` says which."""
+def judge_claims(
+    study: Study, results: Results, claims: Sequence[Claim] | None = None, fallback: str = ""
+) -> tuple[Verdict, ...]:
+    """The verdicts of a study's claims, in their order.
+
+    Args:
+        claims: those that are judged; all where None.
+        fallback: the metric of contrasts whose own no finished run has (images without labels).
+    """
     verdicts = []
     for claim in study.claims if claims is None else claims:
-        contrasts = [replace(each, claim=claim.text) for each in fit_conditions(claim.contrasts, results)]
-        controls = study.control if claim.controls is None else claim.controls
-        verdicts.append(judge(results, contrasts, measure_controls(results, contrasts, controls)))
+        fitting = fall_back_to_metric(fit_conditions(claim.contrasts, results), results, fallback)
+        contrasts = [replace(each, claim=claim.text) for each in fitting]
+        declared = study.control if claim.controls is None else claim.controls
+        controls = measure_controls(results, contrasts, fall_back_to_metric(declared, results, fallback))
+        verdicts.append(judge(results, contrasts, controls, claim.some))
     return tuple(verdicts)
 
 
@@ -218,7 +254,7 @@ def joined(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict("", findings, controls, len(findings))
 
 
-def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()) -> tuple[str, ...]:
+def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = (), some: int = 0) -> tuple[str, ...]:
     """The rule as the page prints it, in paragraphs.
 
     Args:
@@ -226,6 +262,7 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
         sesoi: the smallest effect of interest with its unit.
         has_control: whether the study declares a positive control.
         looks: the numbers of seeds at which the study reads its page; empty for a page that is read once.
+        some: the number of contrasts of a claim that one better contrast supports; 0 where there is none.
     """
     each = (
         "A contrast is a paired difference over seeds, treatment minus control. With its two-sided Student-t interval "
@@ -262,6 +299,13 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
         f"{'' if k == 1 else f' divided by {k}'}, below the smallest effect of "
         f"interest{', while its positive control is better' if has_control else ''}."
     ]
+    if some:
+        claim.append(
+            f"A claim about *at least one* of {some} contrasts is **supported** when one of them has a lower one-sided "
+            f"bound, at the error of one end divided by {some}, above 0. It is **contradicted** when each of them is "
+            "not better and has an upper one-sided bound, at the error of one end, below the smallest effect of interest"
+            f"{', while its positive control is better' if has_control else ''}."
+        )
     if k > 1:
         claim.append(
             "Support needs no correction, because every contrast must be better (intersection-union test); the error "

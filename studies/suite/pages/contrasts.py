@@ -49,10 +49,13 @@ def contrasts(blocks: Blocks, judgement: Judgement) -> None:
     blocks.heading("How the answer follows")
     if len(verdicts) == 1:
         blocks.text(f"Claim: *{verdicts[0].claim}*.")
-    first = max(verdicts, key=lambda verdict: verdict.k)
+    joint = [verdict for verdict in verdicts if not verdict.some] or verdicts
+    first = max(joint, key=lambda verdict: verdict.k)
     metric = results.metric(first.findings[0].contrast.metric)
     margin = notation.size(metric, first.findings[0].contrast.sesoi)
-    blocks.text(*rule(first.k, margin, any(each.controls for each in verdicts), results.about.get("looks", ())))
+    some = max((verdict.k for verdict in verdicts if verdict.some), default=0)
+    controlled = any(each.controls for each in verdicts)
+    blocks.text(*rule(first.k, margin, controlled, results.about.get("looks", ()), some))
     found = conditions_of(first.findings)
     if len(verdicts) > 1:
         blocks.text("The claims, each by itself:")

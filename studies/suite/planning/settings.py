@@ -22,6 +22,7 @@ from studies.suite.planning.study import Arm, RunSpec, merge
 
 PRESETS = ("method", "wrapper", "backbone", "map", "protocol", "annotator")
 BUDGETS = ("epochs", "flops", "none")
+EVERY = "all"  # arms=all
 OPTIONS = "options of the backbone"  # of the kind of backbone that a recipe's ``backbones`` names
 COUNTED = ("views", "backbone", "method", "wrapper")  # what the FLOPs of a training step depend on
 
@@ -43,7 +44,7 @@ class Settings:
         axes: the study's own options, e.g. ``{"rho": [0.0, 0.8], "budgets": [...]}``.
         departures: where every run departs from the papers, point -> sentence.
         presets: the configurations that may be named, by group: ``{"method": {"moco": {...}}, ...}``.
-        arms: names of the chosen arms, empty for all.
+        arms: names of the chosen arms, empty for the study's default ones; ``all`` is every one.
         usual_protocols: the protocols of the study where the command line names none; those that are already evaluated
             stay on the page.
         store, out: where runs and pages go; launcher: how runs are executed.
@@ -90,16 +91,18 @@ class Settings:
     # ---------------------------------------------------------------- arms and runs
 
     def select(self, arms: Sequence[Arm]) -> tuple[Arm, ...]:
-        """The chosen arms in the study's order, all when none is chosen.
+        """The chosen arms in the study's order, the default ones when none is chosen, all of them for ``arms=all``.
 
         Raises:
             UsageError: a chosen arm that the study does not have.
         """
         valid = [arm.name for arm in arms]
         for name in self.arms:
-            if name not in valid:
+            if name not in (*valid, EVERY):
                 raise unknown("arm", name, valid)
-        return tuple(arm for arm in arms if not self.arms or arm.name in self.arms)
+        if EVERY in self.arms:
+            return tuple(arms)
+        return tuple(arm for arm in arms if (arm.name in self.arms if self.arms else arm.default))
 
     def spec(
         self,

@@ -53,6 +53,8 @@ class Arm:
     Arms of one ``pool`` are taken to vary alike over seeds, and their spread is estimated together
     (studies/suite/analysis/spread.py). Arms that are known to vary otherwise, such as references without training or
     with labels, have a pool of their own, or none ("").
+
+    Arms with ``default=False`` run where the command line names them or says ``arms=all``: no claim needs them.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Arm:
     shares: str
     differs: str
     pool: str = "arms"
+    default: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Contrast:
     """A claim about two arms, with the smallest difference of ``metric`` that would matter, declared beforehand.
 
     ``conditions`` picks the records that are compared, by label: ``{"budget": "epochs", "rho": 0.0}``.
+
+    ``remedy`` is for a positive control: what to change where it is not better, in the words that follow "try". A page
+    that is uninformative prints it.
     """
 
     name: str
@@ -77,6 +83,7 @@ class Contrast:
     sesoi: float
     claim: str
     conditions: dict[str, Any] = field(default_factory=dict)
+    remedy: str = ""
 
 
 def contrast_factory(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
@@ -95,7 +102,7 @@ def contrast_factory(metric: str, sesoi: float, claim: str) -> Callable[..., Con
     return contrast
 
 
-MOST_CONTRASTS = 3  # of a claim
+MOST_CONTRASTS = 3  # of a claim that all of them have to support
 
 
 @dataclass(frozen=True)
@@ -115,20 +122,23 @@ class Claim:
 
     Attributes:
         text: what is claimed, as it stands after "whether" and "it does not hold that"; it names its conditions.
-        contrasts: one to three, each with its conditions. A condition on a label that the runs of a page do not have
+        contrasts: one to three, or more where ``some``; each with its conditions. A condition on a label that the runs of a page do not have
             (``rho`` on photographs) is left out of it.
         question: what the claim answers, in words or as a reviewers' id; printed before the answer.
         controls: positive controls, measured in the conditions of each contrast; those of the study where None. Where
             one of them fails, the claim is "uninformative" and never "contradicted".
+        some: the claim says that the treatment is better in at least one of its contrasts. How many there are is paid
+            for by the error of each, which is divided by their number.
     """
 
     text: str
     contrasts: tuple[Contrast, ...]
     question: str = ""
     controls: tuple[Contrast, ...] | None = None
+    some: bool = False
 
     def __post_init__(self):
-        if not 1 <= len(self.contrasts) <= MOST_CONTRASTS:
+        if not self.contrasts or (len(self.contrasts) > MOST_CONTRASTS and not self.some):
             raise ValueError(
                 f"a claim has 1 to {MOST_CONTRASTS} contrasts, '{self.text}' has {len(self.contrasts)}: declare several"
             )

@@ -112,15 +112,17 @@ def test_columns_of_the_source(source):
 
 def test_options_of_the_test_split_leave_the_training_split_alone(source):
     other = Scenes(**{**SMALL, "test": 5})
-    assert set(Scenes.test_options) == {"test"} and other.fingerprints["train"] == source.fingerprints["train"]
+    assert (
+        set(Scenes.test_options) == {"test", "rho_test"} and other.fingerprints["train"] == source.fingerprints["train"]
+    )
     assert other.fingerprints["test"] != source.fingerprints["test"]
 
 
 def test_each_split_depends_on_its_own_options_and_the_shared_ones():
     plain = ScenesOptions()
     changes = {
-        "train": {"train": 7},
-        "test": {"test": 7},
+        "train": {"train": 7, "rho_train": 0.5},
+        "test": {"test": 7, "rho_test": 0.5},
         "both": {
             "classes": 5,
             "size": 32,
@@ -163,3 +165,19 @@ def test_boxes_of_absent_objects_are_empty():
 def test_bad_options_say_so(options, text):
     with pytest.raises(UsageError, match=text):
         Scenes(**options)
+
+
+def test_the_background_follows_the_objects_with_the_probability_that_is_asked_for():
+    for objects, regions in (((1, 1), (1, 1)), ((2, 4), (1, 3))):
+        options = ScenesOptions(size=24, objects=objects, regions=regions)
+        free, tied = (render(replace(options, rho_train=rho), "train", 250) for rho in (0.0, 1.0))
+        assert (free.grounds[:, 0] == free.classes[:, 0]).mean() < 0.35
+        assert (tied.grounds[:, 0] == tied.classes[:, 0]).mean() > 0.98  # the first object is hardly ever left out
+        np.testing.assert_array_equal(free.instances, tied.instances)
+        for row in tied.grounds:
+            assert len(set(row[row >= 0])) == (row >= 0).sum()
+    np.testing.assert_array_equal(
+        render(options, "test", 50).images, render(replace(options, rho_train=1.0), "test", 50).images
+    )
+    with pytest.raises(UsageError, match="rho_train is 2"):
+        ScenesOptions(rho_train=2)
