@@ -29,6 +29,10 @@ the host's projector and loss. The last term is left out by default (``foregroun
      sigmoid of logits that are centred per position (arguments of ``SaliencyMLP``);
    - the host's own loss is on the image's vectors only, or also on the foreground vectors (``foreground_weight``);
    - the triplet's gradient reaches the backbone through the map as well as through the features (``map_gradient``);
+   - which of these choices are taken: on draw 0 of the embedded images the rule of ``studies/reconstruction.py``, which
+     reads no accuracy of SCD with its own map, chooses a softmax over positions, no projection, the host's loss on the
+     foregrounds, both anchors, weight 1 and margin 1. NOTE: these are not the defaults yet: DINO has no second matcher
+     for the host's loss, and LEWEL's map source has several maps;
    - triplets between global views only (``triplet_views``); no regulariser against M = 0 or M = 1: area, standard
      deviation, saturation and entropy of the map are logged instead.
 

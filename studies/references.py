@@ -62,9 +62,10 @@ def correlation_lines(results: Results) -> dict[str, str]:
     return {
         "Background correlation": (
             f"ρ = {options['rho_train']:g} in training (`axes.rho`): how often the class of the background is the "
-            "partner of the object's class (else it is drawn at random), from which pretraining and probes learn; ρ = "
-            f"{options['rho_test']:g} in the test images. With a predictive background a method may learn the object "
-            "or its background, so a correct separation can be seen"
+            f"partner of the object's class (else it is drawn at random); ρ = {options['rho_test']:g} in the test "
+            f"images and {options.get('rho_probe', 0):g} in those that probes learn from. Accuracies \"under shift\" are "
+            "of probes that learn from the training images. With a predictive background a method may learn the "
+            "object or its background, so a correct separation can be seen"
         )
     }
 

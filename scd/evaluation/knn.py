@@ -48,7 +48,7 @@ class KNN(ClassProbe):
             raise unknown("features of kNN", self.features, FEATURES)
 
     def definitions(self) -> dict[str, Metric]:
-        metric = Metric("kNN top-1", SHARE, "higher", self.words)
+        metric = Metric(self.label("kNN top-1"), SHARE, "higher", self.words)
         return {"knn_top1": metric, "n_train": N_TRAIN, "n_test": N_TEST}
 
     @property

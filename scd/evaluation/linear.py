@@ -49,15 +49,15 @@ class Linear(ClassProbe):
         )
         grid = ", ".join(f"{value:g}" for value in sorted(self.l2, reverse=True))
         return {
-            "linear_top1": Metric("linear top-1", SHARE, "higher", fit),
+            "linear_top1": Metric(self.label("linear top-1"), SHARE, "higher", fit),
             "linear_balanced": Metric(
-                "linear balanced accuracy",
+                self.label("linear balanced accuracy"),
                 SHARE,
                 "higher",
                 "the linear probe's accuracy in each test class, mean over classes",
             ),
             "linear_l2": Metric(
-                "l2 penalty",
+                self.label("l2 penalty"),
                 "weight of |W|^2 / 2 beside the mean cross-entropy",
                 None,
                 f"the linear probe's penalty, chosen from {grid}; at either end the choice may be too narrow"
@@ -65,7 +65,7 @@ class Linear(ClassProbe):
                 else "the linear probe's penalty, fixed",
             ),
             "linear_converged": Metric(
-                "linear probe converged",
+                self.label("linear probe converged"),
                 "1 or 0",
                 None,
                 "1 where every fit of the linear probe, for each penalty and the last one, reached its optimum",

@@ -44,6 +44,10 @@ class ClassProbe(Protocol):
         learned = self.learned(data)
         check_classes(learned.labels, data.test.labels, learned.class_names, least=self.least, name=self.title)
 
+    def label(self, name: str) -> str:
+        """The label of a number; probes that learn from the training images say so."""
+        return name if self.learns_from == PROBE else f"{name} under shift"
+
     def learned(self, data: EvaluationData) -> ImageSet:
         """The images that the classifier learns from."""
         return data.probe if self.learns_from == PROBE else data.train

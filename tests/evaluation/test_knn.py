@@ -118,6 +118,8 @@ def test_neighbours_are_images_for_probes_where_there_are_such_images():
     method = ChannelMethod(1, 2)
     assert KNN()(context_of(method, source, 16))["knn_top1"] < 0.6
     assert KNN(learns_from="train")(context_of(method, source, 16))["knn_top1"] > 0.95
+    labels = {name: KNN(learns_from=name).metrics["knn_top1"].label for name in ("probe", "train")}
+    assert labels == {"probe": "kNN top-1", "train": "kNN top-1 under shift"}
     only_train = source_of(train=splits["train"], test=splits["test"])
     assert KNN()(context_of(method, only_train, 16))["knn_top1"] > 0.95
     assert KNN(learns_from="train")(context_of(method, only_train, 16)) == {}  # it would repeat the other
