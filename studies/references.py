@@ -32,8 +32,8 @@ ORACLE = Arm(
 PROBE, SESOI = "linear_top1", 0.01  # that a network has learned is judged by the linear probe
 LONGER = "a longer training (`training.budget.value`)"
 PREDICTIVE = (
-    "images whose background is predictive in training and not in the test (`shapes` with `axes.rho=0.8`), more test "
-    "images (`sizes.judged.test`), or more seeds"
+    "images whose background is predictive in training and not in the test (embedded ones with `axes.rho=0.8`), more "
+    "test images (`sizes.judged.test`), or another draw of them (`data.options.seed`)"
 )
 
 
