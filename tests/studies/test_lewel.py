@@ -24,8 +24,8 @@ def test_scenarios_change_one_thing_at_a_time():
     assert len(specs) == 2 * (len(lewel.ARMS) + len(lewel.SWEEP) * (len(names) - 1)) and len(set(names)) == len(names)
     base = specs["the main comparison", "scd", 0].config
     for name, arm in product(names[1:], ("scd", "lewel")):
-        changed = specs[name, arm, 0].config
-        assert {key for key in base if changed[key] != specs["the main comparison", arm, 0].config[key]} < {"data", "views"}
+        changed, main = specs[name, arm, 0].config, specs["the main comparison", arm, 0].config
+        assert {key for key in base if changed[key] != main[key]} < {"data", "views"}
     assert specs["4 objects", "scd", 0].config["data"]["options"]["objects"] == 4
     assert specs["crops from 0.5 of the area", "scd", 0].config["views"]["scale"] == [0.5, 1.0]
     assert specs["the main comparison", "byol", 0].config["views"]["recipe"] == "byol"  # a host has its own views

@@ -29,7 +29,8 @@ def results(tmp_path):
 
 
 def test_arms_change_the_wrapper_alone():
-    specs = {spec.labels["arm"]: spec for spec in mechanism.plan(settings_of("mechanism", seeds=1, words=("arms=all",)))}
+    settings = settings_of("mechanism", seeds=1, words=("arms=all",))
+    specs = {spec.labels["arm"]: spec for spec in mechanism.plan(settings)}
     base = specs["scd"].config
     for arm in set(specs) - {"random", "supervised", "oracle"}:
         assert {key for key in base if specs[arm].config[key] != base[key]} <= {"wrapper"}, arm

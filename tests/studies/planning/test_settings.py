@@ -155,6 +155,13 @@ def test_arms_are_selected_in_the_studys_order():
         settings.select((MOCO,))
 
 
+def test_arms_outside_the_default_are_chosen_by_name_or_all():
+    extra = replace(SCD, name="extra", default=False)
+    for words, names in (((), ["moco", "scd"]), (("extra",), ["extra"]), (("all",), ["moco", "scd", "extra"])):
+        settings = Settings("s", "cpu", (0,), {}, arms=words)
+        assert [arm.name for arm in settings.select((MOCO, SCD, extra))] == names
+
+
 def test_another_map_source_is_named(smoke):
     arm = Arm("x", "", {"wrapper": {"preset": "scd", "saliency": "constant"}}, "", "")
     saliency = smoke.configure(arm, 0)["wrapper"]["saliency"]
