@@ -1,5 +1,7 @@
 """From settings to the configuration of a run: presets, recipes, and the order in which they win."""
 
+from dataclasses import replace
+
 import pytest
 
 from scd.errors import UsageError
