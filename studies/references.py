@@ -59,12 +59,13 @@ def correlation_lines(results: Results) -> dict[str, str]:
     options: Mapping[str, Any] = results.about["base"].get("data", {}).get("options", {})
     if options.get("rho_train") is None:
         return {}
+    probe = options.get("rho_probe") if options.get("probe") else options["rho_train"]
     return {
         "Background correlation": (
             f"ρ = {options['rho_train']:g} in training (`axes.rho`): how often the class of the background is the "
-            "partner of the object's class (else it is drawn at random), from which pretraining and probes learn; ρ = "
-            f"{options['rho_test']:g} in the test images. With a predictive background a method may learn the object "
-            "or its background, so a correct separation can be seen"
+            "partner of the object's class (else it is drawn at random); ρ = "
+            f"{probe:g} in the images that probes learn from and {options['rho_test']:g} in the test images. With a "
+            "predictive background a method may learn the object or its background, so a correct separation can be seen"
         )
     }
 
