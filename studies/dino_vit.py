@@ -1,9 +1,8 @@
 """R1-e and R5-c: does an explicit separation still help on a ViT, whose attention finds objects by itself?
 
 DINO, MoCo and BYOL on one ViT, each with and without SCD; SCD's map learned, from the attention, or from TokenCut; with
-and without local views; and a ResNet of about the same cost. The background is predictive in training: only there can a map
-help, which the true mask has to show. All maps, learned or emerged, are scored on the same
-images.
+and without local views; and a ResNet of about the same cost. The background is predictive in training: only there can a
+map help, which the true mask has to show. All maps, learned or emerged, are scored on the same images.
 """
 
 from dataclasses import replace

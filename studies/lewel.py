@@ -1,8 +1,8 @@
 """R2-a and R2-c: how do SCD's maps and their use differ from LEWEL's, and where does SCD win?
 
-Both are put on the same MoCo, on images whose background is predictive in training. The page has their mechanisms side by side, as configured; the maps of
-both scored against masks; each method with the other's maps; and a sweep over scenarios that shows where SCD is better,
-equivalent or worse.
+Both are put on the same MoCo, on images whose background is predictive in training. The page has their mechanisms side
+by side, as configured; the maps of both scored against masks; each method with the other's maps; and a sweep over
+scenarios that shows where SCD is better, equivalent or worse.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from studies.suite.pages import sections as standard
 from studies.suite.pages.markdown import Picture
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
+from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_factory, merge
 
 METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")

@@ -32,8 +32,8 @@ ORACLE = Arm(
 PROBE, SESOI = "linear_top1", 0.01  # that a network has learned is judged by the linear probe
 LONGER = "a longer training (`training.budget.value`)"
 PREDICTIVE = (
-    "images whose background is predictive in training and not in the test (`shapes` with `axes.rho=0.8`), more test "
-    "images (`sizes.judged.test`), or more seeds"
+    "images whose background is predictive in training and not in the test (embedded ones with `axes.rho=0.8`), more "
+    "test images (`sizes.judged.test`), or another draw of them (`data.options.seed`)"
 )
 
 
@@ -59,13 +59,14 @@ def correlation_lines(results: Results) -> dict[str, str]:
     options: Mapping[str, Any] = results.about["base"].get("data", {}).get("options", {})
     if options.get("rho_train") is None:
         return {}
+    probe = options.get("rho_probe") if options.get("probe") else options["rho_train"]
     return {
         "Background correlation": (
             f"ρ = {options['rho_train']:g} in training (`axes.rho`): how often the class of the background is the "
-            f"partner of the object's class (else it is drawn at random); ρ = {options['rho_test']:g} in the test "
-            f"images and {options.get('rho_probe', 0):g} in those that probes learn from. Accuracies \"under shift\" are "
-            "of probes that learn from the training images. With a predictive background a method may learn the "
-            "object or its background, so a correct separation can be seen"
+            "partner of the object's class (else it is drawn at random); ρ = "
+            f"{probe:g} in the images that probes learn from and {options['rho_test']:g} in the test images. "
+            "Accuracies under shift are of probes that learn from the training images. With a predictive background a "
+            "method may learn the object or its background, so a correct separation can be seen"
         )
     }
 

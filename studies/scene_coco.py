@@ -2,30 +2,41 @@
 
 Every method is trained on scenes and on as many object-centric images of the same families, and evaluated on both:
 several labels per image, segmentation, retrieval, detection, and what its own map covers. The number of objects per
-image is varied as well.
+image is varied as well. The background is predictive in training: only there can a map help, which the true mask has
+to show.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas
 
-from studies.references import RANDOM, SUPERVISED
+from studies.references import (
+    ORACLE,
+    RANDOM,
+    SUPERVISED,
+    background_correlation,
+    correlation_lines,
+    has_masks,
+    learns,
+    separates,
+)
 from studies.scene_images import Images, image_lines
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.comparison import compare
+from studies.suite.analysis.conditions import cross_conditions, planned
 from studies.suite.analysis.results import DONE, Results
 from studies.suite.analysis.statistics import by_seed
-from studies.suite.analysis.verdict import find
 from studies.suite.pages import map_figures, study_figures
 from studies.suite.pages import sections as standard
 from studies.suite.pages.markdown import Picture
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
-from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory
+from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
 
 METRIC, SESOI = "scene_map", 0.01  # one point
-DENSE = ("scene_map", "scene_miou_linear", "scene_miou_knn")
+DENSE = ("scene_map", "dense_miou_linear", "dense_miou_knn")
 CENTRIC = ("centric_linear_top1", "centric_knn_top1")
 DETECTION = ("det_ap", "det_ap50", "det_ap75")
 DISCOVERY = (
@@ -42,37 +53,79 @@ MOCO = Arm("moco", "MoCo", {"method": "moco"}, "two global views, asymmetric los
 ARMS = (
     RANDOM,
     MOCO,
-    Arm("local", "MoCo + local crops", {"method": "moco", **LOCAL}, "all of MoCo", f"{LOCAL_VIEWS} local views"),
     Arm("scd", "SCD-MoCo", {"method": "moco", "wrapper": "scd"}, "all of MoCo", "one saliency map, triplet loss"),
-    Arm("lewel", "LEWEL-MoCo", {"method": "moco", "wrapper": "lewel"}, "all of MoCo", "alignment maps, aligned loss"),
-    Arm("densecl", "DenseCL", {"method": "moco", "wrapper": "densecl"}, "all of MoCo", "every position is contrasted"),
+    replace(ORACLE, overrides={"method": "moco", **ORACLE.overrides}),
+    Arm(
+        "local", "MoCo + local crops", {"method": "moco", **LOCAL}, "all of MoCo", f"{LOCAL_VIEWS} local views",
+        default=False,
+    ),
+    Arm(
+        "lewel", "LEWEL-MoCo", {"method": "moco", "wrapper": "lewel"}, "all of MoCo", "alignment maps, aligned loss",
+        default=False,
+    ),
+    Arm(
+        "densecl", "DenseCL", {"method": "moco", "wrapper": "densecl"}, "all of MoCo", "every position is contrasted",
+        default=False,
+    ),
     Arm(
         "slotcon", "SlotCon", {"method": "slotcon"}, "backbone, images, epochs",
-        "prototypes group positions, and the groups are contrasted; BYOL's views",
+        "prototypes group positions, and the groups are contrasted; BYOL's views", default=False,
     ),
-    SUPERVISED,
+    replace(SUPERVISED, default=False),
 )  # fmt: skip
-SWEPT = ("moco", "lewel", "scd")
+COMPARED = (("scd", "moco"), ("scd", "lewel"), ("oracle", "moco"))  # in the sweep
+SWEPT = ("moco", "lewel", "scd", "oracle")
 WITH_MAPS = ("scd", "lewel")
-CLAIM = "on scenes with several objects SCD is better than MoCo and than LEWEL"
-LIMITED = "the gain of SCD over MoCo is limited to object-centric images: it is larger there than on scenes"
+FEW, MANY = "1 object", "6 objects"  # the points of the sweep that a claim compares
+GAINS = ((SCENES, OBJECTS), (MANY, FEW))  # images, and those from which the gain of SCD is said to be larger
 GAIN_NAMES = {
-    f"gain:{OBJECTS}": "SCD's gain over MoCo from object-centric images",
-    f"gain:{SCENES}": "SCD's gain over MoCo from scenes",
-}
+    f"gain:{images}": f"SCD's gain over MoCo from {name}"
+    for images, name in (
+        (OBJECTS, OBJECTS), (SCENES, SCENES), (FEW, "images of one object"), (MANY, "images of six objects"),
+    )
+}  # fmt: skip
 
-contrast, gain = contrast_factory(METRIC, SESOI, CLAIM), contrast_factory(METRIC, SESOI, LIMITED)
+contrast = contrast_factory(METRIC, SESOI, "on scenes with several objects SCD is better than MoCo")
 CONTRASTS = (
     contrast("scd", "moco"),
-    contrast("scd", "lewel"),
+    contrast("scd", "lewel", "SCD is better than LEWEL"),
     contrast("scd", "local", "SCD is better than MoCo with local crops"),
     contrast("scd", "densecl", "SCD is better than DenseCL"),
     contrast("scd", "slotcon", "SCD is better than SlotCon"),
     contrast("densecl", "moco", "contrasting every position adds to MoCo"),
-    contrast("moco", "random", "MoCo is better than random weights"),
+    separates("oracle", "moco", METRIC),
+    replace(learns("moco", "MoCo"), metric=METRIC),
 )
-CONTROL = CONTRASTS[-1:]
-GAINS = (gain(f"gain:{OBJECTS}", f"gain:{SCENES}"),)
+SEPARATES, LEARNS = CONTROL = CONTRASTS[-2:]  # a correct separation is seen; the host has learned something
+
+
+def claim(
+    question: str, treatment: str, control: str, images: str, text: str, controls: tuple[Contrast, ...] = (SEPARATES,)
+) -> Claim:
+    """One claim about two arms that are trained on one kind of images."""
+    return Claim(text, (contrast(treatment, control, text, {"images": images}),), question, controls)
+
+
+CLAIMS = (
+    claim(
+        "Can a correct map help on scenes?", "oracle", "moco", SCENES,
+        "on scenes SCD with the true mask is better than MoCo", (LEARNS,),
+    ),
+    claim("Does SCD help on scenes?", "scd", "moco", SCENES, "trained on scenes SCD is better than MoCo", CONTROL),
+    claim(
+        "On object-centric images?", "scd", "moco", OBJECTS,
+        "trained on object-centric images SCD is better than MoCo",
+    ),
+    claim(
+        "Is it limited to these?", f"gain:{OBJECTS}", f"gain:{SCENES}", SCENES,
+        "SCD gains more over MoCo from object-centric images than from scenes",
+    ),
+    claim("With many objects?", "scd", "moco", MANY, "on images of six objects SCD is better than MoCo"),
+    claim(
+        "Does the number of objects matter?", f"gain:{FEW}", f"gain:{MANY}", MANY,
+        "SCD gains more over MoCo with one object than with six",
+    ),
+)  # fmt: skip
 
 
 # -------------------------------------------------------------------- plan
@@ -80,21 +133,26 @@ GAINS = (gain(f"gain:{OBJECTS}", f"gain:{SCENES}"),)
 
 def plan(settings: Settings) -> list[RunSpec]:
     """All arms on scenes and, where there are any, on as many object-centric images, and the sweep; seed by seed."""
+    settings = replace(settings, base=merge(settings.base, background_correlation(settings)))  # of probes as well
     arms, axes, images = settings.select(ARMS), settings.axes, Images.of(settings)
+    if not has_masks(settings):
+        arms = tuple(arm for arm in arms if arm.name != ORACLE.name or arm.name in settings.arms)
     counts = axes["counts"] if settings.embedded else []
     runs = []
     for seed in settings.seeds:
-        own = images.protocols(axes["detection"])
+        own = images.protocols(axes["multilabel"], axes["detection"])
         chosen = [arm for arm in arms if arm is not SUPERVISED]
         runs += [labelled(settings, arm, seed, SCENES, images.on_scenes, own) for arm in chosen]
         if images.on_objects is not None:
-            form, own = images.on_objects, images.protocols(None)
+            form, own = images.on_objects, images.protocols(axes["multilabel"], None)
             chosen = [arm for arm in arms if arm is not RANDOM and (arm is not SUPERVISED or images.labelled)]
+            if images.folder:
+                chosen = [arm for arm in chosen if arm.name != ORACLE.name]  # whether it has masks is not known here
             there = [labelled(settings, arm, seed, OBJECTS, form, own) for arm in chosen]
             runs += [images.folder.in_place(run) for run in there] if images.folder else there
         for count in counts:
             form = {"data": {"options": {"objects": [count, count], **axes["swept"]}}}
-            own = [{"preset": "scenes", "parts": ["multilabel", "discovery"]}]
+            own = [{"preset": "scenes", "parts": ["multilabel", "discovery"], **axes["multilabel"]}]
             swept = [arm for arm in arms if arm.name in SWEPT]
             runs += [labelled(settings, arm, seed, objects(count), form, own) for arm in swept]
     return runs
@@ -121,15 +179,14 @@ def labelled(
 def sections(report: Report) -> None:
     """The study's part of the page."""
     results, labels, out = report.results, report.labels, report.out
-    main, gains = results.where(images=SCENES), gained(results)
-    report.judge(CONTRASTS, main, question="R5-d")
-    control = [find(main, each) for each in CONTROL]
-    report.judge(GAINS, gains, {**report.names, **GAIN_NAMES}, LIMITED, control, question="R1-c")
+    main, contrasts = results.where(images=SCENES), planned(CONTRASTS, results)
+    beside = cross_conditions(contrasts, [{"images": SCENES}])
+    report.judge_claims(gained(results), {**report.names, **GAIN_NAMES}, beside)
     report.show(
         by_training(results, labels),
         f"{results.metric(METRIC).label} on the same test scenes, by the images of the training; means with 95 % t "
         "intervals over seeds.",
-        study_figures.differences(main, CONTRASTS, report.names, out),
+        study_figures.differences(main, contrasts, report.names, out),
     )
 
     sweep(report)
@@ -143,17 +200,18 @@ def sections(report: Report) -> None:
 
 
 def gained(results: Results) -> Results:
-    """What SCD adds to MoCo, seed by seed, as two arms: from scenes and from object-centric images."""
+    """The results and, as further arms, what SCD adds to MoCo seed by seed, from each of the images of a claim.
+
+    The two gains that a claim compares stand under one kind of images, that of its positive control.
+    """
     rows = []
-    for images in (OBJECTS, SCENES):
-        if images not in results.levels("images"):
-            continue
-        part = results.where(images=images)
-        scd, moco = (by_seed(part.of(arm), METRIC) for arm in ("scd", "moco"))
-        common = {"arm": f"gain:{images}", "budget": "epochs", "status": DONE, "reason": ""}
-        rows += [{**common, "seed": seed, METRIC: scd[seed] - moco[seed]} for seed in scd if seed in moco]
-    columns = ["arm", "budget", "status", "reason", "seed", METRIC]
-    return results.with_runs(pandas.DataFrame(rows, columns=columns))
+    for place, other in GAINS:
+        for images in (place, other):
+            part = results.where(images=images)
+            scd, moco = (by_seed(part.of(arm), METRIC) for arm in ("scd", "moco"))
+            common = {"arm": f"gain:{images}", "images": place, "budget": "epochs", "status": DONE, "reason": ""}
+            rows += [{**common, "seed": seed, METRIC: scd[seed] - moco[seed]} for seed in scd if seed in moco]
+    return results.with_runs(pandas.concat([results.runs, pandas.DataFrame(rows)], ignore_index=True))
 
 
 def by_training(results: Results, labels: Mapping[str, str]) -> tables.Table:
@@ -174,8 +232,9 @@ def by_training(results: Results, labels: Mapping[str, str]) -> tables.Table:
 
 
 def sweep(report: Report) -> None:
-    """SCD against MoCo and LEWEL by the number of objects, as a table and as a figure."""
+    """SCD and the true mask against other arms by the number of objects, as a table and as a figure."""
     results, metric = report.results, report.results.metric(METRIC)
+    pairs = [each for each in COMPARED if set(each) <= set(report.labels)]
     counts = {objects(count): count for count in results.about["axes"]["counts"]}
     found = [name for name in results.levels("images") if name in counts]
     if not found:
@@ -185,9 +244,9 @@ def sweep(report: Report) -> None:
     for name in found:
         part = results.where(images=name)
         row = {"objects in an image": str(counts[name])}
-        for control in ("moco", "lewel"):
-            result = compare(part, "scd", control, METRIC)
-            title = f"SCD − {report.names[control]}"
+        for treatment, control in pairs:
+            result = compare(part, treatment, control, METRIC)
+            title = f"{report.names[treatment]} − {report.names[control]}"
             row[title] = tables.difference_cell(METRIC, result, results, notes)
             points += [
                 {"panel": f"difference in {metric.label} (points)", "row": title, "seed": seed, "x": counts[name],
@@ -246,6 +305,7 @@ def notes(results: Results) -> dict[str, str]:
     return {
         "Settings of the arms": "the same learning rate and number of images in every self-supervised arm, tuned for "
         "none; SlotCon has its own views",
+        **correlation_lines(results),
         **image_lines(results, results.about["axes"]),
     }
 
@@ -270,6 +330,8 @@ STUDY = Study(
     contrasts=CONTRASTS,
     control=CONTROL,
     primary=CONTRASTS[0].name,
+    claims=CLAIMS,
+    looks=(5,),
     plan=plan,
     sections=sections,
     deviations=DEVIATIONS,

@@ -79,9 +79,15 @@ class Images:
             return self.folder.labelled
         return self.objects is not None and list(self.objects["objects"]) == [1, 1]
 
-    def protocols(self, detection: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-        """The protocols of a run: on scenes, on object-centric images, and detection with some options, or None."""
-        protocols = [{"preset": "scenes", "data": self.scenes}]
+    def protocols(self, multilabel: Mapping[str, Any], detection: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        """The protocols of a run: on scenes, on object-centric images, and detection with some options, or None.
+
+        Args:
+            multilabel: limits of the images on which classes and objects are found; pixels have the preset's.
+        """
+        whole = {"preset": "scenes", "data": self.scenes, "parts": ["multilabel", "discovery"], **multilabel}
+        pixels = {"preset": "scenes", "data": self.scenes, "parts": ["segmentation", "dense_knn"]}
+        protocols = [whole, {**pixels, "name": "scene pixels", "prefix": "dense_"}]
         if self.objects is not None:
             given = {"data": self.objects, "title": "object-centric", "prefix": "centric_", **self.limits}
             protocols.append({"preset": "transfer", **given})

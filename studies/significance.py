@@ -1,7 +1,7 @@
 """R2-b, R3-a and R4-c: is a margin of +0.2 or +0.3 points over LEWEL significant?
 
-MoCo, LEWEL and SCD with the asymmetric and the symmetric loss and on BYOL, with paired seeds, on images whose background
-is predictive in training, where the true mask shows that a separation can help; where the spread
+MoCo, LEWEL and SCD with the asymmetric and the symmetric loss and on BYOL, with paired seeds, on images whose
+background is predictive in training, where the true mask shows that a separation can help; where the spread
 over seeds comes from; and how many seeds a margin takes, at this page's spread and at the published one.
 """
 

@@ -26,27 +26,31 @@ def emerged(gain):
     return numbers
 
 
-@pytest.mark.parametrize(("gain", "outcome"), [(0.05, "supported"), (-0.05, "contradicted")])
+def answer_of(question, text):
+    return next(line for line in text.splitlines() if line.startswith(f"- *{question}"))
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.05, "Supported"), (-0.05, "Contradicted")])
 def test_what_emerges_is_judged_by_itself(gain, outcome, tmp_path, no_figures):
-    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path), emerged(gain))
+    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path, 5), emerged(gain))
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
-    assert f"R1-e: **{outcome.capitalize()}:**" in text.split("<details>")[0]
+    assert f"**{outcome}:**" in answer_of("Is an explicit map", text)
     assert "| random weights: whole image " in text and "| DINO: whole image " not in text
     assert "](figures/dino_vit-curves.png)" in text
-    assert "the attention maxf of the object is 40.1 ± 0.2 % for a bump at the centre" in text
+    assert "is 40.1 ± 0.1 % for a bump at the centre" in text
 
 
 def test_nothing_emerged_makes_the_comparison_of_maps_uninformative(tmp_path, no_figures):
     def numbers(arm, seed):
-        return {**emerged(-0.05)(arm, seed), "attention_maxf": 0.6 + 0.001 * seed * (-1) ** len(arm)}
+        return {**emerged(-0.05)(arm, seed), "tokencut_maxf": 0.4 + 0.001 * seed * (-1) ** (len(arm) + seed)}
 
-    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path), numbers)
+    results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path, 5), numbers)
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
-    assert "R1-e: **Uninformative:**" in text.split("<details>")[0]
+    assert "**Uninformative:**" in answer_of("Is an explicit map", text)
 
 
 def test_every_arm_differs_in_what_it_says_and_the_resnet_in_its_backbone():
-    specs = {spec.labels["arm"]: spec for spec in dino_vit.plan(settings_of("dino_vit", seeds=1))}
+    specs = {spec.labels["arm"]: spec for spec in dino_vit.plan(settings_of("dino_vit", seeds=1, words=("arms=all",)))}
     base = specs["dino"].config
 
     def changed(arm):

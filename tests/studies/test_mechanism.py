@@ -29,7 +29,8 @@ def results(tmp_path):
 
 
 def test_arms_change_the_wrapper_alone():
-    specs = {spec.labels["arm"]: spec for spec in mechanism.plan(settings_of("mechanism", seeds=1))}
+    settings = settings_of("mechanism", seeds=1, words=("arms=all",))
+    specs = {spec.labels["arm"]: spec for spec in mechanism.plan(settings)}
     base = specs["scd"].config
     for arm in set(specs) - {"random", "supervised", "oracle"}:
         assert {key for key in base if specs[arm].config[key] != base[key]} <= {"wrapper"}, arm
@@ -41,6 +42,25 @@ def test_arms_change_the_wrapper_alone():
     assert {key for key in base if oracle[key] != base[key]} == {"wrapper", "annotations"}
     assert oracle["wrapper"]["saliency"]["_target_"].endswith("OracleMask")
     assert oracle["annotations"]["masks"]["_target_"].endswith("OracleAnnotator")
+
+
+def test_arms_that_no_claim_needs_are_planned_by_name_or_with_all():
+    specs = mechanism.plan(settings_of("mechanism", seeds=1))
+    assert {spec.labels["arm"] for spec in specs} == {arm.name for arm in STUDY.arms if arm.default} != set()
+    assert {spec.config["data"]["options"]["rho_train"] for spec in specs} == {0.8}
+    named = mechanism.plan(settings_of("mechanism", seeds=1, words=("arms=moco,depth3",)))
+    assert {spec.labels["arm"] for spec in named} == {"moco", "depth3"}
+
+
+@pytest.mark.parametrize(("trivial", "outcome"), [(0.3, "Supported"), (0.6, "Contradicted")])
+def test_a_map_of_the_object_is_above_the_best_map_that_looks_at_no_image(trivial, outcome, tmp_path, no_figures):
+    def numbers(arm, seed):
+        found = maps_of(arm, seed)
+        return found and {**found, "saliency_iou_whole": trivial + 0.001 * (seed % 3)}
+
+    found = study_results(STUDY, {}, settings_of("mechanism", tmp_path, 5), numbers)
+    text = publish(STUDY, found, tmp_path).read_text(encoding="utf-8")
+    assert f"*Is it a map of the object?* **{outcome}:**" in text.split("<details>")[0]
 
 
 def test_polarity_is_counted_seed_by_seed(results, tmp_path, no_figures):

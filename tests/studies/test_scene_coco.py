@@ -10,7 +10,7 @@ from studies.suite.pages.publish import publish
 
 
 def test_scenes_and_object_centric_images_differ_in_composition_alone():
-    settings = settings_of("scene_coco", seeds=1)
+    settings = settings_of("scene_coco", seeds=1, words=("arms=all",))
     specs = {(spec.labels["images"], spec.labels["arm"]): spec.config for spec in scene_coco.plan(settings)}
     scenes, objects = (specs[images, "scd"]["data"]["options"] for images in ("scenes", "object-centric images"))
     assert {key for key in scenes if scenes[key] != objects[key]} == {"objects", "scale", "regions"}
@@ -19,7 +19,8 @@ def test_scenes_and_object_centric_images_differ_in_composition_alone():
     for images in ("scenes", "object-centric images"):  # both are scored on the same two sets
         protocols = {each["name"]: each for each in specs[images, "scd"]["evaluation"]["protocols"]}
         assert protocols["scenes"]["data"] == scenes and protocols["transfer"]["data"] == objects
-        assert ("detection" in protocols) == (images == "scenes") and "collapse" in protocols
+        assert ("detection" in protocols) == (images == "scenes") and {"collapse", "scene pixels"} <= set(protocols)
+        assert protocols["scenes"]["test_limit"] is None and scenes["rho_train"] == objects["rho_train"] == 0.8
     for count in settings.axes["counts"]:
         config = specs[scene_coco.objects(count), "lewel"]
         assert config["data"]["options"]["objects"] == [count, count]
@@ -34,10 +35,12 @@ def test_protocols_that_are_asked_for_are_added_to_the_studys_own():
 
 
 def test_a_gain_on_object_centric_images_alone_supports_that_scd_is_limited_to_them(tmp_path):
-    results = study_results(STUDY, {}, settings_of("scene_coco", tmp_path))
+    results = study_results(STUDY, {"oracle": 0.1}, settings_of("scene_coco", tmp_path, 5))
     centric = (results.runs["images"] == "object-centric images") & (results.runs["arm"] == "scd")
     results = replace(results, runs=results.runs.assign(scene_map=results.runs["scene_map"] + 0.05 * centric))
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
-    assert "R1-c: **Supported:**" in text.split("<details>")[0]
+    first = text.split("<details>")[0]
+    assert "*Is it limited to these?* **Supported:**" in first
+    assert "*Does SCD help on scenes?* **Contradicted:**" in first
     assert "](figures/scene_coco-objects.png)" in text and "| 6 " in text
     assert "Not measured: no finished run has detection" in text

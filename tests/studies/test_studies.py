@@ -19,12 +19,11 @@ AXES = {
     "multicrop": {"rho": [0.8], "budgets": ["epochs", "flops"]},
     "reconstruction": {"specifications": 4},
 }
-SEEDS = {"reconstruction": 5, "calibration": 5}  # those of its first reading
 TREATED = ("scd", "scd_symmetric", "scd_byol", "scd_global", "scd_local")
-QUESTIONS = {"dino_vit": "R5-c: ", "scene_coco": "R5-d: "}  # of two answers
 OF_ALL_QUESTIONS = ("calibration",)
 STUDIES = [name for name in study_names() if load_study(name).contrasts]
-OF_ONE_CLAIM = [name for name in STUDIES if not load_study(name).claims]  # test_multicrop.py has several
+OF_ONE_CLAIM = [name for name in STUDIES if not load_study(name).claims]
+WITH_CLAIMS = [name for name in STUDIES if load_study(name).claims and name not in OF_ALL_QUESTIONS]
 
 
 def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
@@ -34,7 +33,7 @@ def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
         known = {"random": 0.2}.get(contrast.control, 0.0)  # random weights are that far below all other arms
         gains[contrast.treatment] = gains.get(contrast.treatment, 0.0)
         gains[contrast.control] = known - control
-    settings = settings_of(name, tmp_path, SEEDS.get(name, 3), AXES.get(name))
+    settings = settings_of(name, tmp_path, load_study(name).looks[0], AXES.get(name))
     return study_results(study, {arm: value for arm, value in gains.items() if value}, settings, spread=spread)
 
 
@@ -51,10 +50,52 @@ def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
 def test_each_answer_follows_from_records(name, gain, control, spread, outcome, tmp_path, no_figures):
     results = results_of(name, tmp_path, gain, control, spread)
     text = publish(load_study(name), results, tmp_path).read_text(encoding="utf-8")
-    assert text.split("\n\n")[2].startswith(f"{QUESTIONS.get(name, '')}**{outcome.capitalize()}")
+    assert text.split("\n\n")[2].startswith(f"**{outcome.capitalize()}")
     assert json.loads((tmp_path / "records" / f"{name}.json").read_text(encoding="utf-8"))["outcome"] == outcome
     assert f"| {outcome} " in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert open_lines(text) <= OPEN_LINES and text.split("<details>")[0].count("\n![") == 1
+
+
+def claim_results(name, tmp_path, gain, oracle=0.05):
+    """Results at the reading of a study in which SCD's arms gain so much, and the true mask so much."""
+    gains = dict.fromkeys(TREATED, gain)
+    gains |= dict.fromkeys(("oracle", "oracle_global", "oracle_symmetric", "oracle_byol"), oracle)
+    settings = settings_of(name, tmp_path, load_study(name).looks[0], AXES.get(name))
+    return study_results(load_study(name), {arm: value for arm, value in gains.items() if value}, settings)
+
+
+@pytest.mark.parametrize("name", WITH_CLAIMS)
+@pytest.mark.parametrize(
+    ("gain", "oracle", "outcome"),
+    [(0.03, 0.1, "supported"), (-0.03, 0.1, "contradicted"), (-0.03, 0.0, "uninformative")],
+)
+def test_each_claim_about_scd_follows_from_records(name, gain, oracle, outcome, tmp_path, no_figures):
+    study, results = load_study(name), claim_results(name, tmp_path, gain, oracle)
+    text = publish(study, results, tmp_path).read_text(encoding="utf-8")
+    lines = [line for line in text.split("<details>")[0].splitlines() if line.startswith("- *")]
+    assert len(lines) == len(study.claims)
+    asked = [
+        line for claim, line in zip(study.claims, lines, strict=True)
+        if not claim.some and claim.contrasts[0].treatment in TREATED and claim.contrasts[0].control not in TREATED
+    ]  # fmt: skip
+    assert asked and all(f"**{outcome.capitalize()}:**" in line for line in asked)
+    for line in lines:
+        assert ("It becomes informative where" in line) == ("**Uninformative:**" in line)
+        assert "**Uninformative:**" not in line or "try " in line
+    assert open_lines(text) <= OPEN_LINES and text.split("<details>")[0].count("\n![") == 1
+
+
+@pytest.mark.parametrize("name", WITH_CLAIMS)
+def test_a_claim_is_read_once_and_has_a_control_of_its_own(name):
+    study = load_study(name)
+    assert study.looks == (5,)
+    for claim in study.claims:
+        controls = study.control if claim.controls is None else claim.controls
+        assert claim.question and controls and all(each.remedy for each in controls)
+        assert claim.some or len(claim.contrasts) == 1
+    needed = {arm for claim in study.claims for c in claim.contrasts for arm in (c.treatment, c.control)}
+    defaults = {arm.name for arm in study.arms if arm.default}
+    assert {arm.name for arm in study.arms} & needed <= defaults
 
 
 @pytest.mark.parametrize("name", STUDIES)

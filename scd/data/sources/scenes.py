@@ -268,7 +268,9 @@ def make_partners(grounds: np.ndarray, labels: np.ndarray, draw: np.random.Gener
 
 
 def add_objects(image, semantic, labels, rng, options: ScenesOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Paint the objects with these labels onto images and semantic maps, in place; instances (N, S, S) and classes by object number.
+    """Paint the objects with these labels onto images and semantic maps, in place.
+
+    Returns instances (N, S, S) and classes by object number.
 
     An object that would leave less than a quarter of an earlier one visible is drawn again, and left out after
     TRIES attempts. NOTE: a fresh draw has a fresh size, so crowded images have slightly smaller objects.

@@ -12,7 +12,8 @@ interval; its spread is pooled over the arms of the page (spread.py) and its err
   test with as many seeds, the same spread and the same error finds in 80 % of cases.
 
 A claim is a family of k contrasts (those of a :class:`Claim`, or those that share their ``claim``) and says that the
-treatment is better in all of them, or, where it is declared so, in some of them. A contrast *excludes* an effect of interest when it is not better and the upper
+treatment is better in all of them, or, where it is declared so, in some of them.
+A contrast *excludes* an effect of interest when it is not better and the upper
 one-sided t bound of d lies below SESOI, at the error of its interval's upper end divided by k: it is worse, equivalent,
 or too small to be of interest. The positive control of a contrast is a known effect, measured in the same conditions,
 that must come out *better* for the page to be able to see effects at all. The claim is
@@ -28,9 +29,9 @@ claim is supported with probability 0.025 at most over all readings, without a f
 excludes" picks the best of k tests and divides by k: if d >= SESOI in all contrasts, the claim is contradicted with
 probability 0.025 at most over all readings.
 
-"Some are better" is a union of k contrasts. It is *supported* when one lower one-sided bound of d, at the error of one end
-divided by k (Bonferroni), lies above 0; it is *contradicted* when all k contrasts exclude an effect of interest, each at
-the whole error of one end (intersection-union test) and with its positive control better.
+"Some are better" is a union of k contrasts. It is *supported* when one lower one-sided bound of d, at the error of one
+end divided by k (Bonferroni), lies above 0; it is *contradicted* when all k contrasts exclude an effect of interest,
+each at the whole error of one end (intersection-union test) and with its positive control better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -303,8 +304,8 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
         claim.append(
             f"A claim about *at least one* of {some} contrasts is **supported** when one of them has a lower one-sided "
             f"bound, at the error of one end divided by {some}, above 0. It is **contradicted** when each of them is "
-            "not better and has an upper one-sided bound, at the error of one end, below the smallest effect of interest"
-            f"{', while its positive control is better' if has_control else ''}."
+            "not better and has an upper one-sided bound, at the error of one end, below the smallest effect of "
+            f"interest{', while its positive control is better' if has_control else ''}."
         )
     if k > 1:
         claim.append(

@@ -122,8 +122,8 @@ class Claim:
 
     Attributes:
         text: what is claimed, as it stands after "whether" and "it does not hold that"; it names its conditions.
-        contrasts: one to three, or more where ``some``; each with its conditions. A condition on a label that the runs of a page do not have
-            (``rho`` on photographs) is left out of it.
+        contrasts: one to three, or more where ``some``; each with its conditions. A condition on a label that the runs
+            of a page do not have (``rho`` on photographs) is left out of it.
         question: what the claim answers, in words or as a reviewers' id; printed before the answer.
         controls: positive controls, measured in the conditions of each contrast; those of the study where None. Where
             one of them fails, the claim is "uninformative" and never "contradicted".

@@ -222,3 +222,32 @@ def test_claims_of_a_study_are_judged_each_by_itself():
     assert found[0].findings[0].contrast.conditions == AT
     whole = joined(found)
     assert len(whole.findings) == 2 and len(whole.controls) == 1
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "control", "outcome"),
+    [
+        (GOOD, BAD, GOOD, SUPPORTED),  # one is enough
+        (BAD, BAD, GOOD, CONTRADICTED),
+        (BAD, OPEN, GOOD, NOT_RESOLVED),  # all have to exclude an effect of interest
+        (BAD, BAD, OPEN, UNINFORMATIVE),
+    ],
+)
+def test_a_claim_about_some_contrasts(b, c, control, outcome):
+    found = results({"b": b, "c": c, "random": control})
+    assert judge(found, CONTRASTS, [find(found, CONTROL)], some=True).outcome == outcome
+
+
+def test_support_by_one_of_many_is_corrected_for_their_number():
+    found = results({"b": (0.010, 0.035, 0.018, 0.011), "c": BAD})
+    lower = find(found, CONTRASTS[0])
+    assert lower.outcome == BETTER and lower.is_better_of(1) and not lower.is_better_of(40)
+    many = tuple(Contrast(f"{n}", "a", "b" if n == 0 else "c", "top1", 0.01, CLAIM, AT) for n in range(40))
+    assert judge(found, many, (), some=True).outcome == NOT_RESOLVED
+    assert judge(found, many[:1], (), some=True).outcome == SUPPORTED
+
+
+def test_more_than_three_contrasts_are_for_claims_about_some_of_them():
+    with pytest.raises(ValueError, match="1 to 3 contrasts"):
+        Claim("all", CONTRASTS * 2)
+    assert Claim("some", CONTRASTS * 2, some=True).contrasts == CONTRASTS * 2

@@ -1,5 +1,7 @@
 """From settings to the configuration of a run: presets, recipes, and the order in which they win."""
 
+from dataclasses import replace
+
 import pytest
 
 from scd.errors import UsageError
@@ -153,6 +155,13 @@ def test_arms_are_selected_in_the_studys_order():
     assert settings.select((MOCO, SCD)) == (MOCO, SCD)
     with pytest.raises(UsageError, match="unknown arm 'scd'"):
         settings.select((MOCO,))
+
+
+def test_arms_outside_the_default_are_chosen_by_name_or_all():
+    extra = replace(SCD, name="extra", default=False)
+    for words, names in (((), ["moco", "scd"]), (("extra",), ["extra"]), (("all",), ["moco", "scd", "extra"])):
+        settings = Settings("s", "cpu", (0,), {}, arms=words)
+        assert [arm.name for arm in settings.select((MOCO, SCD, extra))] == names
 
 
 def test_another_map_source_is_named(smoke):
