@@ -15,7 +15,7 @@ from studies.scene_images import Images, image_lines
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.results import DONE, Results
-from studies.suite.analysis.statistics import by_seed
+from studies.suite.analysis.statistics import by_seed, class_by_seed
 from studies.suite.analysis.verdict import find
 from studies.suite.pages import map_figures, study_figures
 from studies.suite.pages import sections as standard
@@ -143,16 +143,25 @@ def sections(report: Report) -> None:
 
 
 def gained(results: Results) -> Results:
-    """What SCD adds to MoCo, seed by seed, as two arms: from scenes and from object-centric images."""
+    """What SCD adds to MoCo, seed by seed, as two arms: from scenes and from object-centric images.
+
+    A gain has the numerics class of its two runs. That of runs of two classes has one of its own, so that it makes no
+    pair, and the page names the seed.
+    """
     rows = []
     for images in (OBJECTS, SCENES):
         if images not in results.levels("images"):
             continue
         part = results.where(images=images)
-        scd, moco = (by_seed(part.of(arm), METRIC) for arm in ("scd", "moco"))
-        common = {"arm": f"gain:{images}", "budget": "epochs", "status": DONE, "reason": ""}
-        rows += [{**common, "seed": seed, METRIC: scd[seed] - moco[seed]} for seed in scd if seed in moco]
-    columns = ["arm", "budget", "status", "reason", "seed", METRIC]
+        runs = {arm: part.of(arm) for arm in ("scd", "moco")}
+        scd, moco = (by_seed(own, METRIC) for own in runs.values())
+        classes = [class_by_seed(own) for own in runs.values()]
+        for seed in (seed for seed in scd if seed in moco):
+            found = sorted({each[seed] for each in classes})
+            numerics = found[0] if len(found) == 1 else f"{' and '.join(found)}, on {images}"
+            common = {"arm": f"gain:{images}", "budget": "epochs", "status": DONE, "reason": "", "numerics": numerics}
+            rows.append({**common, "seed": seed, METRIC: scd[seed] - moco[seed]})
+    columns = ["arm", "budget", "status", "reason", "numerics", "seed", METRIC]
     return results.with_runs(pandas.DataFrame(rows, columns=columns))
 
 
