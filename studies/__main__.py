@@ -148,7 +148,7 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
 
     try:
         if options.recompute_foreign:
-            forget_foreign({name: item.spec for name, item in runs.items()}, store, settings.launcher)
+            forget_foreign({name: item.spec for name, item in runs.items()}, store, settings.launcher, team)
         result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
     finally:
         path = page.write()
@@ -159,7 +159,7 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     return EXIT_FAILED if result.failed else 0
 
 
-def forget_foreign(specs, store, launcher) -> None:
+def forget_foreign(specs, store, launcher, team=None) -> None:
     """Put aside the finished runs that are not of this machine's numerics class.
 
     Raises:
@@ -167,9 +167,8 @@ def forget_foreign(specs, store, launcher) -> None:
     """
     from studies.suite.execution.launcher import class_here
 
-    here = class_here(specs, launcher)
-    count = store.forget_foreign(specs.values(), here)
-    print(f"{count} runs of other numerics classes than {here} are computed again", file=sys.stderr)
+    here = class_here(specs, launcher, team)
+    tell(f"runs of other numerics classes than {here}, which are computed again: {store.forget_foreign(specs, here)}")
 
 
 def rounds_of(study, settings, planned, runs, store, team) -> "Rounds":

@@ -27,7 +27,7 @@ from studies.suite.analysis import notation, tables
 from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.conditions import cross_conditions, planned
 from studies.suite.analysis.results import DONE, Results
-from studies.suite.analysis.statistics import by_seed
+from studies.suite.analysis.statistics import by_seed, class_by_seed
 from studies.suite.pages import map_figures, study_figures
 from studies.suite.pages import sections as standard
 from studies.suite.pages.markdown import Picture
@@ -202,15 +202,22 @@ def sections(report: Report) -> None:
 def gained(results: Results) -> Results:
     """The results and, as further arms, what SCD adds to MoCo seed by seed, from each of the images of a claim.
 
-    The two gains that a claim compares stand under one kind of images, that of its positive control.
+    The two gains that a claim compares stand under one kind of images, that of its positive control. A gain has the
+    numerics class of its two runs. That of runs of two classes has one of its own, so that it makes no pair, and the
+    page names the seed.
     """
     rows = []
     for place, other in GAINS:
         for images in (place, other):
             part = results.where(images=images)
-            scd, moco = (by_seed(part.of(arm), METRIC) for arm in ("scd", "moco"))
-            common = {"arm": f"gain:{images}", "images": place, "budget": "epochs", "status": DONE, "reason": ""}
-            rows += [{**common, "seed": seed, METRIC: scd[seed] - moco[seed]} for seed in scd if seed in moco]
+            runs = {arm: part.of(arm) for arm in ("scd", "moco")}
+            scd, moco = (by_seed(own, METRIC) for own in runs.values())
+            classes = [class_by_seed(own) for own in runs.values()]
+            for seed in (seed for seed in scd if seed in moco):
+                found = sorted({each[seed] for each in classes})
+                numerics = found[0] if len(found) == 1 else f"{' and '.join(found)}, on {images}"
+                common = {"arm": f"gain:{images}", "images": place, "budget": "epochs", "status": DONE, "reason": ""}
+                rows.append({**common, "numerics": numerics, "seed": seed, METRIC: scd[seed] - moco[seed]})
     return results.with_runs(pandas.concat([results.runs, pandas.DataFrame(rows)], ignore_index=True))
 
 

@@ -45,6 +45,13 @@ def _row(arm, seed, value, cost):
     return {**labels, "status": "done", "reason": "", "cost": cost, "linear_top1": value}
 
 
+def of_classes(classes, **about):
+    """The results where the runs of arm a are of these numerics classes, and those of arm b of class "one"."""
+    found = results(**about)
+    names = [*(["one"] * 3), *classes]
+    return found.with_runs(found.runs.assign(numerics=names))
+
+
 # -------------------------------------------------------------------- results of a real study, without its runs
 
 SHARES = (

@@ -6,7 +6,10 @@ from synthetic_results import settings_of, study_results
 
 from studies import scene_coco
 from studies.scene_coco import STUDY
+from studies.suite.analysis.comparison import compare
 from studies.suite.pages.publish import publish
+
+GAIN_ARMS = tuple(f"gain:{images}" for images in (scene_coco.OBJECTS, scene_coco.SCENES))
 
 
 def test_scenes_and_object_centric_images_differ_in_composition_alone():
@@ -32,6 +35,20 @@ def test_protocols_that_are_asked_for_are_added_to_the_studys_own():
     for spec in scene_coco.plan(settings):
         names = [each["name"] for each in spec.config["evaluation"]["protocols"]]
         assert names[0] == "finetune_10" and "scenes" in names
+
+
+def test_gains_are_of_one_numerics_class_and_the_page_names_the_others(tmp_path, no_figures):
+    results = study_results(STUDY, {}, settings_of("scene_coco", tmp_path))
+    runs = results.runs.assign(numerics="one")
+    first = (runs["seed"] == 0) & (runs["images"] == "scenes")
+    runs.loc[first & (runs["arm"] == "scd"), "numerics"] = "two"
+    second = (runs["seed"] == 1) & (runs["images"] == "object-centric images") & runs["arm"].isin(["scd", "moco"])
+    runs.loc[second, "numerics"] = "two"
+    found = compare(scene_coco.gained(results.with_runs(runs)), *GAIN_ARMS, scene_coco.METRIC)
+    assert (found.seeds, found.mixed) == ((2,), (0, 1))
+    first_screen = publish(STUDY, results.with_runs(runs), tmp_path).read_text(encoding="utf-8").split("<details>")[0]
+    assert "**Runs of 2 numerics classes:**" in first_screen and "SCD-MoCo vs. MoCo without 1 seed (0)" in first_screen
+    assert compare(scene_coco.gained(results), *GAIN_ARMS, scene_coco.METRIC).n == 3  # records without classes
 
 
 def test_a_gain_on_object_centric_images_alone_supports_that_scd_is_limited_to_them(tmp_path):

@@ -78,8 +78,11 @@ def local_crew(missing: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> C
     return crew(launcher, accelerator, len(missing), max(map(devices_of, missing.values()), default=1))
 
 
-def class_here(runs: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> str:
+def class_here(runs: Mapping[str, RunSpec], launcher: Mapping[str, Any], team: Team | None = None) -> str:
     """The numerics class that these runs have when this machine executes them.
+
+    Args:
+        team: the processes that torchrun started, of which this one is the first.
 
     Raises:
         UsageError: Slurm would execute them, on a machine that is not known yet.
@@ -90,7 +93,7 @@ def class_here(runs: Mapping[str, RunSpec], launcher: Mapping[str, Any]) -> str:
         raise UsageError("the numerics class of this machine says nothing of Slurm's: leave launcher=slurm out")
     hands = local_crew(runs, launcher)
     training = [spec.config["training"]["accelerator"] for spec in runs.values() if spec.kind == TRAINING]
-    threads = hands.threads if hands.workers else torch.get_num_threads()
+    threads = hands.threads if hands.workers and team is None else torch.get_num_threads()
     return numerics(threads, "cuda" if "cuda" in training else "cpu")["class"]
 
 

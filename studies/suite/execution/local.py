@@ -64,8 +64,11 @@ def crew(launcher: Mapping[str, Any], accelerator: str, pending: int, devices: i
     workers = min(most, max(1, pending)) if launcher["workers"] == "auto" else _whole("workers", launcher["workers"], 0)
     if launcher["threads"] != "auto":
         return Crew(workers, _whole("threads", launcher["threads"], 1))
-    one_a_core = accelerator == "cpu" and launcher["workers"] == "auto"
-    return Crew(workers, 1 if one_a_core else max(1, cores // (max(1, workers) * devices)))
+    if launcher["workers"] != "auto":
+        most = max(1, workers)
+    elif accelerator == "cpu":
+        return Crew(workers, 1)
+    return Crew(workers, max(1, cores // (most * devices)))  # the same for few runs as for many: it changes last bits
 
 
 def _whole(option: str, value: Any, least: int) -> int:

@@ -79,6 +79,10 @@ class Records:
         """The machine and libraries that made the record."""
         return _read_json(self.folder(run) / "environment.json")
 
+    def is_foreign(self, run: str, here: str) -> bool:
+        """Whether the run is finished and its record is of another numerics class than ``here``, or of none."""
+        return self.status(run) is Status.DONE and recorded_class(self.environment(run)) != here
+
     def failure(self, run: str) -> str | None:
         """Why the run failed, in one line."""
         found = _read_json(self.folder(run) / "failure.json")
@@ -277,35 +281,38 @@ class Store:
                 found.append(recorded_class(self.evaluations.environment(evaluation)))
         return "+".join(sorted(set(found))) if any(found) else ""
 
-    def forget_foreign(self, runs: Iterable[RunSpec], here: str) -> int:
+    def forget_foreign(self, runs: Mapping[str, RunSpec], here: str) -> int:
         """Put aside what was finished in another numerics class, so that it is computed again; returns how many runs.
 
         A pretraining goes with all of its evaluations, also those of other studies, and with the runs that use it as
         an input; they are kept in ``.foreign`` beside the others.
 
         Args:
-            runs: inputs before the runs that use them.
+            runs: by key, inputs before the runs that use them.
             here: the class to keep.
+
+        Raises:
+            UsageError: another process works on one of them.
         """
-        forgotten: set[str] = set()
-        counted = 0
-        for spec in runs:
+        pretrainings, touched = set(), 0
+        for spec in runs.values():
             own = self.records_of(spec)
-            is_done = own.status(spec.id) is Status.DONE
-            is_foreign = is_done and recorded_class(self.environment(spec)) != here
-            if is_foreign or (is_done and forgotten & {earlier.id for earlier in spec.inputs.values()}):
-                forgotten.add(spec.id)
-                evaluations = [path.parent.name for path in sorted(self.evaluations.root.glob("*/config.json"))
-                               if (_read_json(path) or {}).get("pretraining") == spec.id]  # fmt: skip
+            uses_forgotten = any(earlier.id in pretrainings for earlier in spec.inputs.values())
+            if own.status(spec.id) is Status.DONE and (uses_forgotten or own.is_foreign(spec.id, here)):
+                pretrainings.add(spec.id)
+                evaluations = self._evaluations_of(spec.id)
                 own.move_away(spec.id)
             else:
-                evaluations = [evaluation for evaluation in spec.evaluations
-                               if self.evaluations.status(evaluation) is Status.DONE
-                               and recorded_class(self.evaluations.environment(evaluation)) != here]  # fmt: skip
+                evaluations = [each for each in spec.evaluations if self.evaluations.is_foreign(each, here)]
             for evaluation in evaluations:
                 self.evaluations.move_away(evaluation)
-            counted += bool(evaluations) or spec.id in forgotten
-        return counted
+            touched += spec.id in pretrainings or bool(evaluations)
+        return touched
+
+    def _evaluations_of(self, pretraining: str) -> list[str]:
+        """All evaluations of a pretraining that were ever begun, of whatever study."""
+        configs = sorted(self.evaluations.root.glob("*/config.json"))
+        return [path.parent.name for path in configs if (_read_json(path) or {}).get("pretraining") == pretraining]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from studies.suite.pages import calibration, sections
 from studies.suite.pages.contrasts import Judgement, contrasts
 from studies.suite.pages.index import write_index
 from studies.suite.pages.markdown import Blocks, Details, Page, Picture
+from studies.suite.pages.state_of_runs import completeness, machines
 from studies.suite.planning.study import Claim, Contrast, Study
 
 DEFAULT_HOST = "MoCo"
@@ -179,7 +180,7 @@ class Report:
         page.text(
             f"> **{' '.join(['Question', ', '.join(study.question_ids)]).strip()}.** {study.question}", *self._answers
         )
-        page.text(sections.completeness(results), sections.machines(results, self._compared()))
+        page.text(completeness(results), machines(results, self._compared()))
         page.blocks += self._first.blocks
         for judgement in self._judgements:
             page.text(sensitivity(joined(judgement.verdicts), judgement.results, judgement.names, judgement.question))

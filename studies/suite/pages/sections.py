@@ -8,8 +8,7 @@ import pandas
 
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.conditions import Condition, title
-from studies.suite.analysis.results import DONE, FAILED, FOLDER, MISSING, Results, only
-from studies.suite.analysis.statistics import PairedResult
+from studies.suite.analysis.results import DONE, FAILED, FOLDER, Results, only
 from studies.suite.analysis.tables import NONE, Table
 from studies.suite.execution.numerics import recorded_class
 from studies.suite.pages.markdown import Blocks, code_span, in_line
@@ -22,81 +21,11 @@ COSTS = {
     "images_per_second": "images/s",
     "seconds_pretrain": "training time (s)",
 }
-CONTRASTS_SHOWN = 3  # whose left-out seeds are named on the first screen
 COLUMNS = 6  # of metrics in one table of further numbers
 NOT_MEASURED = (
     "Not measured: no finished run has these numbers. They need something that the images may lack (labels, masks, "
     "classes of the background), or an arm that was left out."
 )
-
-
-def completeness(results: Results) -> str:
-    """How complete the page is, in one line."""
-    about, runs = results.about, results.runs
-    seeds = about["seeds"]
-    waiting = runs[(runs["status"] != DONE) | (runs["reason"] != "")]
-    if "time_budget" in about:
-        return _timed(results, waiting)
-    line = f"{about['done']} of {about['planned']} runs have finished"
-    if waiting.empty:
-        if not seeds:
-            return f"Complete: {line}."
-        at_least = "at least " if set(runs["seed"]) - set(seeds) else ""
-        count = f"{at_least}{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
-        return f"Complete: {line}, {count} in every arm and setting."
-    parts = _unfinished(waiting)
-    whole = "" if not seeds else (
-        f"{len([seed for seed in seeds if seed not in set(waiting['seed'])])} of {len(seeds)} seeds are complete; "
-    )  # fmt: skip
-    return f"**Partial page:** {whole}{line} ({', '.join(parts)})."
-
-
-def machines(results: Results, compared: Mapping[str, PairedResult]) -> str:
-    """Where runs come from several numerics classes: which, the seeds that are no pairs, and what to do; else empty.
-
-    Args:
-        compared: what each contrast compares, in words -> its paired result.
-    """
-    done = results.finished
-    counts = done.drop_duplicates("run")["numerics"].value_counts() if "numerics" in done else {}
-    if len(counts) < 2:
-        return ""
-    words = {name: f"`{name}`" if name else "none that is recorded" for name in counts.index}
-    listed = ", ".join(f"{count} of {words[name]}" for name, count in counts.items())
-    text = f"**Runs of {len(counts)} numerics classes:** {listed}. Pairs are formed within one class: "
-    left_out = {pair: result.mixed for pair, result in compared.items() if result.mixed}
-    if not left_out:
-        return f"{text}no seed of a contrast is left out."
-    shown = [f"{pair} without {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})"
-             for pair, seeds in left_out.items()]  # fmt: skip
-    more = f"; and {len(shown) - CONTRASTS_SHOWN} more contrasts" if len(shown) > CONTRASTS_SHOWN else ""
-    command = f"{results.about['command']} --recompute-foreign".strip()
-    return (
-        f"{text}{'; '.join(shown[:CONTRASTS_SHOWN])}{more}. {code_span(command)} computes runs of other classes again "
-        "on the machine where it is given; give it where the most runs come from."
-    )
-
-
-def _unfinished(waiting: pandas.DataFrame) -> list[str]:
-    """How many runs have failed, and how many are not run yet."""
-    counts = {"failed": waiting[waiting["reason"] != ""], "not run yet": waiting[waiting["status"] == MISSING]}
-    return [f"{part['run'].nunique()} {words}" for words, part in counts.items() if not part.empty]
-
-
-def _timed(results: Results, waiting: pandas.DataFrame) -> str:
-    """How far a study came in the time that it was given; its arms may have different numbers of seeds."""
-    about, done = results.about, results.finished
-    labels = [label for label in results.labels if label != "seed"]
-    counts = done.groupby(labels, dropna=False)["seed"].nunique()
-    low, high = counts.min(), counts.max()
-    seeds = f"{low} seed{'s' if low != 1 else ''}" if low == high else f"{low} to {high} seeds"
-    time, parts = about["time_budget"], _unfinished(waiting)
-    open_ones = f" ({', '.join(parts)})" if parts else ""
-    return (
-        f"**Time budget {time['minutes']:g} min:** {time['stopped']}. {about['done']} runs have finished"
-        f"{open_ones}, {seeds} in an arm and setting. Seeds were added to the contrasts that were still open, and "
-        "count at the declared readings alone."
-    )
 
 
 def arms(blocks: Blocks, study: Study, results: Results) -> None:

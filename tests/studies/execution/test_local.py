@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from scd.atomic import DiskFull
 from scd.errors import UsageError
@@ -79,6 +80,14 @@ def test_runs_on_several_devices_share_the_cores(monkeypatch, options, devices, 
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "free_memory_gb", lambda: 64.0)
     assert crew(options, "cpu", 10, devices) == expected
+
+
+def test_threads_do_not_depend_on_how_many_runs_are_missing(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    options = {"workers": "auto", "threads": "auto"}
+    assert [crew(options, "cuda", pending) for pending in (1, 9)] == [Crew(1, 4), Crew(4, 4)]
+    assert crew({**options, "workers": 0}, "cuda", 9) == Crew(0, 16)
 
 
 def test_little_memory_means_fewer_workers(monkeypatch):

@@ -205,15 +205,16 @@ class Spec:
 
     kind = "training"
 
-    def __init__(self, own, **evaluations):
+    def __init__(self, own, inputs=(), **evaluations):
         self.id = own
+        self.inputs = {spec.id: spec for spec in inputs}
         self.evaluations = {evaluation: {"name": name} for name, evaluation in evaluations.items()}
 
 
-def finish_in(records, run, **numbers):
+def finish_in(records, run, config=None, machine="here", **numbers):
     with records.claim(run):
-        records.begin(run, {})
-        records.finish(run, numbers, {"python": "3"})
+        records.begin(run, config or {})
+        records.finish(run, numbers, {"python": "3", "numerics": {"class": machine}})
 
 
 def test_a_run_is_done_when_its_pretraining_and_all_evaluations_are(tmp_path):
@@ -249,3 +250,34 @@ def test_a_store_of_an_older_version_is_recognised_and_left_alone(tmp_path):
     assert store.old_runs() == 1
     finish_in(store.pretraining, "a" * 16, steps=3)
     assert Store(tmp_path).old_runs() == 1 and (old / "config.json").read_text() == "{}"
+
+
+def test_a_foreign_run_goes_with_its_evaluations_and_with_the_runs_that_use_it(tmp_path):
+    store, stage_one = Store(tmp_path), Spec("a" * 16, knn="b" * 16)
+    stage_two, other = Spec("c" * 16, [stage_one], knn="d" * 16), Spec("e" * 16, knn="f" * 16)
+    finish_in(store.pretraining, "a" * 16, machine="there", steps=3)
+    for run in ("c" * 16, "e" * 16):
+        finish_in(store.pretraining, run, steps=3)
+    pairs = {"b" * 16: "a" * 16, "d" * 16: "c" * 16, "f" * 16: "e" * 16, "9" * 16: "a" * 16}  # the last: another study
+    for evaluation, pretraining in pairs.items():
+        finish_in(store.evaluations, evaluation, {"pretraining": pretraining}, numbers={"knn_top1": 0.5})
+    runs = {spec.id: spec for spec in (stage_one, stage_two, other)}
+    assert store.forget_foreign(runs, "here") == 2
+    assert [store.status(spec) for spec in runs.values()] == [Status.MISSING, Status.MISSING, Status.DONE]
+    assert not (tmp_path / "evaluations" / ("9" * 16)).exists()
+    assert (tmp_path / "pretraining" / ".foreign" / f"{'a' * 16}-1" / "record.json").exists()
+    assert len(list(store.pretraining.finished())) == 1 and Store(tmp_path).old_runs() == 0
+    assert store.forget_foreign(runs, "here") == 0
+
+
+def test_a_foreign_evaluation_goes_alone_and_a_run_in_use_is_refused(tmp_path):
+    store, spec = Store(tmp_path), Spec("a" * 16, knn="b" * 16)
+    finish_in(store.pretraining, spec.id, steps=3)
+    finish_in(store.evaluations, "b" * 16, {"pretraining": spec.id}, machine="there", numbers={"knn_top1": 0.5})
+    with (
+        store_module.FileLock(tmp_path / "evaluations" / ".locks" / ("b" * 16)),
+        pytest.raises(store_module.UsageError, match="is in use by another process; wait until it has ended"),
+    ):
+        store.forget_foreign({"one": spec}, "here")
+    assert store.forget_foreign({"one": spec}, "here") == 1
+    assert store.pretraining.status(spec.id) is Status.DONE and store.status(spec) is Status.INTERRUPTED

@@ -35,15 +35,6 @@ def rendered(fill, *arguments):
     return page.markdown
 
 
-def test_completeness_is_honest():
-    assert sections.completeness(results()) == "Complete: 6 of 6 runs have finished, 3 seeds in every arm and setting."
-    partial = sections.completeness(results((0.6, 0.61), "failed", "x", done=5))
-    assert partial == "**Partial page:** 2 of 3 seeds are complete; 5 of 6 runs have finished (1 failed)."
-    waiting = sections.completeness(results((0.6,), "missing", done=4))
-    assert waiting == "**Partial page:** 1 of 3 seeds are complete; 4 of 6 runs have finished (2 not run yet)."
-    assert sections.completeness(results(seeds=[])) == "Complete: 6 of 6 runs have finished."
-
-
 def test_settings_and_machines_in_words():
     options = {"queue_size": 64, "scale": [0.2, 1.0], "on": True, "no": None, "map": {"_target_": "a.B", "depth": 2}}
     assert sections.words(options) == "queue size 64, scale 0.2 / 1, on yes, map `a.B` (depth 2)"
