@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scd.errors import UsageError
-from scd.nn.precision import at_least_float32
 from scd.nn.processes import average, place
 
 
@@ -38,23 +37,25 @@ class _GroupedBatchNorm(nn.Module):
                 f"a batch of {x.shape[0]} does not split into {self.groups} batch-norm groups; "
                 f"choose a batch size that is a multiple of bn_groups={self.groups}, or other bn_groups"
             )
-        # momentum 1 turns the running buffers of F.batch_norm into "this group's mean and unbiased variance"
-        means = at_least_float32(x.new_zeros(self.groups, self.num_features))
-        variances = torch.zeros_like(means)
         parts = [
-            F.batch_norm(part, means[g], variances[g], self.weight, self.bias, True, 1.0, self.eps)
-            for g, part in enumerate(x.chunk(self.groups))
+            F.batch_norm(part, self.running_mean, self.running_var, self.weight, self.bias, True, share, self.eps)
+            for part, share in zip(x.chunk(self.groups), self._shares(), strict=True)
         ]
-        if self.track_running_stats:
-            self._update_running(means.mean(dim=0), variances.mean(dim=0))
         return torch.cat(parts)
 
-    @torch.no_grad()
-    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
+    def _shares(self) -> list[float]:
+        """The momentum of each group, whose statistics enter the running ones one after the other.
+
+        With m the momentum and s = m / G, the group g = 0, ..., G - 1 has the momentum s / (1 - (G - 1 - g) s). Every
+        group then has the weight s in the sum, and the old statistics have 1 - m, as if the groups' mean had entered
+        with m at once. This takes no operations beside those of batch norm itself.
+        """
+        if not self.track_running_stats:
+            return [0.0] * self.groups
         self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked.float()
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        share = momentum / self.groups
+        return [share / (1.0 - later * share) for later in reversed(range(self.groups))]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, groups={self.groups}"

@@ -37,7 +37,8 @@ from scd.training.schedules import Schedule
 def test_equals_a_loop_written_by_hand():
     """Plain PyTorch, step by step, gives the very same weights and losses."""
     method, batches, views = tiny_method(), Batches(), Views()
-    optimizer = torch.optim.SGD(method.backbone.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    weights = method.backbone.parameters()
+    optimizer = torch.optim.SGD(weights, lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
     schedule, losses = Schedule(warmup_epochs=1, per="epoch"), []
     for step, batch in enumerate(batches.iterate(0, 24)):
         optimizer.param_groups[0]["lr"] = 0.05 * schedule.factor(step, 24, 4)

@@ -33,6 +33,14 @@ def test_frozen_parameters_stay_and_all_others_move(name):
     assert moved == {key for key in before if key.startswith("net")}
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_form_is_fused_on_the_cpu_alone(name):
+    on_cpu = build_optimizer(network(), name, lr=0.1, weight_decay=0.3)
+    elsewhere = build_optimizer(network().to("meta"), name, lr=0.1, weight_decay=0.3)
+    assert (on_cpu.defaults["fused"], on_cpu.defaults["foreach"]) == (True, None)
+    assert (elsewhere.defaults["fused"], elsewhere.defaults["foreach"]) == (None, True)
+
+
 def test_exclusion_puts_biases_and_norms_in_a_group_without_decay():
     module = network()
     groups = build_optimizer(module, "sgd", lr=0.1, weight_decay=0.3, exclude_bias_norm=True).param_groups

@@ -45,7 +45,7 @@ def test_a_step_calls_the_hooks_in_order():
 def test_a_step_equals_one_written_by_hand(clip):
     method, by_hand = Recording(), Recording()
     ours = build_optimizer(method, lr=0.1, weight_decay=0.01)
-    theirs = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    theirs = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True)
     for step in range(3):
         take_step(method, method, batch() + step, ours, 1.0, clip=clip)
         theirs.zero_grad()
