@@ -22,7 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from scd.errors import DataError
 
 ORIENTATION = 0x0112  # tag of EXIF
-BITS, PHOTOMETRIC, PLANES = 258, 262, 284  # tags of TIFF
+BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
+SIGNED = 2  # of SAMPLE_FORMAT
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,8 +83,13 @@ def is_deep_colour(image: Image.Image) -> bool:
 
 
 def require_known_tiff(image: Image.Image) -> None:
-    """Raise ValueError for a TIFF file of 16 bits that Pillow decodes without an error, but to other values."""
-    if image.format != "TIFF" or max(image.tag_v2.get(BITS, (1,))) != 16:
+    """Raise ValueError for a TIFF file that Pillow decodes without an error, but to other values."""
+    if image.format != "TIFF":
+        return
+    bits = max(image.tag_v2.get(BITS, (1,)))
+    if bits == 8 and SIGNED in image.tag_v2.get(SAMPLE_FORMAT, ()):
+        raise ValueError("8 bits with a sign, whose range is not known; save it with values from 0 to 255")
+    if bits != 16:
         return
     if image.tag_v2.get(PLANES) == 2 and len(image.getbands()) > 1:
         raise ValueError("16 bits a channel, stored channel by channel; store them pixel by pixel")

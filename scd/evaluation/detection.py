@@ -73,7 +73,7 @@ class Detection(Protocol):
         detector: options of :func:`scd.nn.detector.build_detector`.
 
     Raises:
-        UsageError: a length or rate that is not above 0, or an option that the detector does not have.
+        UsageError: a length, limit or rate that is not above 0, or an option that the detector does not have.
     """
 
     train_limit: int | None = 600
@@ -96,6 +96,9 @@ class Detection(Protocol):
         for name in ("steps", "batch", "lr"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"detection: {name} is {getattr(self, name)}, it must be above 0")
+        for name in ("train_limit", "test_limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"detection: {name} is {getattr(self, name)}, it must be at least 1")
         for name in self.detector:
             if name not in DETECTOR_OPTIONS:
                 raise unknown("option of the detector", name, DETECTOR_OPTIONS)

@@ -31,7 +31,7 @@ from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "3"
+VERSION = "4"
 MANY = 20  # boxes of which some are nearer to a border than half their side
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"

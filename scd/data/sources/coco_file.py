@@ -3,6 +3,8 @@
 What other tools write differently is accepted where it has one meaning: ids as numbers, text or both; sizes as floats
 or left out; file names with backslashes or URL escapes; a crowd flag that is missing, null, true or text; a category
 that repeats the name of another one and has no objects; an entry that is there twice. Everything else is named.
+
+Objects that are annotated twice count once. pycocotools would count both, so that one of them is always missed.
 """
 
 import json
@@ -73,10 +75,34 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
             raise DataError(f"'{file}' {label}: there is no category {entry['category_id']}")
         box, crowd = _box(entry["bbox"], f"'{file}' {label}"), _flag(entry.get("iscrowd"), f"'{file}' {label}: iscrowd")
         images[image].entries.append(Entry(label, names[category], box, entry.get("segmentation"), crowd))
+    repeated = 0
+    for image in images.values():
+        once = _annotated_once(image.entries)
+        repeated += len(image.entries) - len(once)
+        image.entries = once
+    if repeated:
+        notes.append(f"Objects that are annotated twice in '{file.name}' and count once: {repeated:,}.")
     ordered = tuple(name for key, name in sorted(names.items(), key=lambda item: order(item[0])) if key not in dropped)
     notes += [f"The category '{names[key]}' with the id {key} has no objects and repeats a name; it is left out."
               for key in dropped]  # fmt: skip
     return CocoFile(file, list(images.values()), ordered, notes)
+
+
+def _annotated_once(entries: Sequence[Entry]) -> list[Entry]:
+    """The annotations of an image without those that repeat an earlier one.
+
+    Two of a category are one object if their segmentations are equal, or their boxes where not both have a
+    segmentation; the one with a segmentation is kept. Equal boxes around different segmentations are two objects.
+    """
+    boxes = [(entry.category, entry.crowd, tuple(entry.bbox)) for entry in entries]
+    with_shape = {box for box, entry in zip(boxes, entries, strict=True) if entry.segmentation}
+    kept: dict[tuple, Entry] = {}
+    for box, entry in zip(boxes, entries, strict=True):
+        if entry.segmentation:
+            kept.setdefault((*box[:2], json.dumps(entry.segmentation)), entry)
+        elif box not in with_shape:
+            kept.setdefault(box, entry)
+    return list(kept.values())
 
 
 def identity(value: object, what: str) -> str:

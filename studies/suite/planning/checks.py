@@ -77,8 +77,13 @@ def check_axes(axes: Mapping[str, Any], usual: Mapping[str, Any], where: str = "
         usual: as the study's configuration has them; where it has null, any value is taken.
 
     Raises:
-        UsageError: a value of another kind, a number below 0 where the study has a whole one, or a repeated level.
+        UsageError: an axis that the study does not have, a value of another kind, a number below 0 where the study has
+            a whole one, or a repeated level.
     """
+    if where == "axes":
+        for name in axes:
+            if name not in usual:
+                raise unknown("axis", name, usual)
     for name, value in axes.items():
         key, expected = f"{where}.{name}", usual.get(name)
         if expected is None or (value is None and isinstance(expected, Mapping) and "_target_" not in expected):

@@ -235,8 +235,7 @@ class Resolver:
         check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
         if not self.check and (is_embedded(spec.config["data"]) or not spec.config["data"].get("fingerprints")):
             for config in asked:
-                if config.get("data") is None:
-                    build_protocol(config)  # finds impossible options
+                build_protocol({**config, "data": None})  # finds impossible options
             return asked  # embedded images are not drawn for a plan that is only shown; others may not be here
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
         if key not in self.checked:

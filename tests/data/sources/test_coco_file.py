@@ -101,6 +101,32 @@ def test_what_is_left_out_is_noted(coco):
     ]
 
 
+SQUARE, CORNER = [[1, 2, 4, 2, 4, 6, 1, 6]], [[1, 2, 4, 2, 1, 6, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        ([{}], [8]),
+        ([{"bbox": [1.0, 2.0, 3.0, 4.0], "iscrowd": None}, {}], [8]),
+        ([{"segmentation": SQUARE}, {"segmentation": []}], [9]),
+        ([{"segmentation": SQUARE}, {"segmentation": SQUARE, "bbox": [1, 2, 3, 4.01]}], [9]),
+        ([{"segmentation": SQUARE}, {"segmentation": CORNER}], [9, 10]),
+        ([{"category_id": 3}, {"image_id": 1}, {"bbox": [1, 2, 3, 5]}, {"iscrowd": 1}], [8, 9, 10, 11, 12]),
+    ],
+)
+def test_objects_that_are_annotated_twice_count_once(coco, others, kept):
+    """Both counted: a detector missed one of the two, whatever it found."""
+    entries = coco[1]["annotations"]
+    entries += [{**entries[0], "id": 9 + number, **other} for number, other in enumerate(others)]
+    read = opened(coco)
+    found = [entry.label for image in read.images for entry in image.entries]
+    assert sorted(found) == sorted(f"annotation {number}" for number in kept)
+    dropped = len(entries) - len(kept)
+    note = f"Objects that are annotated twice in 'a.json' and count once: {dropped}."
+    assert [one for one in read.notes if "annotated" in one] == ([note] if dropped else [])
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

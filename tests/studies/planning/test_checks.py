@@ -62,6 +62,9 @@ def test_a_bad_setting_ends_in_one_line_before_any_run(words, text, tmp_path, ca
         ("cost_profile", ["axes.rounds=0"], "axes.rounds=0: it must be 1 or more"),
         ("dino_vit", ["axes.resnet=null"], "axes.resnet=null: it needs a value"),
         ("scene_coco", ["axes.counts=[0]"], "scenes: objects is (0, 0), it needs 1 <= low"),
+        ("scene_coco", ["axes.detection.steps=0"], "detection: steps is 0, it must be above 0"),
+        ("scene_coco", ["axes.detection.train_limit=0"], "detection: train_limit is 0, it must be at least 1"),
+        ("multicrop", ["+axes.foo=1"], "unknown axis 'foo'; valid: budgets, rho"),
         ("reconstruction", ["axes.choices.margin=[-2]"], "margin is a distance, 0 or more, not -2"),
     ],
 )
