@@ -201,11 +201,11 @@ def notes(results: Results) -> dict[str, str]:
         ),
         "Primary metric": (
             "kNN top-1 with neighbours whose background says nothing about the object. On draw 0 of the embedded "
-            "images (`data.options.seed=0`, four seeds) the standard deviation of SCD minus SCD with a constant map was 0.4 "
-            "points, against 0.7 with the training images as neighbours, 1.2 in linear top-1 with a chosen penalty and "
-            "0.6 with the fixed one; MoCo was 8.1 points above random weights, against 1.9. The smallest effect of "
-            "interest, one point, is an eighth of this. The page is of another draw. That MoCo has learned something is "
-            "judged by the linear probe"
+            "images (`data.options.seed=0`, four seeds) the standard deviation of SCD minus SCD with a constant map "
+            "was 0.4 points, against 0.7 with the training images as neighbours, 1.2 in linear top-1 with a chosen "
+            "penalty and 0.6 with the fixed one; MoCo was 8.1 points above random weights, against 1.9. The smallest "
+            "effect of interest, one point, is an eighth of this. The page is of another draw. That MoCo has learned "
+            "something is judged by the linear probe"
         ),
         "Settings of the arms": (
             "learning rate, momentum, queue and temperature are the same in every self-supervised arm; none was tuned "
@@ -217,8 +217,8 @@ def notes(results: Results) -> dict[str, str]:
         entries["Background correlation"] = (
             f"ρ = {' and '.join(f'{level:g}' for level in levels)}: how often the class of the background is the "
             "partner of the object's class in the training images (else it is drawn at random). The test images and "
-            "those that probes learn from have the values of `rho_test` and `rho_probe` above; accuracies \"under "
-            "shift\" are of probes that learn from the training images"
+            "those that probes learn from have the values of `rho_test` and `rho_probe` above; accuracies under shift "
+            "are of probes that learn from the training images"
         )
     return entries
 
