@@ -22,7 +22,8 @@ from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_factory, merge
 
 METRIC = "knn_top1"  # smallest effect of interest: one point
-MAIN = (METRIC, PROBE, "shift_knn_top1", "shift_linear_top1")
+MAIN = (METRIC, PROBE)
+SHIFTED = ("shift_knn_top1", "shift_linear_top1")  # where the images have a correlation of background and object
 BACKGROUND = ("mixed_same_top1", "mixed_rand_top1", "bg_gap", "background_top1")
 SALIENCY = (
     "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
@@ -169,9 +170,10 @@ def sections(report: Report) -> None:
     )
     host = report.names[HOST.name]
     relative = {"total_flops": f"training FLOPs / {host}'s", "seconds_pretrain": f"time / {host}'s"}
+    shown = [*MAIN, *(metric for metric in SHIFTED if results.has(metric))]
     for condition in found:
         accuracy.heading(title(condition))
-        accuracy.table(tables.arm_table(results, labels, MAIN, relative, HOST.name, **condition))
+        accuracy.table(tables.arm_table(results, labels, shown, relative, HOST.name, **condition))
     accuracy.figure(study_figures.seeds(results, labels, METRIC, out, ["rho"], HOST.name))
     accuracy.figure(study_figures.cost(results, labels, METRIC, out, ["rho"], SHARED))
 

@@ -30,7 +30,8 @@ def test_data(file):
     assert required <= set(data["options"]) | set(data["locations"])
     declared = data.pop("declared", None)
     assert declared is None or set(declared) == {"train", "test", "classes", "masks"}
-    assert set(data) == {"title", "size", "stream", "train_limit", "test_limit", "options", "locations"}
+    known = {"title", "size", "stream", "train_limit", "test_limit", "options", "locations"}
+    assert set(data) - {"probe_l2"} == known  # shapes alone has a fixed penalty of the linear probe
     if source.embedded:
         assert data["locations"] == {} and set(data["options"]) == set(parameters)
 
