@@ -20,6 +20,8 @@ from studies.suite.planning.settings import COUNTED, is_embedded, source_class
 from studies.suite.planning.study import TRAINING, RunSpec, merge
 
 FROM_DATA = "from_data"  # a method's number of classes that is taken from the labels
+# the images of a protocol that are not drawn or opened for a plan that is only shown
+NOT_OPENED = {"_target_": "scd.data.sources.source.Source", "name": "not opened", "splits": {}, "fingerprints": {}}
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,8 @@ class Resolver:
         check_arguments([{key: value for key, value in config.items() if key != "name"} for config in asked])
         if not self.check and (is_embedded(spec.config["data"]) or not spec.config["data"].get("fingerprints")):
             for config in asked:
-                build_protocol({**config, "data": None})  # finds impossible options
+                own = {} if config.get("data") is None else {"data": NOT_OPENED}
+                build_protocol({**config, **own})  # finds impossible options
             return asked  # embedded images are not drawn for a plan that is only shown; others may not be here
         key = _key(spec.config["data"], spec.locations, spec.config["evaluation"])
         if key not in self.checked:
