@@ -13,6 +13,7 @@ import pandas
 
 from scd.errors import unknown
 from studies.references import (
+    MAP_SCORES,
     ORACLE,
     RANDOM,
     SUPERVISED,
@@ -37,10 +38,6 @@ from studies.suite.planning.study import Arm, Claim, RunSpec, Study, contrast_fa
 
 METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
-SALIENCY = (
-    "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
-    "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share", "map_std",
-)  # fmt: skip
 CURVES = ("saliency_maxf", "saliency_maxf_inverted", "view_agreement")
 SWEPT = (METRIC, "linear_top1", "mixed_rand_top1", "saliency_maxf")
 
@@ -207,7 +204,7 @@ def sections(report: Report) -> None:
     accuracy.figure(study_figures.seeds(main, labels, metric, out, reference=MOCO.name))
     maps = report.section("Maps against true masks")
     standard.indicators(
-        maps, main, {name: labels[name] for name in WITH_MAPS if name in labels}, SALIENCY,
+        maps, main, {name: labels[name] for name in WITH_MAPS if name in labels}, (*MAP_SCORES, "map_std"),
         "Both polarities, beside a map that is 1 everywhere. LEWEL has several maps: they are averaged and scaled from "
         "their minimum to their maximum in each image; the IoU depends on this scaling, maxF hardly.",
     )  # fmt: skip

@@ -13,6 +13,7 @@ import pandas
 
 from scd.evaluation.metric import SHARE, Metric
 from studies.references import (
+    MAP_SCORES,
     ORACLE,
     RANDOM,
     SUPERVISED,
@@ -35,10 +36,6 @@ from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, c
 METRIC, SESOI = "knn_top1", 0.01  # one point
 FOUND = "map_iou"  # of the better side of a map, and of the best map that looks at no image
 MAIN = (METRIC, "linear_top1", "bg_gap")
-SALIENCY = (
-    "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
-    "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
-)  # fmt: skip
 COLLAPSE = ("map_area", "map_std", "map_saturation", "map_entropy", "feature_std", "effective_rank")
 PLACE = "map_place_share"
 CURVES = ("saliency_iou", "saliency_iou_inverted", "map_area", "map_entropy", "map_saturation", "view_agreement")
@@ -180,9 +177,9 @@ def sections(report: Report) -> None:
     mapped = {name: labels[name] for name in WITH_MAPS if name in labels}
     polarity(report, mapped)
     standard.indicators(
-        report.section("Maps against true masks"), results, mapped, SALIENCY,
-        "Both polarities, beside a map that is 1 everywhere. Only the oracle has seen masks in training; it has no map "
-        "of its own to score.",
+        report.section("Maps against true masks"), results, mapped, MAP_SCORES,
+        "Both polarities, beside the best map that is the same for all images and the best that the resolution "
+        "allows. Only the oracle has seen masks in training; it has no map of its own to score.",
     )  # fmt: skip
     standard.indicators(
         report.section("Collapse"), results, labels, COLLAPSE,

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from scd.errors import unknown
-from studies.references import ORACLE, PROBE, RANDOM, SESOI, SUPERVISED, chosen_arms, learns, separates
+from studies.references import MAP_SCORES, ORACLE, PROBE, RANDOM, SESOI, SUPERVISED, chosen_arms, learns, separates
 from studies.suite.analysis import tables
 from studies.suite.analysis.conditions import BUDGET_WORDS, conditions, cross_conditions, title, words
 from studies.suite.analysis.results import Results
@@ -25,10 +25,6 @@ METRIC = "knn_top1"  # smallest effect of interest: one point
 MAIN = (METRIC, PROBE)
 SHIFTED = ("shift_knn_top1", "shift_linear_top1")  # where the images have a correlation of background and object
 BACKGROUND = ("mixed_same_top1", "mixed_rand_top1", "bg_gap", "background_top1")
-SALIENCY = (
-    "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
-    "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
-)  # fmt: skip
 COLLAPSE = ("feature_std", "effective_rank", "map_area", "map_std", "map_saturation", "map_entropy")
 EXTRA_VIEWS = 2  # as many as SCD has pooled vectors per view: foreground and background
 LOCAL_VIEWS = 4
@@ -183,9 +179,11 @@ def sections(report: Report) -> None:
     )  # fmt: skip
     standard.indicators(
         report.section("Saliency maps against true masks"), results,
-        {name: label for name, label in labels.items() if name in ("constant_map", "scd", "scd_local")}, SALIENCY,
-        "The triplet loss does not say which side is the foreground, so both polarities are scored, beside a map that "
-        "is 1 everywhere. These arms see no mask in training.", found,
+        {name: label for name, label in labels.items() if name in ("constant_map", "scd", "scd_local")}, MAP_SCORES,
+        "The triplet loss does not say which side is the foreground, so both polarities are scored, beside the best "
+        "map that is the same for all images and the best that the resolution allows. These arms see no mask in "
+        "training.",
+        found,
     )  # fmt: skip
     standard.indicators(
         report.section("Collapse"), results, labels, COLLAPSE,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas
 
-from studies.references import background_correlation, correlation_lines
+from studies.references import MAP_SCORES, background_correlation, correlation_lines
 from studies.specification_effects import Effects
 from studies.specifications import WORDS, Specification, designed, host_overrides, shown, wrapper_overrides
 from studies.suite.analysis import notation, tables
@@ -29,10 +29,6 @@ from studies.suite.planning.study import Arm, RunSpec, Study, contrast_factory, 
 
 METRIC, SESOI = "knn_top1", 0.01  # one point
 MAIN = (METRIC, "linear_top1", "feature_std", "effective_rank")
-MAPS = (
-    "saliency_iou", "saliency_iou_inverted", "saliency_iou_whole",
-    "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
-)  # fmt: skip
 PLACE = "map_place_share"
 SHAPE = ("map_area", "map_std", "map_saturation", "map_entropy")
 DRAW_OF_CHOICE = 0  # the draw of the embedded images on which the default reconstruction is chosen
@@ -242,12 +238,12 @@ def numbers(report: Report) -> None:
     for title, arms, metrics, text in (
         ("Accuracy and collapse", report.labels, MAIN, "Means with 95 % t intervals over seeds."),
         (
-            "Maps: position or content?", LEARNED, (PLACE, *MAPS[:3], *SHAPE),
+            "Maps: position or content?", LEARNED, (PLACE, *MAP_SCORES[:5], *SHAPE),
             "A map of position alone has the same values in every image; it can satisfy the triplet loss without any "
-            "object. Both polarities are scored, beside a map that is 1 everywhere. Maps that were another image's in "
-            "training are each image's own here.",
+            "object. Both polarities are scored, beside fixed maps and the best possible one. Maps that were another "
+            "image's in training are each image's own here.",
         ),
-        ("Maps against true masks, further scores", LEARNED, MAPS[3:], "The same maps."),
+        ("Maps against true masks, further scores", LEARNED, MAP_SCORES[5:], "The same maps."),
     ):  # fmt: skip
         section, part = report.section(title), results.with_runs(results.runs[results.runs["arm"].isin(list(arms))])
         if not (present := [metric for metric in metrics if part.has(metric)]):

@@ -29,6 +29,10 @@ ORACLE = Arm(
     "the map is the true mask",
 )
 
+MAP_SCORES = (  # of maps against true masks, and what they stand beside; scd/evaluation/saliency.py
+    "saliency_iou", "saliency_iou_inverted", "saliency_iou_trivial", "saliency_iou_possible", "saliency_iou_whole",
+    "saliency_maxf", "saliency_maxf_inverted", "saliency_maxf_whole", "saliency_inverted_share",
+)  # fmt: skip
 PROBE, SESOI = "linear_top1", 0.01  # that a network has learned is judged by the linear probe
 LONGER = "a longer training (`training.budget.value`)"
 PREDICTIVE = (
