@@ -141,11 +141,11 @@ def plan(settings: Settings) -> list[RunSpec]:
     runs = []
     for seed in settings.seeds:
         own = images.protocols(axes["multilabel"], axes["detection"])
-        chosen = [arm for arm in arms if arm is not SUPERVISED]
+        chosen = [arm for arm in arms if arm.name != SUPERVISED.name]
         runs += [labelled(settings, arm, seed, SCENES, images.on_scenes, own) for arm in chosen]
         if images.on_objects is not None:
             form, own = images.on_objects, images.protocols(axes["multilabel"], None)
-            chosen = [arm for arm in arms if arm is not RANDOM and (arm is not SUPERVISED or images.labelled)]
+            chosen = [arm for arm in arms if arm is not RANDOM and (arm.name != SUPERVISED.name or images.labelled)]
             if images.folder:
                 chosen = [arm for arm in chosen if arm.name != ORACLE.name]  # whether it has masks is not known here
             there = [labelled(settings, arm, seed, OBJECTS, form, own) for arm in chosen]

@@ -20,6 +20,7 @@ def emerged(gain):
         found = {"attention_maxf": base, "tokencut_maxf": base, "whole_maxf": 0.4, "centre_maxf": 0.4}
         found["attention_maxf@0.50"] = 0.55
         found["attention_maxf"] += 0.002 * (seed == 1) * (arm == "dino")  # differences of equal size have no interval
+        found["tokencut_maxf"] += 0.002 * (seed == 1) * (arm == "dino")
         own = {"learned_maxf": 0.6 + gain, "inverted_maxf": 0.3, "learned_maxf@0.50": 0.5} if "scd" in arm else {}
         return {key: value + 0.001 * (seed % 3) * (1 + ("learned" in key)) for key, value in (found | own).items()}
 
