@@ -29,7 +29,7 @@ def with_gains(results, gains):
     """The results with (arm, specification) -> what is added to its accuracy."""
     runs = results.runs.copy()
     for (arm, number), gain in gains.items():
-        runs.loc[(runs["arm"] == arm) & (runs["specification"] == number), "linear_top1"] += gain
+        runs.loc[(runs["arm"] == arm) & (runs["specification"] == number), reconstruction.METRIC] += gain
     return results.with_runs(runs)
 
 
@@ -97,7 +97,7 @@ def test_effects_of_each_specification_and_level_by_hand():
     results = with_gains(results, {("scd", 2): 0.05, ("scd", 3): -0.04})
     effects = effects_of(results)
     value = {
-        (run["arm"], run["specification"], run["seed"]): run["linear_top1"] for run in results.runs.to_dict("records")
+        (run["arm"], run["specification"], run["seed"]): run[reconstruction.METRIC] for run in results.runs.to_dict("records")
     }
     for each in effects.chosen:
         gain = effects.gain(each, CONTRASTS[0])
@@ -128,8 +128,8 @@ def test_averages_need_every_specification_of_a_seed():
     runs = results.runs
     for arm in ("moco", "scd", "neutral", "oracle"):
         for seed in range(3):
-            mean = runs[(runs["arm"] == arm) & (runs["seed"] == seed)]["linear_top1"].mean()
-            found = whole[(whole["arm"] == arm) & (whole["seed"] == seed)]["linear_top1"].tolist()
+            mean = runs[(runs["arm"] == arm) & (runs["seed"] == seed)][reconstruction.METRIC].mean()
+            found = whole[(whole["arm"] == arm) & (whole["seed"] == seed)][reconstruction.METRIC].tolist()
             assert found == pytest.approx([mean])
     lost = (runs["arm"] == "scd") & (runs["seed"] == 1) & (runs["specification"] == 4)
     for status in ("failed", "missing"):
@@ -145,7 +145,7 @@ def test_the_positive_control_allows_for_the_number_of_specifications():
     best, plain = reconstruction.positive_control(effects), effects.findings[5, "oracle-moco"]
     assert best.outcome == "better" and best.gain.differences == plain.gain.differences
     wide, narrow = best.gain.ci_high - best.gain.ci_low, plain.gain.ci_high - plain.gain.ci_low
-    error, df = 0.025 / 2, plain.gain.df  # two readings
+    error, df = 0.025, plain.gain.df  # one reading
     assert wide / narrow == pytest.approx(stats.t.isf(error / 6, df) / stats.t.isf(error, df))
     assert best.detectable > plain.detectable
 

@@ -47,7 +47,9 @@ def test_gains_are_of_one_numerics_class_and_the_page_names_the_others(tmp_path,
     found = compare(scene_coco.gained(results.with_runs(runs)), *GAIN_ARMS, scene_coco.METRIC)
     assert (found.seeds, found.mixed) == ((2,), (0, 1))
     first_screen = publish(STUDY, results.with_runs(runs), tmp_path).read_text(encoding="utf-8").split("<details>")[0]
-    assert "**Runs of 2 numerics classes:**" in first_screen and "SCD-MoCo vs. MoCo without 1 seed (0)" in first_screen
+    assert "**Runs of 2 numerics classes:**" in first_screen
+    assert "SCD-MoCo vs. MoCo (scenes) without 1 seed (0); SCD's gain over MoCo from object-centric" in first_screen
+    assert "from scenes (scenes) without 2 seeds (0, 1)." in first_screen
     assert compare(scene_coco.gained(results), *GAIN_ARMS, scene_coco.METRIC).n == 3  # records without classes
 
 
