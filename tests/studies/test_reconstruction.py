@@ -97,7 +97,8 @@ def test_effects_of_each_specification_and_level_by_hand():
     results = with_gains(results, {("scd", 2): 0.05, ("scd", 3): -0.04})
     effects = effects_of(results)
     value = {
-        (run["arm"], run["specification"], run["seed"]): run[reconstruction.METRIC] for run in results.runs.to_dict("records")
+        (run["arm"], run["specification"], run["seed"]): run[reconstruction.METRIC]
+        for run in results.runs.to_dict("records")
     }
     for each in effects.chosen:
         gain = effects.gain(each, CONTRASTS[0])
