@@ -35,7 +35,7 @@ def open_verdicts(study: Study, results: Results) -> tuple[Verdict, ...]:
             for control in measure_controls(results, contrasts, declared)
             if _planned(results, control.contrast, study.looks[-1])
         ]
-        verdicts.append(judge(results, contrasts, controls))
+        verdicts.append(judge(results, contrasts, controls, claim.some))
     return tuple(verdicts)
 
 
