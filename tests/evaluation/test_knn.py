@@ -4,14 +4,20 @@ import math
 
 import pytest
 import torch
-from tiny_evaluation import ChannelMethod, context_of, object_source, objects, source_of
+from tiny_evaluation import (
+    ChannelMethod,
+    context_of,
+    moco,
+    object_source,
+    objects,
+    source_of,
+    source_with_random_labels,
+)
 
-from baselines.moco import MoCo
 from scd.errors import DataError, UsageError
 from scd.evaluation.features import frozen
 from scd.evaluation.knn import KNN, knn_predict, knn_top1, projections
 from scd.evaluation.protocol import EvaluationData
-from scd.nn.backbone import build_backbone
 from scd.scd import SCD
 
 
@@ -128,19 +134,6 @@ def test_neighbours_are_images_for_probes_where_there_are_such_images():
 
 
 # ---------------------------------------------------------------- the projection
-
-
-def moco():
-    torch.manual_seed(0)
-    return MoCo(build_backbone("resnet_tiny", widths=(8, 8, 8)), dim=3, hidden=4, queue_size=16)
-
-
-def source_with_random_labels():
-    """Accuracies near chance, so that other features give another accuracy."""
-    splits = {"train": objects(200, 0, False), "test": objects(80, 1, False)}
-    for name, images in splits.items():
-        images.labels = torch.randint(0, 4, images.labels.shape, generator=torch.Generator().manual_seed(len(name)))
-    return source_of(**splits)
 
 
 def test_knn_on_the_projection_is_that_of_the_heads_output():

@@ -2,26 +2,10 @@
 
 import copy
 
-import torch
-from tiny_evaluation import context_of, object_source, objects, source_of
+from tiny_evaluation import context_of, moco, object_source, source_with_random_labels
 
-from baselines.moco import MoCo
 from scd.evaluation.knn import KNN
 from scd.evaluation.knn_trace import KNNOverTraining
-from scd.nn.backbone import build_backbone
-
-
-def moco(seed):
-    torch.manual_seed(seed)
-    return MoCo(build_backbone("resnet_tiny", widths=(8, 8, 8)), dim=3, hidden=4, queue_size=16)
-
-
-def source_with_random_labels():
-    """Accuracies near chance, so that other features give another accuracy."""
-    splits = {"train": objects(200, 0, False), "test": objects(80, 1, False)}
-    for name, images in splits.items():
-        images.labels = torch.randint(0, 4, images.labels.shape, generator=torch.Generator().manual_seed(len(name)))
-    return source_of(**splits)
 
 
 def test_each_snapshot_and_the_end_are_scored_with_their_own_weights():

@@ -6,10 +6,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from torch import nn
 
+from baselines.moco import MoCo
 from scd.data.images import ImageSet
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import Context, EvaluationData
 from scd.method import Method
+from scd.nn.backbone import build_backbone
 
 
 def objects(n, seed, correlated, size=16, classes=4):
@@ -111,3 +113,17 @@ class With(Evaluated):
 def context_of(method, source, size, canvas=None, seed=0, **options):
     """A context on images of a source, at their own size unless ``canvas`` says otherwise."""
     return Context(method, EvaluationData(source, canvas or size), size, seed, **options)
+
+
+def moco(seed=0):
+    """A small MoCo with a projector."""
+    torch.manual_seed(seed)
+    return MoCo(build_backbone("resnet_tiny", widths=(8, 8, 8)), dim=3, hidden=4, queue_size=16)
+
+
+def source_with_random_labels():
+    """Accuracies near chance, so that other features give another accuracy."""
+    splits = {"train": objects(200, 0, False), "test": objects(80, 1, False)}
+    for name, images in splits.items():
+        images.labels = torch.randint(0, 4, images.labels.shape, generator=torch.Generator().manual_seed(len(name)))
+    return source_of(**splits)
