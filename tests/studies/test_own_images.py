@@ -153,6 +153,31 @@ def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
     assert f"**Note on the data:** {note}" in page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
 
 
+def test_copies_and_images_of_two_classes_are_said(tmp_path):
+    """Nothing said that training images were mirrored into the test folder, or were in two classes."""
+    pets = tmp_path / "pets"
+    write_folder(pets / "train", ["cat", "dog"], 8)
+    write_folder(pets / "test", ["cat", "dog"], 2, first=50)
+    PillowImage.open(pets / "train" / "cat" / "3.png").transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT).save(
+        pets / "test" / "cat" / "mirrored.png"
+    )
+    shutil.copy(pets / "train" / "cat" / "5.png", pets / "train" / "dog" / "also.png")
+    assert studies(tmp_path, f"data={pets}", *KNN) == 0
+    text = page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
+    note = "**Note on the data:**"
+    assert f"{note} 1 of the 5 scored images are nearly equal to a training image or to its mirror" in text
+    assert f"{note} 2 of the 17 training images equal an image of another class." in text
+
+
+def test_axes_of_embedded_images_are_refused(tmp_path, capsys):
+    """An axis that only embedded images have was ignored without a word."""
+    write_folder(tmp_path / "pets" / "train", ["cat", "dog"], 8)
+    write_folder(tmp_path / "pets" / "test", ["cat", "dog"], 2, first=50)
+    assert studies(tmp_path, f"data={tmp_path / 'pets'}", "axes.rho=[0.5]") == 2
+    text = "error: axes.rho sets rho_train of embedded images, and 'pets' has no such option; leave it out\n"
+    assert capsys.readouterr().err == text
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

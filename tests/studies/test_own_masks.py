@@ -19,7 +19,7 @@ from scd.data.sources.parquet import Parquet
 from scd.data.sources.voc import Voc
 from studies.__main__ import main
 
-QUICK = ["tier=smoke", "seeds=1", "axes.rho=[0.0]", "axes.budgets=[epochs]", "launcher.workers=0"]
+QUICK = ["tier=smoke", "seeds=1", "axes.budgets=[epochs]", "launcher.workers=0"]
 LEFT = np.zeros((24, 24), bool)
 LEFT[:, :8] = True
 
@@ -78,7 +78,7 @@ def test_masks_are_read_as_they_were_drawn(tmp_path, kind):
     write_masks(tmp_path / "masks", mask)
     protocols = "evaluation.protocols=[saliency]"
     assert studies(tmp_path, "arms=scd", f"data={tmp_path / 'masks'}", protocols) == 0
-    runs = pandas.read_csv(tmp_path / "out" / "records" / "multicrop-masks-smoke-arms-scd-budgets-epochs-rho-0.0.csv")
+    runs = pandas.read_csv(tmp_path / "out" / "records" / "multicrop-masks-smoke-arms-scd-budgets-epochs.csv")
     assert runs["saliency_iou_whole"].tolist() == [pytest.approx(share)]
 
 

@@ -170,6 +170,7 @@ def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
 
 def describe_source(settings: "Settings") -> dict[str, Any]:
     """What the images are, in the source's own words, and notes on them; kept for the life of the process."""
+    from scd.evaluation.copies import notes_on_copies
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import evaluation_data
 
@@ -179,7 +180,8 @@ def describe_source(settings: "Settings") -> dict[str, Any]:
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
         images = evaluation_data(settings.base, source)
-        _SOURCES[key] = {**found, "place": place_of(settings), "notes": [*images.notes, *images.overlap()]}
+        notes = [*images.notes, *images.overlap(), *notes_on_copies(images)]
+        _SOURCES[key] = {**found, "place": place_of(settings), "notes": notes}
     return _SOURCES[key]
 
 

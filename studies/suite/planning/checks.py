@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from scd.errors import UsageError, unknown
@@ -32,6 +32,7 @@ CHOICES = {
     "training.accelerator": ("cpu", "cuda"),
     "training.precision": ("32-true", "bf16-mixed"),
 }
+OF_GENERATORS = {"rho": "rho_train", "counts": "objects", "swept": "objects", "centric": "objects"}  # axis -> option
 OPEN = ("auto", "from_data", "???")  # values that stand for others of any kind
 PLURAL = {int: "whole numbers", float: "numbers", bool: "truth values", str: "text"}
 SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -229,6 +230,25 @@ def check_options_hold(settings: "Settings", specs: Sequence["RunSpec"]) -> None
         axes = [axis for axis in settings.axes if all(spec.labels.get(axis) in found for spec in trained)]
         instead = f"give axes.{axes[0]}=[{shown(value)}]" if axes else f"it has {shown(found[0])}; leave the word out"
         raise UsageError(f"data.options.{name}={shown(value)} holds for no run: the study sets it itself; {instead}")
+
+
+def check_axes_hold(settings: "Settings", given: Iterable[str]) -> None:
+    """Every axis of the command line that sets an option of embedded images is given with images that have it.
+
+    Args:
+        given: keys of the words on the command line.
+
+    Raises:
+        UsageError: one whose images lack the option; the text says what they are.
+    """
+    for key in given:
+        root, _, rest = key.lstrip("+~").partition(".")
+        axis = rest.partition(".")[0]
+        option = OF_GENERATORS.get(axis) if root == "axes" else None
+        if option is not None and not settings.has_option(option):
+            raise UsageError(
+                f"axes.{axis} sets {option} of embedded images, and '{settings.data}' has no such option; leave it out"
+            )
 
 
 def check_training(config: Mapping[str, Any], steps_per_epoch: int, steps: int | None) -> None:

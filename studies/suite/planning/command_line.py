@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
-from studies.suite.planning.checks import at, check_axes, check_kind
+from studies.suite.planning.checks import at, check_axes, check_axes_hold, check_kind
 from studies.suite.planning.settings import PRESETS, Settings
 from studies.suite.planning.study import Study, merge
 
@@ -113,7 +113,7 @@ def resolve_settings(
     if time is not None and seeds is None:
         seeds = str(load_study(study).looks[-1])
     shared_protocols = plain["run"].get("evaluation", {}).get("protocols")
-    return Settings(
+    settings = Settings(
         study=study,
         tier=names["tier"],
         seeds=_seeds(plain["seeds"] if seeds is None else seeds),
@@ -145,6 +145,8 @@ def resolve_settings(
         command=command,
         minutes=time,
     )
+    check_axes_hold(settings, given)
+    return settings
 
 
 def _split(word: str) -> tuple[str, str]:
