@@ -231,7 +231,7 @@ def sections(report: Report) -> None:
     metric = contrasts[0].metric if contrasts else METRIC
     both = results.with_runs(pandas.concat([results.runs, maps.runs], ignore_index=True), {FOUND: maps.metric(FOUND)})
     ways = [each for each in MAP_CONTRASTS if {each.treatment, each.control} <= set(maps.runs["arm"])]
-    report.judge_claims(both, {**report.names, **NAMES}, [*contrasts, *ways], fallback=FALLBACK)
+    report.judge_claims(both, {**report.names, **NAMES}, [*contrasts, *ways])
     report.show(
         tables.gain_table(results, labels, metric, DINO.name, {"equal epochs": {}}),
         f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals, not corrected.",
@@ -363,6 +363,7 @@ STUDY = Study(
     primary=CONTRASTS[0].name,
     claims=CLAIMS,
     looks=(5,),
+    fallback=FALLBACK,
     plan=plan,
     sections=sections,
     prepare=prepare,

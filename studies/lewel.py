@@ -183,7 +183,7 @@ def sections(report: Report) -> None:
     main, labels, out = report.results.where(scenario=BASE.name), report.labels, report.out
     contrasts = fall_back_to_metric(planned(CONTRASTS, main), main, FALLBACK)
     metric = contrasts[0].metric
-    report.judge_claims(beside=cross_conditions(contrasts, [HERE]), fallback=FALLBACK)
+    report.judge_claims(beside=cross_conditions(contrasts, [HERE]))
     sweep = swept(report.results, metric)
     report.say(by_outcome(sweep))
     report.show(
@@ -338,6 +338,7 @@ STUDY = Study(
     primary=CONTRASTS[0].name,
     claims=CLAIMS,
     looks=(5,),
+    fallback=FALLBACK,
     plan=plan,
     sections=sections,
     prepare=prepare,

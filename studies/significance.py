@@ -152,7 +152,7 @@ def sections(report: Report) -> None:
     measured = {each.name: measure(results, each) for each in contrasts}
     shown = [each for each in planned(contrasts, results) if each.metric == contrasts[0].metric]
     names = {each.name: versus(each, report.names) for each in shown}
-    report.judge_claims(results, beside=planned(contrasts, results), fallback=FALLBACK)
+    report.judge_claims(results, beside=planned(contrasts, results))
     report.say(margin_sentence(measured[report.study.primary]))
     report.show(
         tables.contrast_table(results, shown, names),
@@ -325,6 +325,7 @@ STUDY = Study(
     primary=CONTRASTS[0].name,
     claims=CLAIMS,
     looks=(5,),
+    fallback=FALLBACK,
     plan=plan,
     sections=sections,
     deviations=DEVIATIONS,

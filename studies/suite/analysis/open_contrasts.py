@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from studies.suite.analysis.conditions import fit_conditions
+from studies.suite.analysis.conditions import fall_back_to_metric, fit_conditions
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import select
 from studies.suite.analysis.verdict import Verdict, judge, measure_controls
@@ -24,7 +24,7 @@ def open_verdicts(study: Study, results: Results) -> tuple[Verdict, ...]:
     for claim in study.claims or _each_alone(study):
         contrasts = [
             replace(each, claim=claim.text)
-            for declared in fit_conditions(claim.contrasts, results)
+            for declared in fall_back_to_metric(fit_conditions(claim.contrasts, results), results, study.fallback)
             for each in _planned(results, declared, study.looks[-1])
         ]
         if not contrasts:
@@ -32,7 +32,7 @@ def open_verdicts(study: Study, results: Results) -> tuple[Verdict, ...]:
         declared = study.control if claim.controls is None else claim.controls
         controls = [
             control
-            for control in measure_controls(results, contrasts, declared)
+            for control in measure_controls(results, contrasts, fall_back_to_metric(declared, results, study.fallback))
             if _planned(results, control.contrast, study.looks[-1])
         ]
         verdicts.append(judge(results, contrasts, controls, claim.some))

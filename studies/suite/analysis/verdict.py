@@ -212,21 +212,18 @@ def judge(results: Results, contrasts: Sequence[Contrast], controls: Sequence[Fi
     return Verdict(claims.pop(), findings, tuple(controls), len(findings), some)
 
 
-def judge_claims(
-    study: Study, results: Results, claims: Sequence[Claim] | None = None, fallback: str = ""
-) -> tuple[Verdict, ...]:
+def judge_claims(study: Study, results: Results, claims: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
     """The verdicts of a study's claims, in their order.
 
     Args:
         claims: those that are judged; all where None.
-        fallback: the metric of contrasts whose own no finished run has (images without labels).
     """
     verdicts = []
     for claim in study.claims if claims is None else claims:
-        fitting = fall_back_to_metric(fit_conditions(claim.contrasts, results), results, fallback)
+        fitting = fall_back_to_metric(fit_conditions(claim.contrasts, results), results, study.fallback)
         contrasts = [replace(each, claim=claim.text) for each in fitting]
         declared = study.control if claim.controls is None else claim.controls
-        controls = measure_controls(results, contrasts, fall_back_to_metric(declared, results, fallback))
+        controls = measure_controls(results, contrasts, fall_back_to_metric(declared, results, study.fallback))
         verdicts.append(judge(results, contrasts, controls, claim.some))
     return tuple(verdicts)
 

@@ -97,7 +97,6 @@ class Report:
         beside: Sequence[Contrast] = (),
         claims: Sequence[Claim] | None = None,
         is_said: bool = True,
-        fallback: str = "",
     ) -> tuple[Verdict, ...]:
         """Judge the study's claims, and answer each of them in one sentence.
 
@@ -107,11 +106,10 @@ class Report:
             beside: further contrasts that are listed and not judged; those of a claim are listed once.
             claims: those of the study's claims that hold for the page's images; all where None.
             is_said: False for a study that answers them in words of its own.
-            fallback: the metric of contrasts whose own no finished run has (images without labels).
         """
         results, names = results or self.results, names or self.names
         claims = self.study.claims if claims is None else claims
-        verdicts, lines = judge_claims(self.study, results, claims, fallback), []
+        verdicts, lines = judge_claims(self.study, results, claims), []
         for claim, verdict in zip(claims, verdicts, strict=True):
             asked = f"*{claim.question}* " if claim.question else ""
             lines.append(f"{asked}{sentence(verdict, results, names)}")

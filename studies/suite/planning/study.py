@@ -236,6 +236,8 @@ class Study:
         deviations: where the study departs from the papers, one sentence each.
         notes: called with the results; what only this study has to say about how it was measured, by heading.
         metrics: definitions of numbers that the study derives itself, by name.
+        fallback: the metric of contrasts whose own no finished run has (images without labels, or without a split for
+            probes).
     """
 
     name: str
@@ -254,6 +256,7 @@ class Study:
     metrics: dict[str, "Metric"] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     looks: tuple[int, ...] = (3, 5, 10)
+    fallback: str = ""
 
     def __post_init__(self):
         if list(self.looks) != sorted(set(self.looks)) or min(self.looks, default=0) < 2:
