@@ -55,7 +55,7 @@ def of_classes(classes, **about):
 # -------------------------------------------------------------------- results of a real study, without its runs
 
 SHARES = (
-    "linear_top1", "knn_top1", "scene_map", "saliency_iou", "saliency_iou_inverted", "saliency_maxf",
+    "linear_top1", "knn_top1", "shift_linear_top1", "scene_map", "saliency_iou", "saliency_iou_inverted", "saliency_maxf",
     "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc", "tokencut_maxf",
     "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
 )  # fmt: skip
