@@ -64,7 +64,7 @@ ARMS = (
     ),
     Arm(
         "random_crops", "MoCo + random crops", crops("random", EXTRA_VIEWS), "all of MoCo",
-        f"{EXTRA_VIEWS} extra views: further crops of the global views' size and area; no map",
+        f"{EXTRA_VIEWS} extra views: further crops of the global views' size and area; no map", default=False,
     ),
     Arm(
         "local_crops", "MoCo + local crops", crops("local", LOCAL_VIEWS), "all of MoCo",
@@ -95,7 +95,7 @@ ARMS = (
         "oracle_by_rule", "SCD by rule with the true mask",
         {"wrapper": {"preset": "scd_by_rule", "saliency": "oracle"}}, "all of SCD by rule", "the map is the true mask",
     ),
-    SUPERVISED,
+    replace(SUPERVISED, default=False),
 )  # fmt: skip
 SHARED = (RANDOM.name, HOST.name, SUPERVISED.name)  # one run in both budgets
 BY_RULE = ("scd_by_rule", "other_by_rule", "oracle_by_rule")  # not of a host without a second matcher
@@ -314,7 +314,7 @@ STUDY = Study(
     control=CONTROL,
     primary=CONTRASTS[0].name,
     claims=CLAIMS,
-    looks=(10,),
+    looks=(8,),
     fallback=FALLBACK,
     plan=plan,
     sections=sections,

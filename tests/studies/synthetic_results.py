@@ -55,9 +55,9 @@ def of_classes(classes, **about):
 # -------------------------------------------------------------------- results of a real study, without its runs
 
 SHARES = (
-    "linear_top1", "knn_top1", "shift_linear_top1", "scene_map", "saliency_iou", "saliency_iou_inverted", "saliency_maxf",
-    "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc", "tokencut_maxf",
-    "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
+    "linear_top1", "knn_top1", "shift_linear_top1", "scene_map", "saliency_iou", "saliency_iou_inverted",
+    "saliency_maxf", "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc",
+    "tokencut_maxf", "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
 )  # fmt: skip
 STUDY_METRICS = {name: (name.replace("_", " "), SHARE, "higher", f"what {name} is") for name in SHARES}
 
@@ -94,7 +94,12 @@ def study_results(study, gains, settings, numbers_of=None, spread=0.002):
             "supervision": "none",
             "knn_top1": value,
         }
-        record |= {"linear_top1": value, "scene_map": value, **(numbers_of(arm, seed) if numbers_of else {})}
+        record |= {
+            "linear_top1": value,
+            "shift_linear_top1": value,
+            "scene_map": value,
+            **(numbers_of(arm, seed) if numbers_of else {}),
+        }
         numbers.setdefault(spec.id, record)
     metrics = {name: Metric(*metric) for name, metric in STUDY_METRICS.items()}
     progress = Progress(planned=len(numbers), done=len(numbers))
