@@ -218,7 +218,15 @@ def has_classes(base: Path, files: Sequence[Path]) -> bool:
     inside = [file for file in files if file.parent.parent == base]
     if len(direct) + len(inside) < len(files):
         deeper = next(file for file in files if base not in (file.parent, file.parent.parent))
-        raise DataError(f"imagefolder: '{deeper}' lies too deep for a class folder of '{base}'; expected {LAYOUT}")
+        parts = [name for name in deeper.relative_to(base).parts[:-1] if is_part(name)]
+        masks = (
+            f"; '{parts[0]}' may mean masks or images: these are given as parquet files with the columns image and mask"
+            if parts
+            else ""
+        )
+        raise DataError(
+            f"imagefolder: '{deeper}' lies too deep for a class folder of '{base}'; expected {LAYOUT}{masks}"
+        )
     if inside and len(direct) > len(inside):
         raise DataError(
             f"imagefolder: the folder '{inside[0].parent}' lies beside the {len(direct)} images of '{base}'; take it "

@@ -10,7 +10,7 @@ from scd.data.sources.parquet import Parquet
 from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
 
-SHARD = re.compile(r"-\d+-of-\d+$")  # of a split that is written in parts: train-00000-of-00002.parquet
+SHARD = re.compile(r"-(\d+)-of-(\d+)$")  # of a split that is written in parts: train-00000-of-00002.parquet
 
 
 class PathSource(Source):
@@ -87,7 +87,7 @@ def parquet_files(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """The parquet files of each split, and a note on those of no split; none where no file is named like a split.
 
     Raises:
-        DataError: two names of one split.
+        DataError: two names of one split, or a part of one that is missing.
     """
     for folder in (root, root / "data"):
         groups: dict[str, list[Path]] = {}
@@ -97,8 +97,33 @@ def parquet_files(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         if names := named_splits(groups, str(folder)):
             others = sorted(name for name in groups if name not in names.values())
             notes = [f"Not read: parquet files of no split: {', '.join(others)}."] if others else []
-            return {split: groups[name] for split, name in names.items()}, notes
+            found = {split: groups[name] for split, name in names.items()}
+            for split, files in found.items():
+                check_parts(split, files)
+            return found, notes
     return {}, []
+
+
+def check_parts(split: str, files: Sequence[Path]) -> None:
+    """A split that is written in parts has all of them, once.
+
+    Raises:
+        DataError: it does not; the text names the missing ones.
+    """
+    numbered = [match for file in files if (match := SHARD.search(file.stem))]
+    numbers = [int(match[1]) for match in numbered]
+    totals = {int(match[2]) for match in numbered}
+    for total in totals:
+        first = 1 if total in numbers and 0 not in numbers else 0
+        missing = sorted(set(range(first, first + total)) - set(numbers))
+        if len(totals) > 1 or len(numbers) != len(files):
+            raise DataError(f"{split}: '{files[0].parent}' holds parts of several data sets; leave the files of one")
+        if missing:
+            listed = ", ".join(f"{number:05d}" for number in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise DataError(
+                f"{split}: '{files[0].parent}' lacks {len(missing)} of the {total} parts of this split ({listed}); "
+                f"fetch them, or rename the others (without '-of-{total:05d}') to use them alone"
+            )
 
 
 def _present(columns: Mapping[str, str | None] | None) -> dict[str, str]:

@@ -176,7 +176,10 @@ def _objects(folder: Path, name: str, difficult: bool) -> dict:
     for number, entry in enumerate(root.findall("object")):
         label = (entry.findtext("name") or "").strip()
         if label not in CLASSES:
-            raise DataError(f"'{file}' object {number}: '{label}' is none of VOC's {len(CLASSES)} classes")
+            raise DataError(
+                f"'{file}' object {number}: '{label}' is none of VOC's {len(CLASSES)} classes; convert annotations of "
+                "other classes to COCO's format and give data=coco"
+            )
         if not difficult and (entry.findtext("difficult") or "0").strip().lower() in ("1", "true"):
             continue
         try:

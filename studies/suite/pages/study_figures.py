@@ -19,14 +19,16 @@ COLUMNS = ["panel", "row", "style", "value"]
 Labels = Mapping[str, str]
 
 
-def differences(results: Results, contrasts: Sequence[Contrast], names: Labels, out: Path) -> Picture:
-    """Paired differences with their intervals, on one axis.
+def differences(results: Results, contrasts: Sequence[Contrast], names: Labels, out: Path) -> Picture | None:
+    """Paired differences with their intervals, on one axis; None without contrasts.
 
     Args:
         contrasts: with their conditions, or with none; those on the first one's metric are drawn.
         names: arm -> its label.
         out: folder of the page.
     """
+    if not contrasts:
+        return None
     metric, pairs, intervals = results.metric(contrasts[0].metric), [], []
     for contrast in (each for each in contrasts if each.metric == contrasts[0].metric):
         condition = contrast.conditions

@@ -124,6 +124,10 @@ def test_hidden_folders_and_other_files_are_no_classes(folder):
             "train/cat/more/1.png",
             "'.*train/cat/more/1.png' lies too deep for a class folder of '.*train'; expected F",
         ),
+        (
+            "train/masks/cat/1.png",
+            "lies too deep .*; 'masks' may mean masks or images: these are given as parquet files",
+        ),
         ("holdout/more/deep/1.png", None),
     ],
 )

@@ -1,5 +1,6 @@
 """A folder of the user's is opened as what it holds."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_usual_names_of_parquet_files(parquet, train, test, split):
     assert found.notes == ()
     Path(folder / train).with_name("extra.parquet").write_bytes(b"")
     assert PathSource(folder).notes == ("Not read: parquet files of no split: extra.",)
+
+
+def test_a_split_in_parts_has_all_of_them(parquet):
+    """A split of which a part had not been fetched was read without a word."""
+    folder, _ = parquet
+    data = (folder / "train.parquet").read_bytes()
+    (folder / "train.parquet").unlink()
+    for number in (0, 2):
+        (folder / f"train-{number:05d}-of-00003.parquet").write_bytes(data)
+    text = f"train: '{folder}' lacks 1 of the 3 parts of this split (00001); fetch them, or rename the others"
+    with pytest.raises(DataError, match=re.escape(text)):
+        PathSource(folder)
+    (folder / "train-00001-of-00003.parquet").write_bytes(data)
+    rows = len(PathSource(folder).splits["train"])
+    (folder / "train-00000-of-00003.parquet").rename(folder / "train-00003-of-00003.parquet")  # counted from 1
+    assert len(PathSource(folder).splits["train"]) == rows
+    (folder / "train.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="train: '.*' holds parts of several data sets; leave the files of one"):
+        PathSource(folder)
 
 
 def test_folders_are_left_out(images):
