@@ -90,16 +90,6 @@ def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in settings.select(arms) if arm.name in settings.arms or possible(arm))
 
 
-def has_second_matcher(settings: Settings) -> bool:
-    """Whether the host can take its own loss on further vectors, as SCD with ``foreground_weight`` does."""
-    from hydra.utils import get_class  # both import torch, which importing a study must not
-
-    from scd.siamese import JointEmbedding
-
-    host = get_class(settings.base["method"]["_target_"])
-    return issubclass(host, JointEmbedding) and host.new_matcher is not JointEmbedding.new_matcher
-
-
 def has_masks(settings: Settings) -> bool:
     """Whether the images have masks."""
     if settings.embedded:

@@ -130,7 +130,7 @@ def check_ids(committed, planned) -> None:
 
 def findings_of(study, committed) -> list:
     """The contrasts that the page judges, with their paired differences, as the page itself computes them."""
-    from studies.suite.analysis.comparison import compare
+    from studies.suite.analysis.verdict import measure
     from studies.suite.pages.publish import Report
 
     with tempfile.TemporaryDirectory() as folder:
@@ -139,9 +139,7 @@ def findings_of(study, committed) -> list:
     contrasts = [each.contrast for verdict in report.verdicts for each in verdict.findings]
     arms = set(committed.runs["arm"])
     shown = [each for each in contrasts if {each.treatment, each.control} <= arms]
-    return [
-        (each, compare(report.results, each.treatment, each.control, each.metric, **each.conditions)) for each in shown
-    ]
+    return [(each, measure(report.results, each)) for each in shown]
 
 
 if __name__ == "__main__":

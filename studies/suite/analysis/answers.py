@@ -144,7 +144,10 @@ def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: st
         other = own not in {finding.contrast.metric for finding in verdict.findings}
         sentences.append(f"Positive control{where}{f' in {results.metric(own).label}' if other else ''}: {text}")
     if looks := _looks(results):
-        sentences.append(f"It is read {'once, ' if len(looks) == 1 else ''}at {looks_in_words(looks)}.")
+        once = "once, " if len(looks) == 1 else ""
+        own = {each.contrast.looks: None for each in (*verdict.controls, *verdict.findings) if each.contrast.looks}
+        also = f"; some contrasts have a reading of their own, at {_listed([looks_in_words(each) for each in own])}"
+        sentences.append(f"It is read {once}at {looks_in_words(looks)}{also if own else ''}.")
     known = [finding for finding in verdict.findings if finding.detectable is not None]
     known = [finding for finding in known if finding.gain.is_read] or known
     if not known:
@@ -196,8 +199,8 @@ def _not_resolved(group: Sequence[Finding], results: Results, labels: Labels) ->
 
 def _difference(group: Sequence[Finding], results: Results, labels: Labels) -> str:
     parts = [f"from {labels[each.contrast.control]} by {_amount(each, results)}" for each in group]
-    early = not all(each.gain.is_read for each in group)
-    early = f", which is not judged before {_looks(results)[0]} seeds" if early else ""
+    unread = [each.contrast.looks or _looks(results) for each in group if not each.gain.is_read]
+    early = f", which is not judged before {max(looks[0] for looks in unread)} seeds" if unread else ""
     return f"differs {_listed(parts)}{early}"
 
 

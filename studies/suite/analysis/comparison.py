@@ -12,7 +12,9 @@ from studies.suite.analysis.spread import spread_of_difference
 from studies.suite.analysis.statistics import PairedResult, by_seed, class_by_seed, difference_of, pairs_of, select
 
 
-def compare(results: Results, treatment: str, control: str, metric: str, **conditions: Any) -> PairedResult:
+def compare(
+    results: Results, treatment: str, control: str, metric: str, looks: Sequence[int] = (), **conditions: Any
+) -> PairedResult:
     """Treatment minus control over the seeds of the last reading; every difference of a page comes from here.
 
     The spread is pooled over the arms of the same pool in the same conditions (see spread.py), where treatment and
@@ -21,6 +23,7 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
     (``Arm.pool``) and the readings (``Study.looks``) are those in ``results.about``.
 
     Args:
+        looks: readings in the place of the study's; empty: the study's.
         conditions: the labels of the runs that are compared, for example budget and rho.
 
     Raises:
@@ -34,7 +37,7 @@ def compare(results: Results, treatment: str, control: str, metric: str, **condi
     by_arm = dict(iter(select(runs, **conditions).groupby("arm", sort=False)))
     nothing = runs.iloc[:0]
     states = [status_by_seed(by_arm.get(arm, nothing)) for arm in (treatment, control)]
-    reading = reading_at(results.about.get("looks", ()), *states)
+    reading = reading_at(looks or results.about.get("looks", ()), *states)
     values = {arm: by_seed(part[part["status"] == DONE], metric) for arm, part in by_arm.items()}
     first, second = (values.get(arm, {}) for arm in (treatment, control))
     classes = {arm: class_by_seed(part) for arm, part in by_arm.items()}

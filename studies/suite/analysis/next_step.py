@@ -93,7 +93,7 @@ def next_step(results: Results, verdicts: Sequence[Verdict], minutes: float = in
             _keep(found, control, answered or control.outcome == BETTER)
     decided = tuple(finding for finding, is_decided in found.values() if is_decided)
     rest = [finding for finding, is_decided in found.values() if not is_decided]
-    targets = {id(finding): next_look(looks, _settled(results, finding)) for finding in rest}
+    targets = {id(finding): next_look(finding.contrast.looks or looks, _settled(results, finding)) for finding in rest}
     waiting = tuple(finding for finding in rest if targets[id(finding)])
     exhausted = tuple(finding for finding in rest if not targets[id(finding)])
     return NextStep(decided, waiting, exhausted, _ordered(results, waiting, targets, level(looks), 60 * minutes))

@@ -25,7 +25,7 @@ def open_verdicts(study: Study, results: Results) -> tuple[Verdict, ...]:
         contrasts = [
             replace(each, claim=claim.text)
             for declared in fall_back_to_metric(fit_conditions(claim.contrasts, results), results, study.fallback)
-            for each in _planned(results, declared, study.looks[-1])
+            for each in _planned(results, declared, (declared.looks or study.looks)[-1])
         ]
         if not contrasts:
             continue
@@ -33,7 +33,7 @@ def open_verdicts(study: Study, results: Results) -> tuple[Verdict, ...]:
         controls = [
             control
             for control in measure_controls(results, contrasts, fall_back_to_metric(declared, results, study.fallback))
-            if _planned(results, control.contrast, study.looks[-1])
+            if _planned(results, control.contrast, (control.contrast.looks or study.looks)[-1])
         ]
         verdicts.append(judge(results, contrasts, controls, claim.some))
     return tuple(verdicts)

@@ -167,7 +167,9 @@ def _is_measured(finding: Finding) -> bool:
 
 def measure(results: Results, contrast: Contrast) -> PairedResult:
     """The paired difference of one contrast in its conditions, treatment minus control."""
-    return compare(results, contrast.treatment, contrast.control, contrast.metric, **contrast.conditions)
+    return compare(
+        results, contrast.treatment, contrast.control, contrast.metric, contrast.looks, **contrast.conditions
+    )
 
 
 def find(results: Results, contrast: Contrast) -> Finding:

@@ -74,6 +74,9 @@ class Contrast:
 
     ``remedy`` is for a positive control: what to change where it is not better, in the words that follow "try". A page
     that is uninformative prints it.
+
+    ``looks`` are readings of its own in the place of the study's (``Study.looks``): fewer seeds for a difference that
+    needs no more, as those of positive controls.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Contrast:
     claim: str
     conditions: dict[str, Any] = field(default_factory=dict)
     remedy: str = ""
+    looks: tuple[int, ...] = ()
 
 
 def contrast_factory(metric: str, sesoi: float, claim: str) -> Callable[..., Contrast]:
