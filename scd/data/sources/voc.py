@@ -220,6 +220,9 @@ def _contents(rows: Sequence[dict]) -> list:
 
 
 def _with_boxes(rows: list[dict]) -> Dataset:
+    ends = [max(x + width, y + height) for row in rows for x, y, width, height in row["boxes"]]
+    if ends and max(ends) <= 1:
+        raise DataError(f"the boxes of '{rows[0]['image'].parents[1]}' are shares of the image; VOC's are in pixels")
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     counted: Counter[str] = Counter()
     for row in rows:

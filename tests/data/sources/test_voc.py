@@ -111,6 +111,11 @@ def test_another_annotation_is_another_source(devkit):
             "is 20x20, its annotations are for a picture of 20x30",
         ),
         ("Annotations/000003.xml", xml(size=SIZE.format("x", 30)), r"000003.xml': its size is not in pixels"),
+        (
+            "Annotations/000003.xml",
+            xml(("dog", 0.1, 0.2, 0.5, 0.6, 0)),
+            "the boxes of '.*VOC2007' are shares of the image; VOC's are in pixels",
+        ),
         ("JPEGImages/000003.jpg", "no image", r"'.*000003.jpg' cannot be decoded \(not an image"),
     ],
 )
