@@ -146,8 +146,8 @@ def sensitivity(verdict: Verdict, results: Results, labels: Labels, question: st
     if looks := _looks(results):
         once = "once, " if len(looks) == 1 else ""
         own = {each.contrast.looks: None for each in (*verdict.controls, *verdict.findings) if each.contrast.looks}
-        also = f"; some contrasts have a reading of their own, at {_listed([looks_in_words(each) for each in own])}"
-        sentences.append(f"It is read {once}at {looks_in_words(looks)}{also if own else ''}.")
+        others = [f"some contrasts have a reading of their own, at {looks_in_words(each)}" for each in own]
+        sentences.append(f"It is read {'; '.join([f'{once}at {looks_in_words(looks)}', *others])}.")
     known = [finding for finding in verdict.findings if finding.detectable is not None]
     known = [finding for finding in known if finding.gain.is_read] or known
     if not known:

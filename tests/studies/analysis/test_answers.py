@@ -200,3 +200,7 @@ def test_readings_are_named_and_what_is_not_read_yet_is_not_judged():
     assert "It is read at 5 and 10 seeds." in sensitivity(verdict(early), several, LABELS)
     once = Results({**RESULTS.about, "looks": [5]}, None)
     assert "It is read once, at 5 seeds." in sensitivity(verdict(early), once, LABELS)
+    own = replace(early, contrast=replace(early.contrast, looks=(6,)))
+    assert "is not judged before 6 seeds." in "\n".join(answer(verdict(own), several, LABELS))
+    text = "It is read once, at 5 seeds; some contrasts have a reading of their own, at 6 seeds."
+    assert text in sensitivity(verdict(own), once, LABELS)

@@ -60,6 +60,15 @@ def test_seeds_beyond_a_reading_do_not_count_before_the_next():
     assert early.n == 4 and not early.is_read and early.ci_low is not None  # shown, without an outcome
 
 
+def test_a_contrast_may_have_readings_of_its_own():
+    found = compare(results((5, 10), seeds=12), "a", "b", "top1", looks=(3,), rho=0.0)
+    assert found == compare(results((3,), seeds=12), "a", "b", "top1", rho=0.0)
+    assert (
+        found.seeds == (0, 1, 2) and found.is_read and found.alpha == pytest.approx(0.025)
+    )  # one reading has the whole error
+    assert not compare(results((3,), seeds=4), "a", "b", "top1", looks=(5,)).is_read
+
+
 def test_a_failed_run_is_read_as_a_pair_less_and_a_missing_one_is_waited_for():
     failed = compare(results((3, 5), without=[("a", 3)], status="failed"), "a", "b", "top1")
     assert failed.is_read and failed.seeds == (0, 1, 2, 4)

@@ -31,9 +31,9 @@ def results(seeds=3, looks=(3, 5, 10), conditions=("epochs",)):
     return Results(about, pandas.DataFrame(rows))
 
 
-def contrast(treatment, control="base", budget="epochs"):
-    name = f"{treatment}-{control}, {budget}"
-    return Contrast(name, treatment, control, "top1", 0.01, f"{treatment} is better", {"budget": budget})
+def contrast(treatment, control="base", budget="epochs", looks=()):
+    name, claim = f"{treatment}-{control}, {budget}", f"{treatment} is better"
+    return Contrast(name, treatment, control, "top1", 0.01, claim, {"budget": budget}, looks=looks)
 
 
 def verdicts(found, *treatments, budgets=("epochs",), control=None):
@@ -46,6 +46,14 @@ def verdicts(found, *treatments, budgets=("epochs",), control=None):
 
 def names(findings):
     return [finding.contrast.name for finding in findings]
+
+
+def test_a_contrast_with_readings_of_its_own_waits_for_these():
+    found = results()
+    own = [judge(found, [contrast("near", looks=looks)], []) for looks in ((3, 4), (3,))]
+    waiting, exhausted = (next_step(found, [each]) for each in own)
+    assert names(waiting.waiting) == names(exhausted.exhausted) == ["near-base, epochs"]
+    assert waiting.steps[0].seeds == 4 and not exhausted.steps
 
 
 def test_what_is_decided_asks_for_nothing_and_what_is_open_for_the_next_reading():

@@ -2,8 +2,28 @@
 
 from synthetic_results import settings_of, study_results
 
+from studies import multicrop
 from studies.lewel import STUDY
 from studies.suite.analysis.open_contrasts import open_verdicts
+
+
+def test_contrasts_with_a_reading_of_their_own_need_no_more_seeds():
+    """The reference arms of the study multicrop have fewer seeds than it is read at."""
+    settings = settings_of("multicrop", seeds=16)
+    results = study_results(multicrop.STUDY, {"oracle": 0.05}, settings)
+    verdicts = {verdict.claim: verdict for verdict in open_verdicts(multicrop.STUDY, results)}
+    assert set(verdicts) == {claim.text for claim in multicrop.STUDY.claims}
+    separation = verdicts["SCD is better than SCD with a constant map at equal training FLOPs"]
+    counts = {(each.contrast.treatment, each.contrast.control): each.gain.n for each in separation.controls}
+    assert counts == {("oracle", "constant_map"): 6, ("moco", "random"): 6}
+
+
+def test_images_without_the_metric_are_judged_by_the_fallback():
+    settings = settings_of("multicrop", seeds=16)
+    results = study_results(multicrop.STUDY, {}, settings)
+    photographs = results.with_runs(results.runs.drop(columns=multicrop.METRIC))
+    for verdict in open_verdicts(multicrop.STUDY, photographs):
+        assert {each.contrast.metric for each in verdict.findings} == {multicrop.FALLBACK}
 
 
 def test_a_claim_about_some_contrasts_stays_one():
