@@ -182,7 +182,7 @@ def sections(report: Report) -> None:
     """The study's part of the page."""
     main, labels, out = report.results.where(scenario=BASE.name), report.labels, report.out
     contrasts = fall_back_to_metric(planned(CONTRASTS, main), main, FALLBACK)
-    metric = contrasts[0].metric
+    metric = METRIC if main.has(METRIC) or not main.has(FALLBACK) else FALLBACK
     report.judge_claims(beside=cross_conditions(contrasts, [HERE]))
     sweep = swept(report.results, metric)
     report.say(by_outcome(sweep))

@@ -29,6 +29,7 @@ from studies.suite.analysis.conditions import (
     conditions,
     cross_conditions,
     fall_back_to_metric,
+    planned_there,
     title,
     words,
 )
@@ -220,7 +221,8 @@ def sections(report: Report) -> None:
     results, labels, out = report.results, report.labels, report.out
     found = conditions(results, ("rho", "budget"))
     metric = METRIC if results.has(METRIC) else FALLBACK
-    crossed = fall_back_to_metric(cross_conditions(report.study.contrasts, found), results, FALLBACK)
+    crossed = planned_there(cross_conditions(report.study.contrasts, found), results)
+    crossed = fall_back_to_metric(crossed, results, FALLBACK)
     report.judge_claims(beside=crossed)
     report.show(
         tables.gain_table(results, labels, metric, HOST.name, {words(each): each for each in found}),

@@ -169,6 +169,25 @@ def test_copies_and_images_of_two_classes_are_said(tmp_path):
     assert f"{note} 2 of the 17 training images equal an image of another class." in text
 
 
+def test_columns_are_named_one_by_one(tmp_path):
+    """The README's words were refused, since a run has the other columns as well."""
+    write_parquet(tmp_path / "birds" / "train.parquet", [0, 1] * 10, Value("int64"))
+    write_parquet(tmp_path / "birds" / "test.parquet", [0, 1] * 5, Value("int64"), first=50)
+    for name in ("train", "test"):
+        path = tmp_path / "birds" / f"{name}.parquet"
+        Dataset.from_parquet(str(path)).rename_columns({"image": "img", "label": "kind"}).to_parquet(str(path))
+    words = ["data.options.columns.image=img", "data.options.columns.label=kind"]
+    assert studies(tmp_path, f"data={tmp_path / 'birds'}", *words, *KNN) == 0
+    (page,) = (tmp_path / "out" / "records").glob("*.csv")
+    assert pandas.read_csv(page)["knn_top1"].tolist() == [1.0, 1.0]
+
+
+def test_a_word_that_is_given_twice_is_refused(tmp_path, capsys):
+    """The last one won without a word."""
+    assert studies(tmp_path, "data=cifar10", "data=shapes") == 2
+    assert capsys.readouterr().err == "error: data is given twice, as cifar10 and as shapes; give it once\n"
+
+
 def test_axes_of_embedded_images_are_refused(tmp_path, capsys):
     """An axis that only embedded images have was ignored without a word."""
     write_folder(tmp_path / "pets" / "train", ["cat", "dog"], 8)

@@ -15,6 +15,7 @@ from scd.errors import DataError, UsageError, unknown
 COLUMNS = ("image", "label", "mask", "objects", "background")
 MOST_LISTED = 5  # names of columns in a note
 LONGEST_PATH = 200  # characters of a path in an error
+ALL_IDS = "The masks hold class ids, and every id above 0 counts as the object; data.options.foreground names others."
 
 
 def read_columns(
@@ -56,6 +57,8 @@ def read_columns(
     if kind is None and "mask" in features:
         identity = {split: [contents[split], named] for split in splits}
         kind, mask_notes = ("instances", []) if "objects" in features else find_kind(name, splits, identity)
+    if kind == "classes" and foreground is None and mask_kind is None:
+        mask_notes = [*mask_notes, ALL_IDS]
     foreground = tuple(int(value) for value in foreground) if foreground is not None else None
     fingerprints = {}
     for split in splits:

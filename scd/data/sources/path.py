@@ -56,7 +56,11 @@ class PathSource(Source):
             if test_fraction is not None:
                 raise UsageError(f"test_fraction splits a folder of images, but '{path}' holds parquet files")
             found: Source = Parquet(**files, **named, name=root.resolve().name)
+            data = root / "data"
             folders = sorted(path.name for path in root.iterdir() if path.is_dir() and split_of(path.name))
+            is_read = any(path.is_relative_to(data) for paths in files.values() for path in paths)
+            if not is_read and any(data.glob("*.parquet")):
+                folders.append(data.name)
             notes += [f"Not read beside the parquet files: {', '.join(folders)}."] if folders else []
         else:
             for option, value in named.items():

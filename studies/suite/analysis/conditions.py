@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from studies.suite.analysis.results import Results
+from studies.suite.analysis.statistics import select
 from studies.suite.planning.study import Contrast
 
 BUDGET_WORDS = {"epochs": "equal epochs", "flops": "equal training FLOPs"}
@@ -41,6 +42,15 @@ def planned(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
     """The contrasts whose two arms are planned."""
     arms = set(results.about["arms"])
     return [contrast for contrast in contrasts if {contrast.treatment, contrast.control} <= arms]
+
+
+def planned_there(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
+    """The contrasts whose two arms are planned in the contrast's own conditions."""
+
+    def arms(contrast: Contrast) -> set[str]:
+        return set(select(results.runs, **contrast.conditions)["arm"])
+
+    return [each for each in contrasts if {each.treatment, each.control} <= arms(each)]
 
 
 def fall_back_to_metric(contrasts: Sequence[Contrast], results: Results, metric: str) -> list[Contrast]:

@@ -22,9 +22,11 @@ def completeness(results: Results) -> str:
     if waiting.empty:
         if not seeds:
             return f"Complete: {line}."
-        at_least = "at least " if set(runs["seed"]) - set(seeds) else ""
-        count = f"{at_least}{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
-        return f"Complete: {line}, {count} in every arm and setting."
+        low, high = _seeds(results)
+        if low < len(seeds):
+            return f"Complete: {line}, {low} to {high} seeds in an arm and setting."
+        at_least = "at least " if high > low else ""
+        return f"Complete: {line}, {at_least}{low} seed{'s' if low != 1 else ''} in every arm and setting."
     parts = _unfinished(waiting)
     whole = "" if not seeds else (
         f"{len([seed for seed in seeds if seed not in set(waiting['seed'])])} of {len(seeds)} seeds are complete; "
@@ -64,12 +66,16 @@ def _unfinished(waiting: pandas.DataFrame) -> list[str]:
     return [f"{part['run'].nunique()} {words}" for words, part in counts.items() if not part.empty]
 
 
+def _seeds(results: Results) -> tuple[int, int]:
+    """The smallest and the largest number of finished seeds of an arm in a setting."""
+    labels = [label for label in results.labels if label != "seed"]
+    counts = results.finished.groupby(labels, dropna=False)["seed"].nunique()
+    return int(counts.min()), int(counts.max())
+
+
 def _timed(results: Results, waiting: pandas.DataFrame) -> str:
     """How far a study came in the time that it was given; its arms may have different numbers of seeds."""
-    about, done = results.about, results.finished
-    labels = [label for label in results.labels if label != "seed"]
-    counts = done.groupby(labels, dropna=False)["seed"].nunique()
-    low, high = counts.min(), counts.max()
+    about, (low, high) = results.about, _seeds(results)
     seeds = f"{low} seed{'s' if low != 1 else ''}" if low == high else f"{low} to {high} seeds"
     time, parts = about["time_budget"], _unfinished(waiting)
     open_ones = f" ({', '.join(parts)})" if parts else ""

@@ -225,11 +225,18 @@ def check_options_hold(settings: "Settings", specs: Sequence["RunSpec"]) -> None
     trained = [spec for spec in specs if spec.kind == TRAINING]
     for name, value in settings.options.items():
         found = [spec.config["data"]["options"].get(name) for spec in trained]
-        if not found or value in found:
+        if not found or any(_holds(value, each) for each in found):
             continue
         axes = [axis for axis in settings.axes if all(spec.labels.get(axis) in found for spec in trained)]
         instead = f"give axes.{axes[0]}=[{shown(value)}]" if axes else f"it has {shown(found[0])}; leave the word out"
         raise UsageError(f"data.options.{name}={shown(value)} holds for no run: the study sets it itself; {instead}")
+
+
+def _holds(value: Any, found: Any) -> bool:
+    """Whether a setting has this value; of a mapping (``columns.image=img``) the entries that the words give."""
+    if isinstance(value, Mapping) and isinstance(found, Mapping):
+        return all(key in found and _holds(each, found[key]) for key, each in value.items())
+    return value == found
 
 
 def check_axes_hold(settings: "Settings", given: Iterable[str]) -> None:

@@ -72,7 +72,11 @@ def resolve_settings(
         UsageError: an unknown key, tier, data name, method or launcher (with the valid ones and the nearest), or a
             value that does not fit; in one line.
     """
-    given = dict(_split(word) for word in words)
+    given = {}
+    for key, value in map(_split, words):
+        if key in GROUPS and given.get(key, value) != value:
+            raise UsageError(f"{key} is given twice, as {given[key]} and as {value}; give it once")
+        given[key] = value
     chosen = {group: given.pop(group) for group in GROUPS if group in given}
     seeds, arms, minutes = (given.pop(word, None) for word in ("seeds", "arms", "minutes"))
     if seeds is not None and minutes is not None:

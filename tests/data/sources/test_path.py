@@ -89,6 +89,13 @@ def test_a_split_in_parts_has_all_of_them(parquet):
         PathSource(folder)
 
 
+def test_a_folder_of_data_beside_the_files_is_named(parquet):
+    folder, _ = parquet
+    (folder / "data").mkdir()
+    (folder / "data" / "train-00000-of-00001.parquet").write_bytes((folder / "train.parquet").read_bytes())
+    assert PathSource(folder).notes == ("Not read beside the parquet files: data.",)
+
+
 def test_folders_are_left_out(images):
     folder, expected = images
     (folder / "reports").mkdir()

@@ -16,6 +16,9 @@ CONTRAST = contrast_factory("linear_top1", 0.01, "A is better than B")("a", "b")
 
 def test_completeness_is_honest():
     assert completeness(results()) == "Complete: 6 of 6 runs have finished, 3 seeds in every arm and setting."
+    fewer = results()
+    fewer = fewer.with_runs(fewer.runs[(fewer.runs["arm"] == "b") | (fewer.runs["seed"] < 2)])
+    assert completeness(fewer) == "Complete: 6 of 6 runs have finished, 2 to 3 seeds in an arm and setting."
     partial = completeness(results((0.6, 0.61), "failed", "x", done=5))
     assert partial == "**Partial page:** 2 of 3 seeds are complete; 5 of 6 runs have finished (1 failed)."
     waiting = completeness(results((0.6,), "missing", done=4))
