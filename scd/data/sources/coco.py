@@ -57,7 +57,8 @@ class Coco(Source):
     Raises:
         UsageError: only half of the test split is named.
         DataError: a file that is missing or is not such a file, an image that is missing, broken or of another size
-            than its annotations, an entry that cannot be used (:mod:`scd.data.sources.coco_file`), by file and entry.
+            than its annotations, an entry that cannot be used (:mod:`scd.data.sources.coco_file`), by file and entry;
+            a split without any object.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Coco(Source):
             places["test"] = (Path(test_images).expanduser(), Path(test_annotations).expanduser())
         read = {split: read_coco(*place) for split, place in places.items()}
         names = read["train"].names
-        for content in read.values():
+        for split, content in read.items():
             check_names(content, names, places["train"][1])
+            check_objects(split, content)
         format_ = {"format": "coco", "version": VERSION, "classes": names}
         fingerprints = {
             split: content_hash({**format_, "content": [file_hash(content.file), _contents(content, places[split][0])]})
@@ -136,6 +138,21 @@ def check_names(content: CocoFile, names: Sequence[str], train: Path) -> None:
                 f"the categories of '{train}' and '{content.file}' differ: {label} is of the category '{category}', "
                 "which only the second has"
             )
+
+
+def check_objects(split: str, content: CocoFile) -> None:
+    """Raise DataError for a split without any object: nothing could be learned from it, or scored on it."""
+    crowds = [entry.crowd for image in content.images for entry in image.entries]
+    if not crowds:
+        raise DataError(
+            f"'{split}' of '{content.file}' holds no object, its list of annotations is empty; check the file, or give "
+            "data=FOLDER for images alone"
+        )
+    if all(crowds):
+        raise DataError(
+            f"'{split}' of '{content.file}' holds no object that is not a crowd: all of its {len(crowds):,} "
+            "annotations have iscrowd=1, and crowds are not scored; set iscrowd to 0 for single objects"
+        )
 
 
 def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:

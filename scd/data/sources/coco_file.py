@@ -34,13 +34,17 @@ class CocoImage:
 
 @dataclass
 class Entry:
-    """An annotation: what it is called in messages, its category's name, box [x, y, w, h], shape and crowd flag."""
+    """An annotation: what it is called in messages, its category's name, box [x, y, w, h], shape and crowd flag.
+
+    ``turned``: its box has a rotation, and no segmentation shows it.
+    """
 
     label: str
     category: str
     bbox: list[float]
     segmentation: Any
     crowd: bool
+    turned: bool = False
 
 
 @dataclass
@@ -74,7 +78,9 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
         if category not in names:
             raise DataError(f"'{file}' {label}: there is no category {entry['category_id']}")
         box, crowd = _box(entry["bbox"], f"'{file}' {label}"), _flag(entry.get("iscrowd"), f"'{file}' {label}: iscrowd")
-        images[image].entries.append(Entry(label, names[category], box, entry.get("segmentation"), crowd))
+        shape = entry.get("segmentation")
+        turned = not shape and _turned(entry.get("attributes"))
+        images[image].entries.append(Entry(label, names[category], box, shape, crowd, turned))
     repeated = 0
     for image in images.values():
         once = _annotated_once(image.entries)
@@ -82,6 +88,16 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
         image.entries = once
     if repeated:
         notes.append(f"Objects that are annotated twice in '{file.name}' and count once: {repeated:,}.")
+    kept = [entry for image in images.values() for entry in image.entries]
+    rotated = sum(entry.turned for entry in kept)
+    if rotated:
+        notes.append(
+            "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken as upright; "
+            f"polygons would keep their shape: {rotated:,}."
+        )
+    crowds = sum(entry.crowd for entry in kept)
+    if crowds and crowds >= len(kept) / 2:
+        notes.append(f"Annotations with iscrowd=1, which are not scored as objects: {crowds:,} of {len(kept):,}.")
     ordered = tuple(name for key, name in sorted(names.items(), key=lambda item: order(item[0])) if key not in dropped)
     notes += [f"The category '{names[key]}' with the id {key} has no objects and repeats a name; it is left out."
               for key in dropped]  # fmt: skip
@@ -239,3 +255,14 @@ def _flag(value: object, what: str) -> bool:
     if value in (0, 1, "0", "1"):  # True and False equal 1 and 0
         return bool(int(value))
     raise DataError(f"{what} is {json.dumps(value)}, it must be 0 or 1")
+
+
+def _turned(attributes: object) -> bool:
+    """Whether the attributes of a box, as CVAT writes them, turn it by an angle in degrees that is not 0 or 180."""
+    angle = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if isinstance(angle, bool):
+        return False
+    try:
+        return math.isfinite(float(angle)) and float(angle) % 180 != 0
+    except (TypeError, ValueError, OverflowError):
+        return False

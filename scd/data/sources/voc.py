@@ -5,7 +5,7 @@ Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge"
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -36,6 +36,8 @@ CLASSES = (
 )  # fmt: skip
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+ONCE = ("name", "bndbox", *(f"bndbox/{key}" for key in CORNERS))  # elements of an object
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
@@ -59,8 +61,8 @@ class Voc(Source):
 
     Raises:
         UsageError: an unknown task, or a split without a set.
-        DataError: a file that is missing or cannot be read, an unknown class, a box without numbers, or annotations of
-            an image of another size, by file.
+        DataError: a file that is missing or cannot be read, an unknown class, a box without numbers, an object with two
+            names or boxes, or annotations of an image of another size, by file; boxes of a split without any object.
     """
 
     test_options = ("test",)
@@ -85,6 +87,8 @@ class Voc(Source):
             split: [read(root / f"VOC{year}", name) for year, name in dict.fromkeys(found)]
             for split, found in listed.items()
         }
+        if boxes:
+            check_objects(rows, root, difficult)
         format_ = {"format": "voc", "version": VERSION, "task": task}
         fingerprints = {split: content_hash({**format_, "content": _contents(found)}) for split, found in rows.items()}
         make = _with_boxes if boxes else _with_segments
@@ -166,14 +170,12 @@ def _segments(folder: Path, name: str) -> dict:
 def _objects(folder: Path, name: str, difficult: bool) -> dict:
     """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0."""
     file = folder / "Annotations" / f"{name}.xml"
-    try:
-        root = ElementTree.parse(file).getroot()
-    except OSError as error:
-        raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
-    except (ElementTree.ParseError, ValueError) as error:  # ValueError: an encoding that does not exist
-        raise DataError(f"'{file}' is not XML: {error}") from error
+    root = _annotation(file)
     categories, boxes = [], []
     for number, entry in enumerate(root.findall("object")):
+        for tag in ONCE:
+            if (count := len(entry.findall(tag))) > 1:
+                raise DataError(f"'{file}' object {number}: it has {count} <{tag}>; write one <object> for each object")
         label = (entry.findtext("name") or "").strip()
         if label not in CLASSES:
             raise DataError(
@@ -183,7 +185,7 @@ def _objects(folder: Path, name: str, difficult: bool) -> dict:
         if not difficult and (entry.findtext("difficult") or "0").strip().lower() in ("1", "true"):
             continue
         try:
-            x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}")) for key in CORNERS)
         except (TypeError, ValueError) as error:
             raise DataError(f"'{file}' object {number}: its bndbox needs xmin, ymin, xmax and ymax") from error
         if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 < x0 or y1 < y0:
@@ -194,6 +196,45 @@ def _objects(folder: Path, name: str, difficult: bool) -> dict:
         categories.append(CLASSES.index(label))
         boxes.append([x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1])
     return {"image": _image(folder, name), "size": _size(root, file), "categories": categories, "boxes": boxes}
+
+
+def _annotation(file: Path) -> ElementTree.Element:
+    """The root of a file of annotations, with its tags in small letters and without namespaces.
+
+    Raises:
+        DataError: a file that cannot be read, is not XML, or has another structure, in which objects would be missed.
+    """
+    try:
+        root = ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
+    except ElementTree.ParseError as error:
+        raise DataError(f"'{file}' is not XML: {error}") from error
+    except (LookupError, ValueError) as error:
+        raise DataError(f"'{file}' has an encoding that cannot be read ({error}); save it as UTF-8") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2].lower()
+    if root.tag != "annotation":
+        raise DataError(f"'{file}' holds <{root.tag}>; VOC's files hold one <annotation>, of one image")
+    for child in root:
+        inside = {element.tag for element in child.iter() if element is not child}
+        if "object" in inside or (child.tag != "object" and "bndbox" in {child.tag, *inside}):
+            raise DataError(
+                f"'{file}': an object or a box in <{child.tag}> would be missed; VOC's are <object> with <bndbox>, "
+                "directly in <annotation>"
+            )
+    return root
+
+
+def check_objects(rows: Mapping[str, Sequence[dict]], root: Path, difficult: bool) -> None:
+    """Raise DataError for a split without any object: nothing could be learned from it, or scored on it."""
+    for split, found in rows.items():
+        if not any(row["categories"] for row in found):
+            which = "object" if difficult else "object that is not marked as difficult"
+            raise DataError(
+                f"'{split}' of '{root}' holds no {which} (images: {len(found):,}); check its sets and annotations, "
+                "or give data=FOLDER for images alone"
+            )
 
 
 def _size(root: ElementTree.Element, file: Path) -> tuple[int, int] | None:

@@ -124,7 +124,9 @@ def test_masks_are_those_of_pycocotools(tmp_path):
 def test_each_split_has_a_fingerprint_of_its_own(coco):
     folder, content = coco
     (folder / "instances.json").write_text(json.dumps(content), encoding="utf-8")
-    (folder / "other.json").write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
+    (folder / "other.json").write_text(
+        json.dumps({**content, "annotations": content["annotations"][:1]}), encoding="utf-8"
+    )
     files = {name: Coco(folder / "images", folder / "instances.json", folder / "images", folder / name)
              for name in ("instances.json", "other.json")}  # fmt: skip
     first, second = files["instances.json"].fingerprints, files["other.json"].fingerprints
@@ -266,6 +268,58 @@ def test_boxes_outside_the_image_and_without_area_are_counted(coco):
     assert loaded.dropped == {
         "crowd": 1, "empty box": 2, "clipped box": 1, "off canvas": 1, "image without objects": 2
     }  # fmt: skip
+
+
+def test_a_split_without_objects_is_refused(coco):
+    """Nothing was said, in train or in test."""
+    folder, content = coco
+    open_coco(coco)
+    (folder / "other.json").write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
+    with pytest.raises(DataError, match="'train' of '.*other.json' holds no object, its list of annotations is empty"):
+        Coco(folder / "images", folder / "other.json")
+    with pytest.raises(DataError, match="'test' of '.*other.json' holds no object, its list of annotations is empty"):
+        Coco(folder / "images", folder / "instances.json", folder / "images", folder / "other.json")
+
+
+def test_many_crowds_are_noted_and_crowds_alone_refused(coco):
+    """All objects were dropped, which the last table alone said."""
+    annotations = coco[1]["annotations"]
+    assert open_coco(coco).notes == ()
+    annotations[1]["iscrowd"] = 1
+    note = "train: Annotations with iscrowd=1, which are not scored as objects: 2 of 3."
+    assert open_coco(coco).notes == (note,)
+    annotations[0]["iscrowd"] = 1
+    text = "'train' of '.*instances.json' holds no object that is not a crowd: all of its 3 annotations have iscrowd=1"
+    with pytest.raises(DataError, match=text):
+        open_coco(coco)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "turned"),
+    [
+        ({"occluded": False, "rotation": 45.0}, True),
+        ({"rotation": "-90"}, True),
+        ({"rotation": 0.0}, False),
+        ({"rotation": 180}, False),
+        ({"rotation": True}, False),
+        ({"rotation": "left"}, False),
+        ({}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_boxes_with_a_rotation_are_noted(coco, attributes, turned):
+    """CVAT's boxes that were turned by 45 degrees counted as upright, without a word."""
+    for annotation in coco[1]["annotations"]:
+        annotation["attributes"] = attributes
+    assert open_coco(coco).notes == ()  # the segmentations show the shapes
+    for annotation in coco[1]["annotations"][:2]:
+        annotation["segmentation"] = []
+    note = (
+        "train: Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken as upright; "
+        "polygons would keep their shape: 2."
+    )
+    assert (note in open_coco(coco).notes) == turned and len(open_coco(coco).notes) == 1 + turned
 
 
 # ---------------------------------------------------------------- the pictures

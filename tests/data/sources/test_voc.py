@@ -107,7 +107,7 @@ def test_another_annotation_is_another_source(devkit):
         ("Annotations/000003.xml", xml(("dog", 9, 1, 2, 2, 0)), "object 0: its bndbox is 9, 1, 2, 2; it needs finite"),
         (
             "Annotations/000003.xml",
-            xml(size=SIZE.format(20, 30)),
+            xml(("dog", 3, 5, 8, 9, 0), size=SIZE.format(20, 30)),
             "is 20x20, its annotations are for a picture of 20x30",
         ),
         ("Annotations/000003.xml", xml(size=SIZE.format("x", 30)), r"000003.xml': its size is not in pixels"),
@@ -193,4 +193,75 @@ def test_boxes_belong_to_the_upright_picture(devkit):
     assert (loaded.images[0][:, loaded.instances[0][0]] > 240).float().mean() > 0.9
     annotation.write_text(xml(("dog", 1, 1, 10, 10, 0), size=SIZE.format(10, 20)))
     with pytest.raises(DataError, match="is stored as 10x20 and turned to 20x10 by its EXIF orientation"):
+        opened(devkit)
+
+
+DOG_BOX = xml(("dog", 3, 5, 8, 9, 0))
+CAPITALS = DOG_BOX.replace("object>", "Object>").replace("name>", "Name>").replace("bndbox>", "BndBox>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DOG_BOX.replace("<annotation>", '<annotation xmlns="http://x.org/a">'),
+        DOG_BOX.replace("<annotation>", '<v:annotation xmlns:v="a">').replace("</annotation>", "</v:annotation>"),
+        CAPITALS,
+        '<?xml version="1.0" encoding="latin-1"?><!-- of a tool -->' + DOG_BOX,
+        DOG_BOX.replace("</object>", "<part><name>head</name><bndbox><xmin>3</xmin></bndbox></part></object>"),
+    ],
+)
+def test_namespaces_and_capitals_are_read(devkit, text):
+    """No object was found, and nothing was said."""
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(text)
+    loaded = load_scenes(opened(devkit), "test", 20)
+    assert loaded.boxes[0].tolist() == [[2, 4, 8, 9]] and loaded.classes[0].tolist() == [DOG]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            f"<annotations>{DOG_BOX}</annotations>",
+            r"000003.xml' holds <annotations>; VOC's files hold one <annotation>",
+        ),
+        (
+            DOG_BOX.replace("<object>", "<objects><object>").replace("</object>", "</object></objects>"),
+            "an object or a box in <objects> would be missed; VOC's are <object> with <bndbox>, directly in",
+        ),
+        (DOG_BOX.replace("object>", "item>"), "an object or a box in <item> would be missed"),
+        (
+            DOG_BOX.replace("<bndbox>", "<bndbox><xmin>1</xmin></bndbox><bndbox>"),
+            "object 0: it has 2 <bndbox>; write one",
+        ),
+        (
+            DOG_BOX.replace("<name>", "<name>cat</name><name>"),
+            "000003.xml' object 0: it has 2 <name>; write one <object>",
+        ),
+        (DOG_BOX.replace("<xmin>", "<xmin>1</xmin><xmin>"), "object 0: it has 2 <bndbox/xmin>"),
+        (
+            '<?xml version="1.0" encoding="GBK"?>' + DOG_BOX,
+            r"000003.xml' has an encoding that cannot be read \(multi-byte.*\); save it as UTF-8",
+        ),
+        (
+            '<?xml version="1.0" encoding="none"?>' + DOG_BOX,
+            r"000003.xml' has an encoding that cannot be read \(unknown encoding: none\); save it as UTF-8",
+        ),
+        (xml(), r"'test' of '.*VOCdevkit' holds no object \(images: 1\); check its sets and annotations"),
+    ],
+)
+def test_what_hides_objects_is_refused(devkit, text, error):
+    """Such files gave no object, or the first of two boxes and names."""
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(text)
+    with pytest.raises(DataError, match=error):
+        opened(devkit)
+
+
+def test_a_split_of_difficult_objects_or_of_no_images_is_refused(devkit):
+    year = devkit / "VOC2007"
+    (year / "Annotations" / "000003.xml").write_text(xml(("dog", 3, 5, 8, 9, 1)))
+    with pytest.raises(DataError, match=r"'test' of .* holds no object that is not marked as difficult \(images: 1\)"):
+        opened(devkit, difficult=False)
+    assert len(opened(devkit).split("test")) == 1
+    (year / "ImageSets" / "Main" / "test.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"'test' of .* holds no object \(images: 0\)"):
         opened(devkit)
