@@ -13,13 +13,16 @@ from PIL import Image as PillowImage
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
 from scd.data.sources.folder_scan import first_names, printable, scan
+from scd.data.sources.paired_files import check_pairs_in_folders, check_pairs_of_folders
 from scd.data.sources.source import Source, named_splits
 from scd.errors import DataError, UsageError
 
 TEST_FRACTION = 0.2  # of a folder without splits
 PARTS = ("image", "img", "jpeg", "jpg", "mask", "annotation", "segmentation", "label", "gt", "groundtruth")  # of a set
 SPLIT_WORDS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
-MASK = re.compile(r"[_-](mask|seg|segmentation|gt)(_\d+)?$", re.IGNORECASE)  # ending of the name of a mask
+MASK = re.compile(  # a mask's name but for its image's
+    r"^(mask|seg|gt)[_.-]|[_. -](masks?|seg|segmentation|gt|matte|trimap|labelIds|annotation)(_\d+)?$", re.IGNORECASE
+)
 MOST_LISTED = 20  # names of classes in a note
 LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
@@ -112,8 +115,11 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
     """The same images, without labels where all lie in folders of one name.
 
     Raises:
-        DataError: folders that hold the parts of a data set (images and masks), or splits, and no classes.
+        DataError: folders that hold the parts of a data set (images and masks), or splits, and no classes; or images
+            with masks or maps of them beside them.
     """
+    files = sorted({file for split in found.splits.values() for file in split})
+    found = FoundImages(found.splits, found.labelled, [*found.notes, *check_pairs_in_folders(files)])
     names = sorted({file.parent.name for split in found.labelled for file in found.splits[split]})
     if not names:
         return found
@@ -130,6 +136,8 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
             f"imagefolder: {in_words(names)} in '{root}' look like splits, not classes; name the folders train and "
             "test (or validation)"
         )
+    inside = [file for split in found.labelled for file in found.splits[split]]
+    found = FoundImages(found.splits, found.labelled, [*found.notes, *check_pairs_of_folders(inside)])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
         return FoundImages(found.splits, found.labelled, [*found.notes, note])
@@ -137,10 +145,12 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
 
 
 def refuse_masks(files: Sequence[Path]) -> None:
-    """Raise DataError for masks among the images: ``NAME_mask`` beside ``NAME``."""
+    """Raise DataError for masks among the images by their names: ``NAME_mask`` or ``mask_NAME`` beside ``NAME``.
+
+    :mod:`scd.data.sources.paired_files` finds those of other names, where there are several.
+    """
     names = {(file.parent, file.stem) for file in files}
-    named = [(file, found) for file in files if (found := MASK.search(file.stem))]
-    masks = [file for file, found in named if (file.parent, file.stem[: found.start()]) in names]
+    masks = [file for file in files if MASK.search(file.stem) and (file.parent, MASK.sub("", file.stem)) in names]
     if masks:
         raise DataError(
             f"imagefolder: '{masks[0]}' is a mask beside its image ({len(masks)} such files); take them out, or give "

@@ -229,7 +229,7 @@ def write_classes(folder, names):
             Image.new("RGB", (8, 8), (40 * place, number, 0)).save(folder / name / f"{number}.png")
 
 
-@pytest.mark.parametrize("name", ["0_mask", "0_mask_1", "0-gt"])
+@pytest.mark.parametrize("name", ["0_mask", "0_mask_1", "0-gt", "mask_0", "0.mask", "0_masks", "0_matte", "0_labelIds"])
 def test_masks_beside_their_images_are_refused(folder, name):
     """They counted as further images of the class."""
     shutil.copy(folder / "train" / "cat" / "0.png", folder / "train" / "cat" / f"{name}.png")
