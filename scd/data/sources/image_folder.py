@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image
@@ -57,7 +57,8 @@ class ImageFolder(Source):
         read["notes"] = [*found.notes, *read["notes"]]
         classes = read["class_names"]
         by_name = f", {len(classes)} classes by the names of folders: {in_words(classes)}" if classes else ""
-        super().__init__(**read, description=f"images of the folder {name}{by_name}")
+        drawn = "" if found.has_splits else ", whose test images are chosen by a hash of their names"
+        super().__init__(**read, description=f"images of the folder {name}{drawn}{by_name}")
 
     @classmethod
     def example(cls, folder: Path) -> "ImageFolder":
@@ -72,11 +73,12 @@ class ImageFolder(Source):
 
 @dataclass
 class FoundImages:
-    """Image files by split, the splits whose files lie in class folders, and what is not read."""
+    """Image files by split, the splits in class folders, notes on what is not read, and whether folders are splits."""
 
     splits: dict[str, list[Path]]
     labelled: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    has_splits: bool = True
 
 
 def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path] = ()) -> FoundImages:
@@ -101,7 +103,9 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
             raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
         by_class = has_classes(root, contents.images)
         splits = _split_by_hash(root, contents.images, test_fraction, by_class)
-        return with_known_classes(root, FoundImages(splits, set(splits) if by_class else set(), notes))
+        return with_known_classes(
+            root, FoundImages(splits, set(splits) if by_class else set(), notes, has_splits=False)
+        )
     beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
     if beside:
         where = " and ".join(names.values())
@@ -119,13 +123,13 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
             with masks or maps of them beside them.
     """
     files = sorted({file for split in found.splits.values() for file in split})
-    found = FoundImages(found.splits, found.labelled, [*found.notes, *check_pairs_in_folders(files)])
+    found = replace(found, notes=[*found.notes, *check_pairs_in_folders(files)])
     names = sorted({file.parent.name for split in found.labelled for file in found.splits[split]})
     if not names:
         return found
     if len(names) == 1:
         note = f"All images lie in folders called '{printable(names[0])}', which is no label."
-        return FoundImages(found.splits, set(), [*found.notes, note])
+        return replace(found, labelled=set(), notes=[*found.notes, note])
     if all(is_part(name) for name in names):
         raise DataError(
             f"imagefolder: {in_words(names)} in '{root}' are no classes, but parts of one data set; images with masks "
@@ -136,11 +140,11 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
             f"imagefolder: {in_words(names)} in '{root}' look like splits, not classes; name the folders train and "
             "test (or validation)"
         )
-    inside = [file for split in found.labelled for file in found.splits[split]]
-    found = FoundImages(found.splits, found.labelled, [*found.notes, *check_pairs_of_folders(inside)])
+    inside = sorted(file for split in found.labelled for file in found.splits[split])
+    found = replace(found, notes=[*found.notes, *check_pairs_of_folders(inside)])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
-        return FoundImages(found.splits, found.labelled, [*found.notes, note])
+        return replace(found, notes=[*found.notes, note])
     return found
 
 

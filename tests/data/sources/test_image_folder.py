@@ -245,3 +245,12 @@ def test_a_class_called_masks_is_noted(tmp_path):
 def test_faces_with_and_without_a_mask_are_classes(tmp_path):
     write_classes(tmp_path, ("with_mask", "without_mask"))
     assert ImageFolder(tmp_path).class_names == ("with_mask", "without_mask")
+
+
+def test_a_folder_without_splits_says_how_its_test_images_are_chosen(tmp_path):
+    ImageFolder.example(tmp_path)
+    assert "by a hash" not in ImageFolder(tmp_path).description
+    alone = ImageFolder(tmp_path / "train")
+    assert alone.description.startswith(
+        "images of the folder train, whose test images are chosen by a hash of their na"
+    )
