@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd.data.images import ImageSet
+from scd.errors import UsageError
 from scd.evaluation.protocol import EvaluationData
 
 THUMBNAIL = 16  # pixels a side
@@ -19,18 +20,29 @@ BLOCK = 2048  # images whose thumbnails are compared at a time
 def notes_on_copies(data: EvaluationData) -> list[str]:
     """What a reader must know of copies that :meth:`EvaluationData.overlap` does not count.
 
-    Only labelled images that are not generated are compared.
+    Images that are generated, and those that do not fit into memory, are not compared. Equal images without labels are
+    counted here.
     """
-    if data.source.embedded or not data.has("label"):
+    if data.source.embedded:
         return []
-    train, test = data.train, data.test
+    try:
+        train, test, labelled = data.train, data.test, data.has("label")
+    except UsageError:  # they do not fit into memory
+        return []
     counts = {
+        f"of the {len(test)} scored images are training images, too: scores are too high.": (
+            0 if labelled else int(_equal(train.images, test.images).sum())
+        ),
         f"of the {len(test)} scored images are nearly equal to a training image or to its mirror image, as copies that "
-        "were saved again or flipped and neighbouring frames of a video are: accuracies are too high.": (
+        "were saved again or flipped and neighbouring frames of a video are: scores are too high.": (
             near_copies(train.images, test.images)
         ),
-        f"of the {len(train)} training images equal an image of another class.": in_several_classes(train),
-        f"of the {len(test)} scored images equal an image of another class.": in_several_classes(test),
+        f"of the {len(train)} training images equal an image of another class.": in_several_classes(train)
+        if labelled
+        else 0,
+        f"of the {len(test)} scored images equal an image of another class.": in_several_classes(test)
+        if labelled
+        else 0,
     }
     return [f"{count} {text}" for text, count in counts.items() if count]
 

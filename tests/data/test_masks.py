@@ -153,7 +153,10 @@ def test_void_of_class_ids_is_unknown():
     pixels[:2] = 255
     kind, masks = seen([grey(pixels)])
     assert kind == "classes" and (masks[0, :2] == UNKNOWN).all() and (masks[0, 2:] == HALF[2:]).all()
-    assert source_of([grey(pixels)]).notes == ("Mask pixels of the value 255 are unknown and count for nothing.",)
+    void = "Mask pixels of the value 255 are unknown and count for nothing."
+    ids = "The masks hold class ids, and every id above 0 counts as the object; data.options.foreground names others."
+    assert source_of([grey(pixels)]).notes == (void, ids)
+    assert ids not in source_of([grey(pixels)], foreground=[3]).notes
     _, chosen = seen([grey(pixels)], foreground=[255])
     assert (chosen[0, :2] == 1).all() and not chosen[0, 2:].any()
 

@@ -5,11 +5,13 @@ from io import BytesIO
 import numpy as np
 import torch
 from PIL import Image
+from tiny_evaluation import objects, source_of
 from torch import Tensor
 
 from scd.data.images import ImageSet
 from scd.evaluation import copies
-from scd.evaluation.copies import in_several_classes, near_copies
+from scd.evaluation.copies import in_several_classes, near_copies, notes_on_copies
+from scd.evaluation.protocol import EvaluationData
 
 
 def photographs(count: int, seed: int) -> Tensor:
@@ -59,3 +61,13 @@ def test_equal_images_of_several_classes():
     assert in_several_classes(ImageSet(images, labels)) == 3, "rows 0, 4 and 6; rows 1 and 7 are of one class"
     images[4, 0, 1, 1] ^= 1
     assert in_several_classes(ImageSet(images, labels)) == 0
+
+
+def test_images_without_labels_are_compared_as_well():
+    """Nothing was said where the images had no labels."""
+    train, test = objects(12, 0, True), objects(8, 1, True)
+    test.images[3] = train.images[7]
+    found = notes_on_copies(EvaluationData(source_of(("mask",), train=train, test=test), 16))
+    assert "1 of the 8 scored images are training images, too: scores are too high." in found
+    labelled = notes_on_copies(EvaluationData(source_of(train=train, test=test), 16))
+    assert not any("are training images, too" in note for note in labelled), "EvaluationData.overlap counts these"

@@ -72,7 +72,8 @@ def settings_of(name, tmp_path=None, seeds=3, axes=None, words=()):
 @cache
 def resolved(name, seeds, words):
     """The settings of a command line; composing them takes a second."""
-    return resolve_settings(name, ["tier=smoke", f"seeds={seeds}", *words])
+    tier = [] if any(word.startswith("tier=") for word in words) else ["tier=smoke"]
+    return resolve_settings(name, [*tier, f"seeds={seeds}", *words])
 
 
 def study_results(study, gains, settings, numbers_of=None, spread=0.002):

@@ -93,9 +93,10 @@ def test_arms_differ_in_what_they_are_compared_by_and_in_nothing_else():
     assert {key for key in byol if byol[key] != without[key]} == {"has_predictor"} and not without["has_predictor"]
 
 
-def test_runs_of_equal_arms_are_those_of_the_study_multicrop():
+def test_runs_of_equal_arms_are_those_of_other_studies_on_the_same_images():
     own = {spec.labels["arm"]: spec for spec in plan(resolve_settings("calibration", ["tier=smoke", "seeds=1"]))}
-    words = ["tier=smoke", "seeds=1", "axes.budgets=[epochs]"]
+    words = ["tier=smoke", "seeds=1", "axes.budgets=[epochs]", "sizes.generated_draw=1"]
+    words += ["training.snapshots=[0,0.25,0.5,0.75]"]
     other = {spec.labels["arm"]: spec for spec in multicrop.plan(resolve_settings("multicrop", words))}
     for name, same in (("moco_correlated", "moco"), ("constant_map", "constant_map"), ("oracle", "oracle")):
         mine, theirs = (

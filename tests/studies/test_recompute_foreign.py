@@ -10,7 +10,7 @@ from studies.__main__ import EXIT_USAGE, main
 OTHER = "0ther000"
 SMALL = [
     "multicrop", "tier=smoke", "arms=moco,local_crops", "seeds=2", "axes.budgets=[epochs]", "axes.rho=[0.8]",
-    "evaluation.protocols=[knn]", "sizes.generated_train=80", "sizes.generated_test=40", "launcher.workers=0",
+    "evaluation.protocols=[linear]", "sizes.generated_train=80", "sizes.generated_test=40", "launcher.workers=0",
 ]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_foreign_runs_are_named_on_the_page_and_computed_again(study, tmp_path, 
     page, found = study("--recompute-foreign")
     assert f"other numerics classes than {here}, which are computed again: 2\n" in capsys.readouterr().err
     assert "numerics classes:" not in page and set(found["numerics"]) == {here}
-    numbers = ["arm", "seed", "run", "knn_top1", "loss_last"]
+    numbers = ["arm", "seed", "run", "linear_top1", "loss_last"]
     pandas.testing.assert_frame_equal(found[numbers], before[numbers], check_exact=True)
     assert [path.name for path in (runs / "pretraining" / ".foreign").iterdir()] == [f"{moco}-1"]
     assert len(list((runs / "evaluations" / ".foreign").iterdir())) == 2

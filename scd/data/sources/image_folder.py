@@ -23,6 +23,7 @@ SPLIT_WORDS = ("train", "training", "test", "testing", "val", "valid", "validati
 MASK = re.compile(  # a mask's name but for its image's
     r"^(mask|seg|gt)[_.-]|[_. -](masks?|seg|segmentation|gt|matte|trimap|labelIds|annotation)(_\d+)?$", re.IGNORECASE
 )
+NUMBERED = re.compile(r".*(part|batch|set|chunk|shard|fold|group|images?|pics?)[ _-]?\d+", re.IGNORECASE)
 MOST_LISTED = 20  # names of classes in a note
 LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
@@ -142,6 +143,9 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
         )
     inside = sorted(file for split in found.labelled for file in found.splits[split])
     found = replace(found, notes=[*found.notes, *check_pairs_of_folders(inside)])
+    if all(NUMBERED.fullmatch(name) for name in names):
+        note = f"Folders whose names differ in a number alone count as classes: {in_words(names)}."
+        found = replace(found, notes=[*found.notes, note])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
         return replace(found, notes=[*found.notes, note])

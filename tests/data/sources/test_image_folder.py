@@ -254,3 +254,14 @@ def test_a_folder_without_splits_says_how_its_test_images_are_chosen(tmp_path):
     assert alone.description.startswith(
         "images of the folder train, whose test images are chosen by a hash of their na"
     )
+
+
+@pytest.mark.parametrize(("names", "is_noted"), [(("part1", "part2"), True), (("class1", "class2"), False)])
+def test_parts_of_one_set_that_count_as_classes_are_noted(tmp_path, names, is_noted):
+    ImageFolder.example(tmp_path)
+    first, second, *_ = sorted((tmp_path / "train").iterdir())
+    (tmp_path / "set").mkdir()
+    for source, name in zip((first, second), names, strict=True):
+        shutil.copytree(source, tmp_path / "set" / name)
+    said = any("differ in a number alone" in note for note in ImageFolder(tmp_path / "set").notes)
+    assert said == is_noted

@@ -24,7 +24,13 @@ FIRST = ["knn", "linear", "background", "saliency", "collapse", "maps_over_train
 
 @pytest.fixture(scope="module")
 def settings():
-    return resolve_settings("multicrop", ["tier=smoke", "sizes.generated_train=80", "sizes.generated_test=40"])
+    words = [
+        "tier=smoke",
+        "sizes.generated_train=80",
+        "sizes.generated_test=40",
+        "training.snapshots=[0,0.25,0.5,0.75]",
+    ]
+    return resolve_settings("multicrop", words)
 
 
 @pytest.fixture(scope="module")
