@@ -37,12 +37,8 @@ def notes_on_copies(data: EvaluationData) -> list[str]:
         "were saved again or flipped and neighbouring frames of a video are: scores are too high.": (
             near_copies(train.images, test.images)
         ),
-        f"of the {len(train)} training images equal an image of another class.": in_several_classes(train)
-        if labelled
-        else 0,
-        f"of the {len(test)} scored images equal an image of another class.": in_several_classes(test)
-        if labelled
-        else 0,
+        f"of the {len(train)} training images equal an image of another class.": in_several_classes(train),
+        f"of the {len(test)} scored images equal an image of another class.": in_several_classes(test),
     }
     return [f"{count} {text}" for text, count in counts.items() if count]
 
@@ -66,11 +62,9 @@ def near_copies(train: Tensor, test: Tensor) -> int:
 
 
 def in_several_classes(images: ImageSet) -> int:
-    """How many labelled images equal an image of another class in every pixel.
-
-    Args:
-        images: a set with labels.
-    """
+    """How many images equal an image of another class in every pixel; 0 without labels."""
+    if images.labels is None:
+        return 0
     labels: dict[bytes, list[int]] = {}
     for content, label in zip(_contents(images.images), images.labels.tolist(), strict=True):
         labels.setdefault(content, []).append(label)

@@ -67,7 +67,7 @@ def test_images_without_labels_are_compared_as_well():
     """Nothing was said where the images had no labels."""
     train, test = objects(12, 0, True), objects(8, 1, True)
     test.images[3] = train.images[7]
-    found = notes_on_copies(EvaluationData(source_of(("mask",), train=train, test=test), 16))
+    found = notes_on_copies(EvaluationData(source_of(("label",), train=train, test=test), 16))
     assert "1 of the 8 scored images are training images, too: scores are too high." in found
     labelled = notes_on_copies(EvaluationData(source_of(train=train, test=test), 16))
     assert not any("are training images, too" in note for note in labelled), "EvaluationData.overlap counts these"
