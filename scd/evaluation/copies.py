@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scd.data.images import ImageSet
 from scd.errors import UsageError
+from scd.evaluation.overlap import shared_images
 from scd.evaluation.protocol import EvaluationData
 
 THUMBNAIL = 16  # pixels a side
@@ -31,7 +32,7 @@ def notes_on_copies(data: EvaluationData) -> list[str]:
         return []
     counts = {
         f"of the {len(test)} scored images are training images, too: scores are too high.": (
-            0 if labelled else int(_equal(train.images, test.images).sum())
+            0 if labelled else shared_images(train.images, test.images)
         ),
         f"of the {len(test)} scored images are nearly equal to a training image or to its mirror image, as copies that "
         "were saved again or flipped and neighbouring frames of a video are: scores are too high.": (
