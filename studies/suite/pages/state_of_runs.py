@@ -67,7 +67,9 @@ def _unfinished(waiting: pandas.DataFrame) -> list[str]:
 
 
 def _seeds(results: Results) -> tuple[int, int]:
-    """The smallest and the largest number of finished seeds of an arm in a setting."""
+    """The smallest and the largest number of finished seeds of an arm in a setting; 0 where nothing has finished."""
+    if results.finished.empty:
+        return 0, 0
     labels = [label for label in results.labels if label != "seed"]
     counts = results.finished.groupby(labels, dropna=False)["seed"].nunique()
     return int(counts.min()), int(counts.max())

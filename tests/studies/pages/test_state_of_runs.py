@@ -19,6 +19,9 @@ def test_completeness_is_honest():
     fewer = results()
     fewer = fewer.with_runs(fewer.runs[(fewer.runs["arm"] == "b") | (fewer.runs["seed"] < 2)])
     assert completeness(fewer) == "Complete: 6 of 6 runs have finished, 2 to 3 seeds in an arm and setting."
+    none = results(time_budget={"minutes": 1, "stopped": "the time was over"}, done=0)
+    none = none.with_runs(none.runs.assign(status="missing"))
+    assert "0 runs have finished (6 not run yet), 0 seeds in an arm and setting." in completeness(none)
     partial = completeness(results((0.6, 0.61), "failed", "x", done=5))
     assert partial == "**Partial page:** 2 of 3 seeds are complete; 5 of 6 runs have finished (1 failed)."
     waiting = completeness(results((0.6,), "missing", done=4))
