@@ -26,6 +26,7 @@ from torchvision.models.detection import FasterRCNN
 
 from scd.data.loader import BatchOrder
 from scd.data.scene_loader import HeldScenes, Scenes, StreamedScenes
+from scd.data.scene_readers import holds_instances
 from scd.data.scene_set import SceneSet
 from scd.errors import DataError, UsageError, unknown
 from scd.evaluation.metric import SHARE, Metric
@@ -134,6 +135,11 @@ class Detection(Protocol):
         for split in ("train", data.split):
             if "objects" not in data.columns(split):
                 raise DataError(f"detection needs scenes with objects, '{data.source.name}' {split} has none")
+            if not holds_instances(data.columns(split), data.source.mask_kind):
+                raise DataError(
+                    f"detection needs a map of the objects beside their boxes, '{data.source.name}' {split} has none: "
+                    "a column mask, in which the pixels of the k-th object are k"
+                )
 
     def measure(self, context: Context) -> dict[str, float]:
         """The numbers.

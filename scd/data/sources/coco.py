@@ -31,11 +31,13 @@ from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "4"
+VERSION = "5"
 MANY = 20  # boxes of which some are nearer to a border than half their side
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
-NO_AREA = "Objects with only polygons of fewer than three corners, of which nothing is drawn"
+NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
+FILLED = "Objects whose segmentation covers its whole image"
+LOOSE = "Objects whose box and segmentation overlap by less than half (IoU of the box with the segmentation's extent)"
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 
 
@@ -171,6 +173,9 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
         masks = [draw_entry(entry, height, width, content.file, counted) for entry in image.entries]
         for entry, mask in zip(image.entries, masks, strict=True):
             boxes.add(entry, mask)
+            if entry.segmentation:
+                counted[NO_AREA] += not mask.any()
+                counted[FILLED] += bool(mask.all())
         count_boxes([entry.bbox for entry in image.entries], height, width, counted)
         crowd = [entry.crowd for entry in image.entries]
         columns["image"].append(str(image.path.resolve()))
@@ -183,6 +188,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
             }
         )
     boxes.check()
+    counted[LOOSE] = boxes.apart
     check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
     dataset = Dataset.from_dict(columns, features=object_features(names))
     dataset.info.description = describe(counted)
@@ -204,7 +210,6 @@ def draw_entry(entry: Entry, height: int, width: int, file: Path, counted: Count
             return decode_run_lengths(shape, height, width)
         drawn = polygons(shape, height, width)
         if not drawn:
-            counted[NO_AREA] += 1
             return np.zeros((height, width), bool)
         runs = coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))
         return coco_mask.decode(runs).astype(bool)
@@ -254,7 +259,8 @@ class BoxMeaning:
 
     They are corners if more boxes agree with the extent of their segmentation so, or if as x, y, width, height some
     leave the image and as corners none does. They are centre, width and height by the same two signs, the second of
-    them in files of 20 boxes or more. They are shares of the image if none is larger than a pixel.
+    them in files of 20 boxes or more. They are shares of the image if none is larger than a pixel. Boxes and
+    segmentations of which most overlap by less than half do not belong together.
     """
 
     file: str
@@ -263,6 +269,8 @@ class BoxMeaning:
     as_sides: int = 0
     as_corners: int = 0
     as_centre: int = 0
+    compared: int = 0
+    apart: int = 0
 
     def add(self, entry: Entry, mask: np.ndarray) -> None:
         self.boxes.append(entry.bbox)
@@ -278,6 +286,8 @@ class BoxMeaning:
             self.as_sides += sides and not corners and not centre
             self.as_corners += corners and not sides
             self.as_centre += centre and not sides
+            self.compared += 1
+            self.apart += not sides and overlap(entry.bbox, extent) < 0.5
 
     def check(self) -> None:
         """Raise DataError for a file whose boxes mean something else."""
@@ -298,6 +308,22 @@ class BoxMeaning:
                 f"'{self.file}': its boxes are centre, width, height; COCO's are x, y, width, height, from the left "
                 "upper corner"
             )
+        if self.apart > self.compared / 2:
+            raise DataError(
+                f"'{self.file}': {self.apart:,} of {self.compared:,} boxes overlap by less than half with their "
+                "segmentation; one of the two has another scale, is mirrored, has x and y exchanged, or shows other "
+                "objects"
+            )
+
+
+def overlap(box: Sequence[float], extent: np.ndarray) -> float:
+    """Intersection over union of a box x, y, width, height and an extent x0, y0, x1, y1."""
+    x, y, width, height = box
+    across = min(x + width, extent[2]) - max(x, extent[0])
+    down = min(y + height, extent[3]) - max(y, extent[1])
+    both = max(across, 0) * max(down, 0)
+    sides = extent[2:] - extent[:2]
+    return float(both / (max(width, 0) * max(height, 0) + sides[0] * sides[1] - both))
 
 
 def _contents(content: CocoFile, folder: Path) -> list:

@@ -10,6 +10,7 @@ from datasets import Dataset, Image
 from scd.data.cache import content_hash, file_hashes
 from scd.data.masks import KINDS, find_kind
 from scd.data.sources.labels import number_labels
+from scd.data.sources.palettes import check_palettes
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
@@ -38,7 +39,8 @@ def read_columns(
 
     Raises:
         UsageError: an unknown column or mask kind.
-        DataError: a column that is missing or does not hold images, or a split without rows.
+        DataError: a column that is missing or does not hold images, a split without rows, or masks of class ids whose
+            palettes differ, unless ``mask_kind`` says that they are classes.
     """
     if mask_kind not in (None, *KINDS):
         raise unknown("mask_kind", mask_kind, KINDS)
@@ -57,6 +59,8 @@ def read_columns(
     if kind is None and "mask" in features:
         identity = {split: [contents[split], named] for split in splits}
         kind, mask_notes = ("instances", []) if "objects" in features else find_kind(name, splits, identity)
+        if kind == "classes":
+            check_palettes(name, splits, identity)
     if kind == "classes" and foreground is None and mask_kind is None:
         mask_notes = [*mask_notes, ALL_IDS]
     foreground = tuple(int(value) for value in foreground) if foreground is not None else None

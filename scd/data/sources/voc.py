@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PillowImage
 
 from scd.data.cache import content_hash, file_hashes
-from scd.data.decoding import stored_size, upright_size
+from scd.data.decoding import open_cell, stored_size, upright_size
 from scd.data.sources.example import example_images
 from scd.data.sources.instance_maps import (
     check_boxes,
@@ -25,10 +25,11 @@ from scd.data.sources.instance_maps import (
     filled_box,
     object_features,
 )
+from scd.data.sources.palettes import Palettes, used_colours
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
-VERSION = "3"
+VERSION = "4"
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -38,6 +39,7 @@ TURNED = "Images with an EXIF orientation, whose annotations count as drawn on t
 FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ONCE = ("name", "bndbox", *(f"bndbox/{key}" for key in CORNERS))  # elements of an object
+VOID = 255  # the border of objects in segments
 TASKS = {"detection": "Main", "segmentation": "Segmentation"}  # folder of ImageSets
 
 
@@ -62,7 +64,8 @@ class Voc(Source):
     Raises:
         UsageError: an unknown task, or a split without a set.
         DataError: a file that is missing or cannot be read, an unknown class, a box without numbers, an object with two
-            names or boxes, or annotations of an image of another size, by file; boxes of a split without any object.
+            names or boxes, or annotations of an image of another size, by file; boxes of a split without any object;
+            segments that are coloured, renumbered, or of one class alone.
     """
 
     test_options = ("test",)
@@ -284,5 +287,50 @@ def _with_boxes(rows: list[dict]) -> Dataset:
 
 
 def _with_segments(rows: list[dict]) -> Dataset:
+    palettes, found = Palettes(), set()
+    for row in rows:
+        found |= segment_ids(row["mask"], palettes)
+    if len(found - {VOID}) < 2:
+        held = ", ".join(map(str, sorted(found)))
+        raise DataError(
+            f"the segments in '{rows[0]['mask'].parent}' hold {held} alone, where 0 is the background and {VOID} the "
+            "ignored border: there is one class at most; convert masks of one object to parquet files with the columns "
+            "image and mask"
+        )
     columns = {name: [str(row[name].resolve()) for row in rows] for name in ("image", "mask")}
     return Dataset.from_dict(columns, features=Features(image=Image(), mask=Image()))
+
+
+def segment_ids(file: Path, palettes: Palettes) -> set[int]:
+    """The class ids of a file of segments, whose colours are added to ``palettes``.
+
+    Raises:
+        DataError: a file that cannot be decoded, is coloured, has another number than VOC's classes, or a palette that
+            gives a class VOC's colour of another one, or another colour than an earlier file.
+    """
+    what = f"'{file}'"
+    image = open_cell({"path": str(file), "bytes": None}, "mask", 0, file.name)
+    if image.mode not in ("P", "L", "1"):
+        raise DataError(f"{what} is a coloured picture ({image.mode}); VOC's segments are palette images of class ids")
+    shown = set(np.unique(np.asarray(image)).astype(int).tolist())
+    for number in sorted(shown - {VOID}):
+        if number > len(CLASSES):
+            raise DataError(f"{what} holds the class {number}; VOC has 0 to {len(CLASSES)}, and {VOID} for borders")
+    colours = used_colours(image)
+    for number, colour in colours.items():
+        meant = [k for k in range(len(CLASSES) + 1) if colour_of(k) == colour]
+        if meant and number not in (*meant, VOID):
+            raise DataError(
+                f"{what}: its palette gives the class {number} the colour {colour}, which is VOC's of the class "
+                f"{meant[0]}. Image tools renumber a palette when they save it; use the original files"
+            )
+    palettes.add(what, colours)
+    return shown
+
+
+def colour_of(number: int) -> list[int]:
+    """Red, green and blue of a class in VOC's palette: its bits, dealt in turn to the channels from the highest bit."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return channels

@@ -114,7 +114,13 @@ def test_masks_are_those_of_pycocotools(tmp_path):
                 changes = np.flatnonzero(np.diff(flat, prepend=0, append=2))
                 shape["counts"] = np.diff(changes, prepend=0).tolist()
         expected.append(reference.decode(runs))
-        entry = {"id": number, "image_id": number, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": shape}
+        entry = {
+            "id": number,
+            "image_id": number,
+            "category_id": 1,
+            "bbox": reference.toBbox(runs).tolist(),
+            "segmentation": shape,
+        }
         content["annotations"].append(entry)
     source = open_coco((tmp_path, content))
     for row, mask in zip(source.split("train"), expected, strict=True):
@@ -200,13 +206,52 @@ def test_polygons_in_other_lists(coco):
         np.testing.assert_array_equal(boxes_and_map(open_coco(coco))[1], expected)
 
 
-def test_polygons_without_area_are_counted(coco):
-    coco[1]["annotations"][0]["segmentation"] = [[8, 4, 12, 4]]
+@pytest.mark.parametrize("polygon", [[8, 4, 12, 4], [8, 4, 12, 4, 10, 4], [8, 4, 8, 4, 8, 4], [40, 4, 44, 4, 44, 8]])
+def test_segmentations_without_area_are_counted(coco, polygon):
+    """A point, a line and a polygon beside its image were left out without a word."""
+    coco[1]["annotations"][0]["segmentation"] = [polygon]
     source = open_coco(coco)
     assert source.notes == (
-        "train: Objects with only polygons of fewer than three corners, of which nothing is drawn: 1.",
+        "train: Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out: 1.",
     )
     assert load_scenes(source, "train", 20).dropped["hidden"] == 1
+
+
+def test_segmentations_of_whole_images_are_counted(coco):
+    coco[1]["annotations"][0].update(segmentation=[[0, 0, 30, 0, 30, 20, 0, 20]], bbox=[0, 0, 30, 20])
+    assert open_coco(coco).notes == ("train: Objects whose segmentation covers its whole image: 1.",)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda x, y: (y, x),
+        lambda x, y: (30 - x, y),
+        lambda x, y: (0.5 * x, 0.5 * y),
+        lambda x, y: (x + 8, y),
+    ],
+    ids=["exchanged", "mirrored", "scaled", "shifted"],
+)
+def test_boxes_and_segmentations_that_do_not_belong_together_are_refused(coco, moved):
+    """Polygons in other pixels than their boxes: some were found late, some never."""
+    content = coco[1]
+    content["annotations"] = content["annotations"][:1]
+    content["annotations"].append({**content["annotations"][0], "id": 7, "image_id": 14, "bbox": [18, 2, 6, 3]})
+    for annotation in content["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+        annotation["segmentation"] = [[value for corner in corners for value in moved(*corner)]]
+    text = "2 of 2 boxes overlap by less than half with their segmentation; one of the two has another scale"
+    with pytest.raises(DataError, match=text):
+        open_coco(coco)
+
+
+def test_few_boxes_that_lie_elsewhere_are_counted(coco):
+    coco[1]["annotations"][0]["bbox"] = [20, 14, 4, 4]
+    what = (
+        "Objects whose box and segmentation overlap by less than half (IoU of the box with the segmentation's extent)"
+    )
+    assert open_coco(coco).notes == (f"train: {what}: 1.",)
 
 
 def test_polygons_may_leave_the_image_a_little(coco):

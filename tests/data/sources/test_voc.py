@@ -6,7 +6,7 @@ from PIL import Image
 
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
-from scd.data.sources.voc import CLASSES, Voc
+from scd.data.sources.voc import CLASSES, Voc, colour_of
 from scd.errors import DataError, UsageError
 
 SIZE = "<size><width>{}</width><height>{}</height></size>"
@@ -77,6 +77,49 @@ def test_segments_are_class_ids_with_an_ignored_border(devkit):
     loaded = load_scenes(source, "train", 20)
     assert loaded.semantic.unique().tolist() == [0, DOG + 1, 255] and loaded.classes[0].tolist() == []
     assert (loaded.semantic[0, 5:15, 5:15] == DOG + 1).all() and loaded.semantic[0, 4, 4] == 255
+
+
+def saved(devkit, values, palette=None):
+    """Segments of the image 000001, saved in the place of the fixture's."""
+    picture = Image.fromarray(np.uint8(values), "P" if palette else None)
+    if palette:
+        picture.putpalette(palette)
+    picture.save(devkit / "VOC2007" / "SegmentationClass" / "000001.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "colours", "text"),
+    [
+        (
+            [[0, 255]],
+            None,
+            "hold 0, 255 alone, where 0 is the background and 255 the ignored border: there is one class",
+        ),
+        ([[0, 38]], None, "000001.png' holds the class 38; VOC has 0 to 20, and 255 for borders"),
+        (
+            [[0, 1]],
+            [0, 0, 0, 192, 128, 128],
+            r"gives the class 1 the colour \[192, 128, 128\], which is VOC's of the class 15. Image tools renumber",
+        ),
+    ],
+)
+def test_segments_that_are_no_classes_of_voc_are_refused(devkit, values, colours, text):
+    """Masks of 0 and 255 gave an mIoU of 100, renumbered palettes that of other classes."""
+    saved(devkit, values, colours)
+    with pytest.raises(DataError, match=text):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+def test_segments_in_colour_are_refused_when_they_are_opened(devkit):
+    saved(devkit, np.full((20, 20, 3), (192, 128, 128)))
+    with pytest.raises(DataError, match=r"000001.png' is a coloured picture \(RGB\)"):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+def test_vocs_own_palette_is_known():
+    """Colours of the development kit's VOClabelcolormap: background, aeroplane, person, tvmonitor."""
+    colours = {0: [0, 0, 0], 1: [128, 0, 0], 15: [192, 128, 128], 20: [0, 64, 128]}
+    assert {number: colour_of(number) for number in colours} == colours
 
 
 def test_another_annotation_is_another_source(devkit):
