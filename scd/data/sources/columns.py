@@ -143,6 +143,11 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
         named = [(row, path) for row, path in enumerate(paths) if path]
         for row, path in named:
             if not is_file(path):
+                if path.startswith("data:"):
+                    raise DataError(
+                        f"'{source}' {split} row {row}: the {column} is text of an encoded picture ({path[:22]}...); "
+                        "store the picture's bytes"
+                    )
                 shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}..."
                 raise DataError(f"'{source}' {split} row {row}: the {column} '{shown}' is not a file of this machine")
         hashes += file_hashes([Path(path) for _, path in named])

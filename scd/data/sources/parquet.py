@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -118,9 +119,15 @@ def features_of(paths: Sequence[Path]) -> Features | None:
     Columns that are stored as a dictionary (pandas' categories) have the type of their values.
 
     Raises:
-        DataError: files of one split that name the classes of a column differently: its numbers mean different things.
+        DataError: two columns of one name; files without rows; or files of one split that name the classes of a column
+            differently: its numbers mean different things.
     """
     schemas = [pq.read_schema(path) for path in paths]
+    for path, schema in zip(paths, schemas, strict=True):
+        if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+            raise DataError(f"'{path}' has {len(schema.names)} columns, of which two are called '{twice[0]}'; keep one")
+    if not any(pq.read_metadata(path).num_rows for path in paths):
+        raise DataError(f"'{paths[0]}' has no rows")
     found = [Features.from_arrow_schema(without_dictionaries(schema)) for schema in schemas]
     for path, features in zip(paths[1:], found[1:], strict=True):
         for column, feature in features.items():

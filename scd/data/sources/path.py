@@ -30,7 +30,7 @@ class PathSource(Source):
 
     Raises:
         UsageError: an option that the kind of folder does not have, or one with an impossible value.
-        DataError: no such folder, files that cannot be read, or another content than expected.
+        DataError: no such folder, files that cannot be read, splits in two forms, or another content than expected.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class PathSource(Source):
             raise UsageError(
                 f"'{path}' is one parquet file; give data=parquet data.locations.train={path} and a test file"
             )
+        if root.is_file():
+            raise DataError(f"'{path}' is a file; data=FOLDER takes a folder of images or of parquet files")
         if not root.is_dir():
             raise DataError(f"no such folder: '{path}'")
         files, notes = parquet_files(root)
@@ -58,6 +60,11 @@ class PathSource(Source):
             found: Source = Parquet(**files, **named, name=root.resolve().name)
             data = root / "data"
             folders = sorted(path.name for path in root.iterdir() if path.is_dir() and split_of(path.name))
+            if folders and len(files) == 1:
+                raise DataError(
+                    f"'{path}' holds parquet files of one split, {next(iter(files))}, and a folder '{folders[0]}'; "
+                    "give all splits in one form"
+                )
             is_read = any(path.is_relative_to(data) for paths in files.values() for path in paths)
             if not is_read and any(data.glob("*.parquet")):
                 folders.append(data.name)

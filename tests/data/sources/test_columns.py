@@ -129,3 +129,10 @@ def test_text_that_is_no_path_is_an_image_that_is_not_here():
     cells = Dataset.from_dict({"image": [{"bytes": None, "path": "A" * 5000}]}, Features({"image": Image()}))
     with pytest.raises(DataError, match=r"'x' train row 0: the image 'A{200}\.\.\.' is not a file of this machine"):
         files_outside("x", "train", cells)
+
+
+def test_encoded_text_is_not_taken_for_a_path():
+    rows = dataset(image=["data:image/png;base64,iVBORw0KGgo="], label=[0])
+    text = r"'mine' train row 0: the image is text of an encoded picture \(data:image/png;base64,...\); store"
+    with pytest.raises(DataError, match=text):
+        source({"train": rows})

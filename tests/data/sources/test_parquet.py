@@ -134,6 +134,18 @@ def test_bad_files_say_so(tmp_path):
         Parquet(train=no_image)
 
 
+def test_files_without_rows_and_columns_of_one_name(tmp_path):
+    """The texts were those of the library: a batch size of 0, a field that matches twice."""
+    rows = pa.table({"image": [b""], "label": [1]})
+    pq.write_table(rows.slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(DataError, match="empty.parquet' has no rows"):
+        Parquet(train=tmp_path / "empty.parquet")
+    twice = pa.Table.from_arrays([*rows.columns, rows.column("label")], names=["image", "label", "label"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="twice.parquet' has 3 columns, of which two are called 'label'; keep one"):
+        Parquet(train=tmp_path / "twice.parquet")
+
+
 def test_images_that_the_file_only_names_are_part_of_the_identity(tmp_path):
     """F4: a parquet file of paths stayed the same when the images did not."""
     paths = [str(tmp_path / f"{number}.bmp") for number in range(3)]

@@ -96,6 +96,17 @@ def test_a_folder_of_data_beside_the_files_is_named(parquet):
     assert PathSource(folder).notes == ("Not read beside the parquet files: data.",)
 
 
+def test_splits_in_two_forms_are_refused(parquet):
+    """The folder was named in a note, and the study then said that there was nothing to score on."""
+    folder, _ = parquet
+    (folder / "test.parquet").unlink()
+    (folder / "test" / "dark").mkdir(parents=True)
+    with pytest.raises(
+        DataError, match="holds parquet files of one split, train, and a folder 'test'; give all splits"
+    ):
+        PathSource(folder)
+
+
 def test_folders_are_left_out(images):
     folder, expected = images
     (folder / "reports").mkdir()
@@ -116,6 +127,9 @@ def test_what_is_wrong_is_said(parquet, images):
     (folder, _), (pets, _) = parquet, images
     with pytest.raises(DataError, match="no such folder: '/nowhere/images'"):
         PathSource("/nowhere/images")
+    (pets / "notes.npz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"notes.npz' is a file; data=FOLDER takes a folder of images or of parquet"):
+        PathSource(pets / "notes.npz")
     with pytest.raises(UsageError, match="is one parquet file; give data=parquet data.locations.train="):
         PathSource(folder / "train.parquet")
     with pytest.raises(UsageError, match="test_fraction splits a folder of images, but '.*birds' holds parquet files"):
