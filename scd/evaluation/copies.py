@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scd.data.images import ImageSet
-from scd.errors import UsageError
+from scd.errors import DataError, UsageError
 from scd.evaluation.overlap import shared_images
 from scd.evaluation.protocol import EvaluationData
 
@@ -23,11 +23,16 @@ def notes_on_copies(data: EvaluationData) -> list[str]:
 
     Images that are generated, and those that do not fit into memory, are not compared. Equal images without labels are
     counted here.
+
+    Raises:
+        DataError: an image that cannot be decoded.
     """
     if data.source.embedded:
         return []
     try:
         train, test, labelled = data.train, data.test, data.has("label")
+    except DataError:  # an image that cannot be decoded
+        raise
     except UsageError:  # they do not fit into memory
         return []
     counts = {

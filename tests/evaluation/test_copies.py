@@ -3,12 +3,17 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 import torch
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
 from PIL import Image
 from tiny_evaluation import objects, source_of
 from torch import Tensor
 
 from scd.data.images import ImageSet
+from scd.data.sources.source import Source
+from scd.errors import DataError
 from scd.evaluation import copies
 from scd.evaluation.copies import in_several_classes, near_copies, notes_on_copies
 from scd.evaluation.protocol import EvaluationData
@@ -44,6 +49,15 @@ def test_mirror_images_are_found_in_large_sets(monkeypatch):
     train, test = photographs(30, seed=0), photographs(12, seed=1)
     test[0], test[1], test[2] = saved_again(train[7]), train[3].flip(-1), train[4]
     assert near_copies(train, test) == 1
+
+
+def test_a_broken_image_is_named_before_anything_is_trained():
+    """Without labels it was found after the training: the error was taken for that of a set that is too large."""
+    pictures = [{"bytes": b"no picture", "path": None}] * 4
+    rows = Dataset.from_dict({"image": pictures}, features=Features(image=ImageFeature()))
+    source = Source("mine", {"train": rows, "test": rows}, {"train": "0", "test": "1"})
+    with pytest.raises(DataError, match="'mine' row 0: the image cannot be decoded"):
+        notes_on_copies(EvaluationData(source, 8))
 
 
 def test_images_without_content_are_no_copies_of_one_another():

@@ -9,7 +9,7 @@ from scd.data.sources.shapes import Shapes
 from scd.errors import DataError, UsageError
 from scd.evaluation.metric import SHARE, Metric
 from studies import scene_coco
-from studies.suite.analysis.results import assemble
+from studies.suite.analysis.results import assemble, data_notes
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.resolve import resolve
@@ -83,6 +83,19 @@ def test_the_page_names_the_two_sets(folders, tmp_path):
     text = publish(scene_coco.STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert f"those of `{folders / 'annotated'}`: probes learn from its training images" in text
     assert f"those of `{folders / 'things'}`, as many as of scenes" in text
+
+
+def test_notes_on_the_images_of_protocols(folders, tmp_path):
+    """Copies in the folder that is scored, and what a limit leaves out, were not noted."""
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for split in ("train", "test"):
+        (copied / f"{split}.parquet").write_bytes((folders / "annotated" / "test.parquet").read_bytes())
+    settings = settings_of(folders, f"axes.scored={copied}", "sizes.limit_train=30")
+    notes = data_notes(settings, resolve(scene_coco.plan(settings)), decode=True)
+    first = "Of the 40 train images, which have no labels to be balanced by, the first 30 are used (data.train_limit)."
+    assert first in notes
+    assert any(note.startswith("copied: 20 of the 20 scored images are training images, too") for note in notes)
 
 
 def test_a_folder_that_cannot_be_used_is_named_before_anything_is_trained(folders, tmp_path):

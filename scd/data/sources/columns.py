@@ -1,6 +1,6 @@
 """From the columns of a file to the columns of a source: their names, and what the masks hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from datasets import Dataset, Image
 from scd.data.cache import content_hash, file_hashes
 from scd.data.masks import KINDS, find_kind
 from scd.data.sources.labels import number_labels
-from scd.data.sources.palettes import check_palettes
+from scd.data.sources.mask_checks import check_masks
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
@@ -33,40 +33,56 @@ def read_columns(
         name: of the source, for reports and errors.
         splits: as read from the files, the training split first.
         contents: what identifies each split's files.
-        columns: our column name -> the name in the files; None or absent: the same name.
+        columns: our column name -> the name in the files; None or absent: the same name; empty: left out.
         mask_kind: one of :data:`scd.data.masks.KINDS`; None: derived from the columns and the masks.
         foreground: for masks of class ids, the ids that are foreground.
 
     Raises:
-        UsageError: an unknown column or mask kind.
-        DataError: a column that is missing or does not hold images, a split without rows, or masks of class ids whose
-            palettes differ, unless ``mask_kind`` says that they are classes.
+        UsageError: an unknown column or mask kind, or an option that these masks do not have.
+        DataError: a column that is missing or does not hold images, a split without rows, objects whose categories have
+            another numbering in another split, or masks whose palettes differ (:mod:`scd.data.sources.mask_checks`).
     """
     if mask_kind not in (None, *KINDS):
         raise unknown("mask_kind", mask_kind, KINDS)
+    for ours in columns or {}:
+        if ours not in COLUMNS:
+            raise unknown("column", ours, COLUMNS)
     for split, dataset in splits.items():
         if len(dataset) == 0:
             raise DataError(f"split '{split}' of '{name}' has no rows")
     named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    left_out = {ours for ours, theirs in named.items() if theirs == ""}
+    splits = {split: without_columns(dataset, left_out) for split, dataset in splits.items()}
+    named = {ours: theirs for ours, theirs in named.items() if theirs}
     notes = unread_columns(splits, named)
     labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
     backgrounds = number_labels(name, labels.splits, "background")
     splits = backgrounds.splits
-    features = next(iter(splits.values())).features
+    check_categories(name, splits)
+    has_masks, has_objects = (any(it in d.column_names for d in splits.values()) for it in ("mask", "objects"))
     outside = {split: files_outside(name, split, dataset) for split, dataset in splits.items()}
     contents = {split: [contents[split], *found] if (found := outside[split]) else contents[split] for split in splits}
-    kind, mask_notes = mask_kind if "mask" in features else None, []
-    if kind is None and "mask" in features:
+    if not has_masks and (mask_kind is not None or foreground is not None):
+        option = "mask_kind" if mask_kind is not None else "foreground"
+        raise UsageError(f"'{name}' has no column of masks for data.options.{option}")
+    kind, mask_notes = mask_kind, []
+    if has_masks:
         identity = {split: [contents[split], named] for split in splits}
-        kind, mask_notes = ("instances", []) if "objects" in features else find_kind(name, splits, identity)
-        if kind == "classes":
-            check_palettes(name, splits, identity)
+        if kind is None:
+            kind, mask_notes = ("instances", []) if has_objects else find_kind(name, splits, identity)
+        mask_notes = [*mask_notes, *check_masks(name, splits, identity, kind, mask_kind is not None)]
+        if foreground is not None and kind != "classes":
+            raise UsageError(
+                f"data.options.foreground={list(foreground)} chooses among class ids, but the masks of '{name}' are "
+                f"{kind}"
+            )
     if kind == "classes" and foreground is None and mask_kind is None:
         mask_notes = [*mask_notes, ALL_IDS]
     foreground = tuple(int(value) for value in foreground) if foreground is not None else None
     fingerprints = {}
     for split in splits:
-        identity = {"content": contents[split], "columns": named, "mask": [kind, foreground]}
+        used = {**named, **dict.fromkeys(sorted(left_out), "")}
+        identity = {"content": contents[split], "columns": used, "mask": [kind, foreground]}
         if split != "train":  # the numbers of its labels depend on the training split's names
             identity["class_names"] = labels.names
             identity["background_names"] = backgrounds.names
@@ -81,6 +97,40 @@ def read_columns(
         "foreground": foreground,
         "notes": [*notes, *mask_notes, *labels.notes, *backgrounds.notes],
     }
+
+
+def without_columns(dataset: Dataset, columns: Collection[str]) -> Dataset:
+    """The data set without some columns, where it has them."""
+    return dataset.remove_columns([column for column in columns if column in dataset.column_names])
+
+
+def check_categories(name: str, splits: Mapping[str, Dataset]) -> None:
+    """Raise DataError where the categories of objects have other names, or another order of them, in another split."""
+    first: tuple[str, list[str] | None] | None = None
+    for split, dataset in splits.items():
+        if "objects" not in dataset.column_names:
+            continue
+        names = category_names(dataset.features["objects"])
+        known, theirs = first = first or (split, names)
+        if names != theirs:
+            raise DataError(
+                f"'{name}': the categories of the objects are {shown_names(theirs)} in {known} and "
+                f"{shown_names(names)} in {split}; write both with the same names in the same order"
+            )
+
+
+def category_names(objects: Any) -> list[str] | None:
+    """The names of the categories of a column ``objects``, lists in a mapping or a list of mappings; None without."""
+    fields = objects if isinstance(objects, dict) else getattr(objects, "feature", None)
+    category = fields.get("category") if isinstance(fields, dict) else None
+    return getattr(getattr(category, "feature", category), "names", None)
+
+
+def shown_names(names: Sequence[str] | None) -> str:
+    """Names of categories for an error."""
+    if names is None:
+        return "numbers without names"
+    return ", ".join([*names[:MOST_LISTED], *(["..."] if len(names) > MOST_LISTED else [])])
 
 
 def unread_columns(splits: Mapping[str, Dataset], named: Mapping[str, str]) -> list[str]:
@@ -99,20 +149,18 @@ def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) ->
     """The data set with our column names and no other columns.
 
     Raises:
-        UsageError: a name of ours that does not exist, or one column with two meanings.
+        UsageError: one column with two meanings.
         DataError: a column that is missing, with those that there are, or one that does not hold images.
     """
     for ours, theirs in columns.items():
-        if ours not in COLUMNS:
-            raise unknown("column", ours, COLUMNS)
         if theirs not in dataset.column_names:
-            raise _no_column(source, theirs, dataset)
+            raise _no_column(source, theirs, dataset, ours)
     if len(set(columns.values())) < len(columns):
         raise UsageError(f"columns={dict(columns)} uses one column twice")
     taken = set(columns.values())  # a column that the user gives another meaning loses its own
     wanted = {ours: columns.get(ours, ours) for ours in COLUMNS if ours in columns or ours not in taken}
     if wanted.get("image") not in dataset.column_names:
-        raise _no_column(source, "image", dataset)
+        raise _no_column(source, "image", dataset, "image")
     present = {theirs: ours for ours, theirs in wanted.items() if theirs in dataset.column_names}
     dataset = dataset.select_columns(list(present))
     dataset = dataset.rename_columns({theirs: ours for theirs, ours in present.items() if theirs != ours})
@@ -122,7 +170,11 @@ def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) ->
             continue
         encoded = isinstance(feature, dict) and {"bytes", "path"} <= set(feature)
         if not encoded and getattr(feature, "dtype", "") not in ("string", "large_string", "binary", "large_binary"):
-            raise DataError(f"column '{wanted[column]}' of '{source}' holds {feature}, not images")
+            what = f"{feature}, not images"
+            if isinstance(feature, dict):
+                what = f"the fields {', '.join(feature)}; a picture has the fields bytes and path"
+            hint = "; data.options.columns.mask='' leaves it out" if column == "mask" else ""
+            raise DataError(f"column '{wanted[column]}' of '{source}' holds {what}{hint}")
         dataset = dataset.cast_column(column, Image())
     return dataset
 
@@ -162,8 +214,8 @@ def is_file(path: str) -> bool:
         return False
 
 
-def _no_column(source: str, column: str, dataset: Dataset) -> DataError:
+def _no_column(source: str, column: str, dataset: Dataset, ours: str) -> DataError:
     return DataError(
         f"'{source}' has no column '{column}'; its columns: {', '.join(dataset.column_names)}; "
-        f"name yours with columns={{image: ..., label: ..., mask: ...}}"
+        f"name yours with data.options.columns.{ours}=NAME"
     )

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from scd.data.sources.quiet import without_progress_bars
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
 
+PART = re.compile(r"-(\d+)-of-(\d+)(-[0-9a-f]{8,})?$")  # of a split in parts: train-00000-of-00002.parquet
 Files = str | os.PathLike | Sequence[str | os.PathLike]
 
 
@@ -69,7 +71,7 @@ def find_files(split: str, value: Files) -> list[Path]:
     """The existing files that a path, a glob or a list of them names, in sorted order.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or a glob finds some parts of a split and not all.
     """
     found: list[Path] = []
     for pattern in [value] if isinstance(value, str | os.PathLike) else value:
@@ -77,8 +79,36 @@ def find_files(split: str, value: Files) -> list[Path]:
         matches = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))
         if not matches:
             raise DataError(f"{split}={pattern}: no such file")
+        sets: dict[str, list[Path]] = {}
+        for path in map(Path, matches):
+            sets.setdefault(PART.sub("", path.stem), []).append(path)
+        for parts in sets.values() if matches != [pattern] else ():
+            check_parts(split, parts)
         found.extend(Path(match) for match in matches)
     return found
+
+
+def check_parts(split: str, files: Sequence[Path]) -> None:
+    """A split that is written in parts has all of them, once.
+
+    Raises:
+        DataError: it does not; the text names the missing ones.
+    """
+    numbered = [match for file in files if (match := PART.search(file.stem))]
+    numbers, totals = [int(match[1]) for match in numbered], {int(match[2]) for match in numbered}
+    if not numbered:
+        return
+    if len(totals) > 1 or len(set(numbers)) != len(files):
+        raise DataError(f"{split}: '{files[0].parent}' holds parts of several data sets; leave the files of one")
+    total = totals.pop()
+    first = 1 if total in numbers and 0 not in numbers else 0
+    missing = sorted(set(range(first, first + total)) - set(numbers))
+    if missing:
+        listed = ", ".join(f"{number:05d}" for number in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(
+            f"{split}: '{files[0].parent}' lacks {len(missing)} of the {total} parts of this split ({listed}); "
+            f"fetch them, or rename the others (without '-of-{total:05d}') to use them alone"
+        )
 
 
 def read_parquet(files: Sequence[Path], digests: Sequence[str]) -> Dataset:

@@ -1,16 +1,13 @@
 """A folder of the user's: parquet files or images, whichever it holds."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scd.data.sources.example import write_example_parquet
 from scd.data.sources.image_folder import ImageFolder
-from scd.data.sources.parquet import Parquet
+from scd.data.sources.parquet import PART, Parquet, check_parts
 from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
-
-SHARD = re.compile(r"-(\d+)-of-(\d+)$")  # of a split that is written in parts: train-00000-of-00002.parquet
 
 
 class PathSource(Source):
@@ -104,7 +101,7 @@ def parquet_files(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
         groups: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*.parquet")):
             if path.is_file() and not path.name.startswith("."):
-                groups.setdefault(SHARD.sub("", path.stem), []).append(path)
+                groups.setdefault(PART.sub("", path.stem), []).append(path)
         if names := named_splits(groups, str(folder)):
             others = sorted(name for name in groups if name not in names.values())
             notes = [f"Not read: parquet files of no split: {', '.join(others)}."] if others else []
@@ -113,28 +110,6 @@ def parquet_files(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
                 check_parts(split, files)
             return found, notes
     return {}, []
-
-
-def check_parts(split: str, files: Sequence[Path]) -> None:
-    """A split that is written in parts has all of them, once.
-
-    Raises:
-        DataError: it does not; the text names the missing ones.
-    """
-    numbered = [match for file in files if (match := SHARD.search(file.stem))]
-    numbers = [int(match[1]) for match in numbered]
-    totals = {int(match[2]) for match in numbered}
-    for total in totals:
-        first = 1 if total in numbers and 0 not in numbers else 0
-        missing = sorted(set(range(first, first + total)) - set(numbers))
-        if len(totals) > 1 or len(numbers) != len(files):
-            raise DataError(f"{split}: '{files[0].parent}' holds parts of several data sets; leave the files of one")
-        if missing:
-            listed = ", ".join(f"{number:05d}" for number in missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise DataError(
-                f"{split}: '{files[0].parent}' lacks {len(missing)} of the {total} parts of this split ({listed}); "
-                f"fetch them, or rename the others (without '-of-{total:05d}') to use them alone"
-            )
 
 
 def _present(columns: Mapping[str, str | None] | None) -> dict[str, str]:

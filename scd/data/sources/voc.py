@@ -25,7 +25,7 @@ from scd.data.sources.instance_maps import (
     filled_box,
     object_features,
 )
-from scd.data.sources.palettes import Palettes, used_colours
+from scd.data.sources.mask_checks import Palettes, used_colours
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 

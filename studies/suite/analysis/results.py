@@ -23,6 +23,7 @@ from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:
+    from scd.evaluation.protocol import EvaluationData
     from studies.suite.execution.store import Store
     from studies.suite.planning.resolve import Planned
     from studies.suite.planning.settings import Settings
@@ -137,7 +138,7 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
         plan,
         {run: {"numerics": classes[run], **numbers} for run, numbers in records.items() if run in classes},
         metrics_of(protocols) if evaluations else {},
-        describe_source(settings) if evaluations else {},
+        describe_source(settings, protocols) if evaluations else {},
         Progress(
             planned=len(runs),
             done=len(done),
@@ -168,21 +169,56 @@ def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     return found
 
 
-def describe_source(settings: "Settings") -> dict[str, Any]:
-    """What the images are, in the source's own words, and notes on them; kept for the life of the process."""
-    from scd.evaluation.copies import notes_on_copies
+def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the images are, in the source's own words, and notes on them and on those of protocols that have their own.
+
+    The answer is kept for the life of the process.
+
+    Args:
+        protocols: configurations of all protocols of the study's runs.
+    """
     from studies.suite.planning.assembly import open_data
-    from studies.suite.planning.protocols import evaluation_data
+    from studies.suite.planning.protocols import build_protocol, evaluation_data
 
     data, locations = settings.base["data"], settings.locations
-    key = json.dumps([data, locations], sort_keys=True, default=str)
+    others = _distinct([protocol for protocol in protocols if protocol.get("data") is not None])
+    key = json.dumps([data, locations, others], sort_keys=True, default=str)
     if key not in _SOURCES:
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
         images = evaluation_data(settings.base, source)
-        notes = [*images.notes, *images.overlap(), *notes_on_copies(images)]
-        _SOURCES[key] = {**found, "place": place_of(settings), "notes": notes}
+        notes = notes_on_images(images)
+        for protocol in map(build_protocol, others):
+            own = protocol.own_data(images)
+            if not own.source.embedded:
+                notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
+        _SOURCES[key] = {**found, "place": place_of(settings), "notes": list(dict.fromkeys(notes))}
     return _SOURCES[key]
+
+
+def notes_on_images(images: "EvaluationData") -> list[str]:
+    """What a reader must know of images: what is not read, what limits leave out, and copies."""
+    from scd.evaluation.copies import notes_on_copies
+
+    return [*images.notes, *notes_on_limits(images), *images.overlap(), *notes_on_copies(images)]
+
+
+def notes_on_limits(images: "EvaluationData") -> list[str]:
+    """Notes on splits without labels of which a limit leaves out the last rows: they may be sorted by content."""
+    if images.source.embedded:
+        return []
+    notes = []
+    for split, name, limit in (
+        ("train", "train_limit", images.train_limit),
+        (images.split, "test_limit", images.test_limit),
+    ):
+        count = len(images.source.split(split))
+        if "label" not in images.columns(split) and limit is not None and limit < count:
+            notes.append(
+                f"Of the {count:,} {split} images, which have no labels to be balanced by, the first {limit:,} are "
+                f"used (data.{name})."
+            )
+    return notes
 
 
 def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
@@ -194,7 +230,7 @@ def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
         return []
     if decode:
-        return describe_source(settings)["notes"]
+        return describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])["notes"]
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import evaluation_data
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from scd.data.images import load_images
 from scd.data.sources.columns import files_outside, read_columns, rename_columns
@@ -136,3 +136,60 @@ def test_encoded_text_is_not_taken_for_a_path():
     text = r"'mine' train row 0: the image is text of an encoded picture \(data:image/png;base64,...\); store"
     with pytest.raises(DataError, match=text):
         source({"train": rows})
+
+
+def objects(*names: str) -> Dataset:
+    features = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=list(names)))}
+    rows = {"image": [PIXELS], "mask": [PIXELS], "objects": [{"bbox": [[0, 0, 4, 4]], "category": [0]}]}
+    return Dataset.from_dict(rows, features=Features(image=Image(), mask=Image(), objects=features))
+
+
+def test_categories_of_another_order_are_refused():
+    """The numbers of one split were read by the names of the other: a scene mAP of 0.34 in the place of 1."""
+    source({"train": objects("dark", "light"), "test": objects("dark", "light")})
+    text = "'mine': the categories of the objects are dark, light in train and light, dark in test; write both with"
+    with pytest.raises(DataError, match=text):
+        source({"train": objects("dark", "light"), "test": objects("light", "dark")})
+
+
+def test_masks_of_the_test_images_alone():
+    """Their kind was not looked for: soft borders counted as the object, and the object as unknown."""
+    found = source({"train": dataset(image=[PIXELS]), "test": dataset(image=[PIXELS], mask=[half_mask(255)])})
+    assert found.mask_kind == "binary"
+    assert load_images(found, "test", 20).masks.float().mean() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"foreground": [0]},
+            r"data.options.foreground=\[0\] chooses among class ids, but the masks of 'mine' are binary",
+        ),
+        ({"columns": {"mask": ""}, "foreground": [1]}, "'mine' has no column of masks for data.options.foreground"),
+        ({"columns": {"mask": ""}, "mask_kind": "binary"}, "'mine' has no column of masks for data.options.mask_kind"),
+    ],
+)
+def test_options_that_these_masks_do_not_have(options, text):
+    """They were ignored, and the page was named by them."""
+    with pytest.raises(UsageError, match=text):
+        source({"train": dataset(image=[PIXELS], mask=[half_mask(255)])}, **options)
+
+
+def test_a_column_can_be_left_out():
+    rows = {"train": dataset(image=[PIXELS], label=[0], mask=["no picture"])}
+    found = source(rows, columns={"mask": ""})
+    assert found.splits["train"].column_names == ["image", "label"] and found.mask_kind is None
+    assert found.fingerprint != source({"train": dataset(image=[PIXELS], label=[0])}).fingerprint
+
+
+def test_what_a_column_of_pictures_needs_is_said():
+    with pytest.raises(
+        DataError, match="column 'mask' of 'mine' holds Value.*, not images; data.options.columns.mask=''"
+    ):
+        source({"train": dataset(image=[PIXELS], mask=[1])})
+    fields = Dataset.from_dict({"image": [{"bytes": b"x"}]})
+    with pytest.raises(DataError, match="holds the fields bytes; a picture has the fields bytes and path"):
+        source({"train": fields})
+    with pytest.raises(DataError, match="its columns: photo; name yours with data.options.columns.image=NAME"):
+        source({"train": dataset(photo=[PIXELS])})

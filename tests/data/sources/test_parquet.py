@@ -134,6 +134,18 @@ def test_bad_files_say_so(tmp_path):
         Parquet(train=no_image)
 
 
+def test_a_glob_finds_all_parts_of_a_split(tmp_path):
+    """Parts that had not been fetched were missing without a word."""
+    for number in (0, 2):
+        write(tmp_path / f"train-{number:05d}-of-00003-0123456789abcdef.parquet", [0])
+    with pytest.raises(DataError, match=r"train: '.*' lacks 1 of the 3 parts of this split \(00001\); fetch them"):
+        Parquet(train=tmp_path / "train-*.parquet")
+    write(tmp_path / "train-00001-of-00003-0123456789abcdef.parquet", [0])
+    assert len(Parquet(train=tmp_path / "train-*.parquet").split("train")) == 3
+    one = Parquet(train=[tmp_path / "train-00000-of-00003-0123456789abcdef.parquet"])  # named one by one
+    assert len(one.split("train")) == 1
+
+
 def test_files_without_rows_and_columns_of_one_name(tmp_path):
     """The texts were those of the library: a batch size of 0, a field that matches twice."""
     rows = pa.table({"image": [b""], "label": [1]})

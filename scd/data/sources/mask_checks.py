@@ -1,0 +1,128 @@
+"""Masks of a set beside their kind: palettes that agree with the ids, and notes on what counts for nothing."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from scd.data.cache import cached_value, content_hash
+from scd.data.decoding import UNREADABLE, open_cell, orientation, place
+from scd.data.masks import GREY_KINDS, THRESHOLD, VOID, grey_levels, rows_looked_at
+from scd.errors import DataError
+
+VERSION = "1"
+UNKNOWN_ID = "Mask pixels of the value 255 are unknown and count for nothing."
+DARK = "Masks with values above 0, but none above 127, which show no object"
+TURNED = "Images with an EXIF orientation, whose masks count as drawn on the upright picture"
+
+
+def check_masks(
+    name: str, splits: Mapping[str, Dataset], contents: Mapping[str, object], kind: str, is_given: bool
+) -> list[str]:
+    """Notes on the masks of a set. All of a split's masks count or, of more than 16,384, evenly spaced ones.
+
+    Args:
+        name: of the source, for errors.
+        splits: data sets, some with a column ``mask``. Masks that cannot be decoded are left out.
+        contents: what identifies each split, for the cache.
+        kind: of the masks, of :data:`scd.data.masks.KINDS`.
+        is_given: whether the user has said the kind; else it was found, and what it ignores is noted there.
+
+    Raises:
+        DataError: palettes that give a class id several colours, unless the user says that the masks are classes.
+    """
+    found = {
+        split: cached_value(
+            "mask-checks",
+            content_hash([VERSION, contents[split], kind]),
+            lambda dataset=dataset: _look(name, dataset, kind),
+        )
+        for split, dataset in splits.items()
+        if "mask" in dataset.column_names
+    }
+    if kind == "classes" and not is_given:
+        known = Palettes("; or say data.options.mask_kind=classes if the indices are the classes")
+        for split in found.values():
+            for where, number, colour in split["colours"]:
+                known.add(where, {number: colour})
+    notes = [UNKNOWN_ID] if kind == "classes" and is_given and any(split["void"] for split in found.values()) else []
+    counted = {what: sum(split[key] for split in found.values()) for what, key in ((DARK, "dark"), (TURNED, "turned"))}
+    return notes + [f"{what}: {count:,}." for what, count in counted.items() if count]
+
+
+@dataclass
+class Palettes:
+    """The colour of each id in the palettes of some masks, with the place where it was first seen.
+
+    Args:
+        otherwise: of the error, what else may be done.
+    """
+
+    otherwise: str = ""
+    colours: dict[int, tuple[list[int], str]] = field(default_factory=dict)
+
+    def add(self, where: str, colours: Mapping[int, list[int]]) -> None:
+        """Add those of a mask, see :func:`used_colours`. Raises DataError where they differ from earlier ones."""
+        for number, colour in colours.items():
+            known, there = self.colours.setdefault(number, (colour, where))
+            if known != colour:
+                raise DataError(
+                    f"masks of class ids whose palettes differ: {there} gives the id {number} the colour {known}, "
+                    f"{where} the colour {colour}. Image tools renumber a palette when they save it; use the original "
+                    f"masks{self.otherwise}"
+                )
+
+
+def used_colours(image: Any) -> dict[int, list[int]]:
+    """Id -> colour [red, green, blue] of the ids that a mask shows and its palette holds.
+
+    Empty without a palette, and for one that gives all of several ids the same colour.
+    """
+    if image.mode != "P":
+        return {}
+    palette = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    shown = np.unique(np.asarray(image)).tolist()
+    colours = {number: palette[number].tolist() for number in shown if number < len(palette)}
+    return colours if len(colours) == 1 or len(set(map(tuple, colours.values()))) > 1 else {}
+
+
+def is_turned(cell: dict | None) -> bool:
+    """Whether the picture of an undecoded cell has an EXIF orientation, by its header; False if it cannot be read."""
+    stored = (cell or {}).get("bytes")
+    try:
+        with Image.open(io.BytesIO(stored) if stored is not None else (cell or {}).get("path") or "") as image:
+            return orientation(image) != 1
+    except UNREADABLE:
+        return False
+
+
+def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
+    """[place of the first mask, id, colour] of the ids and colours that occur together; what is counted."""
+    columns = {column: ImageFeature(decode=False) for column in ("image", "mask")}
+    raw = dataset.select_columns(list(columns))
+    for column, feature in columns.items():
+        raw = raw.cast_column(column, feature)
+    colours: dict[tuple[int, tuple[int, ...]], str] = {}
+    void, dark, turned = False, 0, 0
+    for row in rows_looked_at(len(raw)):
+        record = raw[row]
+        where = place(record["mask"] or {}, row, name)
+        try:
+            mask = open_cell(record["mask"], "mask", row, name)
+            turned += orientation(mask) == 1 and is_turned(record["image"])
+            if kind in GREY_KINDS:
+                levels = grey_levels(mask, where)
+                dark += bool(0 < levels.max() <= THRESHOLD)
+                continue
+        except DataError:
+            continue
+        void |= bool((np.asarray(mask) == VOID).any())
+        for number, colour in used_colours(mask).items():
+            colours.setdefault((number, tuple(colour)), where)
+    listed = [[where, number, list(colour)] for (number, colour), where in colours.items()]
+    return {"colours": listed, "void": void, "dark": dark, "turned": turned}
