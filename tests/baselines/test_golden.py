@@ -6,6 +6,7 @@ the last one, and what a method keeps: queues, centres. MAE's numbers are in ``t
 """
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,9 @@ from baselines.lewel import LEWEL
 from baselines.moco import MoCo
 from baselines.simsiam import SimSiam
 from baselines.slotcon import SlotCon
+from baselines.soco import SoCo
 from scd.method import Batch, Method, View, whole_view
+from scd.nn.backbone import FeatureMaps
 from scd.nn.norm import GroupedBatchNorm2d
 from scd.training.loop import pretrain
 from scd.training.optimizers import build_optimizer, set_learning_rate, set_weight_decay
@@ -157,6 +160,33 @@ def test_slotcon():
         assert_same(method.grouping_matcher.centre, numbers["centre"][step], f"centre after step {step}")
         steps += 1
     assert steps == 5
+
+
+@pytest.mark.parametrize("levels", ["several", "one"])
+def test_soco(levels):
+    """Its loss of views 1 and 2 alone; the target moves before the forward pass, by the momentum of that step.
+
+    First the boxes lie on several levels, and batch norm has its running statistics: those of a batch differ, since the
+    official code reads every box from every level. Then all boxes lie on the finest level, and batch norm has those of
+    the batch.
+    """
+    numbers = golden("soco")
+    if levels == "one":
+        numbers |= golden("soco_one_level")
+    widths = ((3, 4), (4, 5), (5, 6), (6, 7))
+    trunk = nn.Sequential(*(nn.Sequential(nn.Conv2d(*pair, 2, 2, bias=False), nn.ReLU()) for pair in widths))
+    options = {"dim": 5, "hidden": 8, "channels": 4, "roi": 2, "head_width": 6, "jitter": 0.0, "momentum": 0.8}
+    method = SoCo(FeatureMaps("golden", trunk, 7), **options).double().train(levels == "one")
+    begin(method, numbers)
+    directions = 2 * 4 / (4 + 1e-6)  # of 4 boxes an image, each; the official mean has this in its denominator
+    numbers["loss"] = numbers["loss"] + 2 * directions  # the official loss has no constant
+
+    def views(numbers: dict[str, Tensor], step: int) -> Batch:
+        both = batch(numbers, step).views.values()
+        boxes = numbers["boxes"][:, step]
+        return Batch({view.name: replace(view, boxes=list(each)) for view, each in zip(both, boxes, strict=True)})
+
+    assert len(list(follow(method, sgd(method, 0.3 * directions), numbers, views, directions=directions))) == 3
 
 
 def test_lewel_around_byol():

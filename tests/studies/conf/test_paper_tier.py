@@ -66,6 +66,16 @@ PAPERS = {
         "method.centre_momentum": 0.9, "method.weight": 0.5,
         "heads": {"projector": [4096, 4096, 256], "matcher.predictor": [4096, 4096, 256]},
     },
+    "soco": {  # hologerry/SoCo, tools/SoCo_FPN_100ep.sh, contrast/option.py and lr_scheduler.py; 16 GPUs
+        **LARS, "optimizer.lr": 1.0 * 2048 / 256, "optimizer.weight_decay": 1e-5, "schedule.warmup_epochs": 10,
+        "schedule.warmup_start": 1 / 100, "end of the learning rate": 1e-6, "training.batch_size": 2048,
+        "training.budget": {"unit": "epochs", "value": 100}, "views.scale": [0.5, 1.0], "views.extra.count": 1,
+        "views.extra.size": 112, "views.extra.scale": [0.5, 1.0], "method.dim": 256, "method.hidden": 4096,
+        "method.proposals": 4, "method.channels": 256, "method.roi": 7, "method.box_convs": 4, "method.jitter": 0.1,
+        "method.jitter_probability": 0.5, "method.momentum": 0.99, "method.momentum_schedule": "cosine",
+        "heads": {"box_head": [1024], "projector": [4096, 256], "matcher.predictor": [4096, 256]},
+        "blur": [(1.0, 1.0), (0.1, 1.0), (0.1, 7 / 6)],
+    },
     "simsiam": {  # facebookresearch/simsiam, main_simsiam.py with --fix-pred-lr: rate 0.05 at 256
         "optimizer.name": "sgd", "optimizer.lr": 0.05 * 512 / 256, "optimizer.momentum": 0.9,
         "optimizer.weight_decay": 1e-4, "optimizer.exclude_bias_norm": False, "optimizer.clip": None,
@@ -106,6 +116,7 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "moco": set(), "moco_symmetric": set(), "mae": set(),
     "byol": {"batch norm", "colours"}, "simsiam": {"batch norm", "initial weights"},
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
+    "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "supervised": {"schedule", "initial weights"}, "dino": {"evaluated network"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
