@@ -77,7 +77,7 @@ class DetCon(MomentumSiamese):
     """DetCon-B, symmetric: BYOL's networks on pooled regions, InfoNCE over the regions of the batch.
 
     Args:
-        backbone: feature maps, of at least 7 x 7 positions so that regions can be told apart.
+        backbone: feature maps, on whose grid regions are told apart; the paper's have 7 x 7 positions.
         dim: D of the embeddings.
         hidden: width of the projector's and the predictor's hidden layer.
         regions: R, drawn from each view with replacement; both branches pool the same ones.

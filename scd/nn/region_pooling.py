@@ -26,7 +26,8 @@ def regions_on_grid(segments: Tensor, h: int, w: int) -> Tensor:
     Returns:
         (B, h, w) int64.
     """
-    rows, columns = (nearest(size, cells, segments.device) for size, cells in zip(segments.shape[1:], (h, w)))
+    rows = nearest(segments.shape[1], h, segments.device)
+    columns = nearest(segments.shape[2], w, segments.device)
     cells = segments[:, rows[:, :, None, None], columns].permute(0, 1, 3, 2, 4).flatten(3)  # (B, h, w, pixels)
     ids = cells.sort(dim=3).values
     votes = torch.searchsorted(ids, ids, right=True) - torch.searchsorted(ids, ids)  # pixels with the id of each pixel

@@ -133,28 +133,50 @@ def test_regions_match_by_known_ids_within_an_image():
 # -------------------------------------------------------------------- an image of coordinates
 
 
-def test_a_regions_pooled_coordinates_agree_between_a_view_and_its_mirror_image():
-    """Red is x and green is y. The regions are vertical and horizontal bands, which mirroring must carry along."""
-    canvas = 32
-    steps = torch.arange(canvas)
-    bands = (steps // 8)[None] + 4 * (steps // 16)[:, None]
-    red, green = (steps * 8).expand(canvas, -1), (steps * 8)[:, None].expand(-1, canvas)
-    image = torch.stack([red, green, torch.zeros_like(red)]).to(torch.uint8)
-    size = 24
-    images, segments = image.expand(size, -1, -1, -1), bands.expand(size, -1, -1)
-    given = ImageBatch(images, torch.arange(size), slice(0, size), size, None, {"segments": segments})
-    recipe = build_recipe("single", 32, scale=(1.0, 1.0))
-    view = ViewMaker(recipe, 0, needs=frozenset({"segments"}))(given, 0).views["v1"]
-    assert 0 < view.flips.sum() < size
+CANVAS, IMAGES = 32, 24
+
+
+def coordinate_views(scale):
+    """Views of an image whose red is x and whose green is y, with eight regions, four in a row."""
+    steps = torch.arange(CANVAS)
+    red, green = (steps * 8).expand(CANVAS, -1), (steps * 8)[:, None].expand(-1, CANVAS)
+    image = torch.stack([red, green, torch.zeros_like(red)]).to(torch.uint8).expand(IMAGES, -1, -1, -1)
+    segments = ((steps // 8)[None] + 4 * (steps // 16)[:, None]).expand(IMAGES, -1, -1)
+    batch = ImageBatch(image, torch.arange(IMAGES), slice(0, IMAGES), IMAGES, None, {"segments": segments})
+    recipe = build_recipe("single", CANVAS, scale=(scale, 1.0))
+    view = ViewMaker(recipe, 0, needs=frozenset({"segments"}))(batch, 0).views["v1"]
+    assert 0 < view.flips.sum() < IMAGES
+    return view
+
+
+def pooled_coordinates(view):
+    """Mean x and y (B, 8, 2) in pixels of the canvas, from the colours of each region's cells; and the grid."""
     grid = regions_on_grid(view.segments, 8, 8)
-    ids = torch.arange(8).expand(size, -1)
-    maps = F.adaptive_avg_pool2d(view.images, 8)
-    means = masked_means(maps, region_masks(grid, ids))[..., :2]  # (B, 8, 2)
-    means = (means * torch.tensor(IMAGENET_STD[:2]) + torch.tensor(IMAGENET_MEAN[:2])) * 255 / 8  # pixels
+    means = masked_means(F.adaptive_avg_pool2d(view.images, 8), masks_of_all(grid))[..., :2]
+    return (means * torch.tensor(IMAGENET_STD[:2]) + torch.tensor(IMAGENET_MEAN[:2])) * 255 / 8, grid
+
+
+def masks_of_all(grid):
+    return region_masks(grid, torch.arange(8).expand(len(grid), -1))
+
+
+def test_a_regions_pooled_coordinates_agree_between_a_view_and_its_mirror_image():
+    view = coordinate_views(scale=1.0)
+    means, _ = pooled_coordinates(view)
     whole = (view.rectangles - torch.tensor([0.0, 0.0, 1.0, 1.0])).abs().amax(dim=1) < 1e-3
+    centres = torch.tensor([[8 * (name % 4) + 3.5, 16 * (name // 4) + 7.5] for name in range(8)])
     for flipped in (False, True):
         rows = means[whole & (view.flips == flipped)]
         assert len(rows)
-        for name in range(8):
-            centre = torch.tensor([8 * (name % 4) + 3.5, 16 * (name // 4) + 7.5])
-            torch.testing.assert_close(rows[:, name], centre.expand(len(rows), -1), rtol=0, atol=0.3)
+        torch.testing.assert_close(rows, centres.expand(len(rows), -1, -1), rtol=0, atol=0.3)
+
+
+def test_a_regions_pooled_coordinates_are_those_of_its_cells_in_any_crop():
+    view = coordinate_views(scale=0.2)
+    means, grid = pooled_coordinates(view)
+    cells = view.grid(8, 8) * CANVAS - 0.5  # (B, 8, 8, 2), the canvas's first pixel has its centre at 0
+    masks = masks_of_all(grid)
+    expected = masked_means(cells.permute(0, 3, 1, 2), masks)
+    seen = masks.flatten(2).any(dim=2)
+    assert 2 * len(grid) < seen.sum() < 8 * len(grid)
+    torch.testing.assert_close(means[seen], expected[seen], rtol=0, atol=0.5)
