@@ -76,6 +76,15 @@ PAPERS = {
         "heads": {"box_head": [1024], "projector": [4096, 256], "matcher.predictor": [4096, 256]},
         "blur": [(1.0, 1.0), (0.1, 1.0), (0.1, 7 / 6)],
     },
+    "detcon": {  # google-deepmind/detcon, detcon_b_config.py for 100 epochs: base rate 0.2, warm-up of epochs // 100
+        **LARS, "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
+        "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
+        "training.budget": {"unit": "epochs", "value": 100}, "method.dim": 256, "method.hidden": 4096,
+        "method.regions": 16, "method.temperature": 0.1, "method.momentum": 0.996,
+        "method.momentum_schedule": "cosine", "annotations.segments.scale": 1000,
+        "annotations.segments.min_size": 1000,
+        "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
+    },
     "simsiam": {  # facebookresearch/simsiam, main_simsiam.py with --fix-pred-lr: rate 0.05 at 256
         "optimizer.name": "sgd", "optimizer.lr": 0.05 * 512 / 256, "optimizer.momentum": 0.9,
         "optimizer.weight_decay": 1e-4, "optimizer.exclude_bias_norm": False, "optimizer.clip": None,
@@ -117,7 +126,8 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "byol": {"batch norm", "colours"}, "simsiam": {"batch norm", "initial weights"},
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
-    "supervised": {"schedule", "initial weights"}, "dino": {"evaluated network"},
+    "detcon": {"batch norm", "colours", "segments"}, "supervised": {"schedule", "initial weights"},
+    "dino": {"evaluated network"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
 every_method = pytest.mark.parametrize("name", PAPERS)
