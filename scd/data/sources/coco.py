@@ -4,8 +4,8 @@ Format: T.-Y. Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,22 @@ from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
 from scd.data.sources.instance_maps import (
+    MANY,
     check_boxes,
     count_boxes,
     describe,
     draw_instances,
     filled_box,
+    negatives,
     object_features,
+    percentages,
 )
+from scd.data.sources.labels import folded
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
-VERSION = "5"
-MANY = 20  # boxes of which some are nearer to a border than half their side
+VERSION = "6"
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
@@ -101,7 +104,8 @@ class Coco(Source):
                 f"{split}: {note}"
                 for split, content in read.items()
                 for note in (*content.notes, *splits[split].info.description.splitlines())
-            ],
+            ]
+            + names_alike(read, names),
         )
 
     @classmethod
@@ -142,6 +146,17 @@ def check_names(content: CocoFile, names: Sequence[str], train: Path) -> None:
             )
 
 
+def names_alike(read: Mapping[str, CocoFile], names: Sequence[str]) -> list[str]:
+    """A note on categories whose names differ in capitals, spaces or hyphens alone, if objects have both."""
+    used = {entry.category for content in read.values() for image in content.images for entry in image.entries}
+    groups = defaultdict(list)
+    for name in names:
+        if name in used:
+            groups[folded(name)].append(f"'{name}'")
+    listed = [" and ".join(group) for group in groups.values() if len(group) > 1]
+    return [f"Categories that are almost alike: {', '.join(listed)}."] if listed else []
+
+
 def check_objects(split: str, content: CocoFile) -> None:
     """Raise DataError for a split without any object: nothing could be learned from it, or scored on it."""
     crowds = [entry.crowd for image in content.images for entry in image.entries]
@@ -167,8 +182,10 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     counted: Counter[str] = Counter()
     boxes = BoxMeaning(str(content.file))
+    sizes = []
     for image in content.images:
         width, height = upright_size(image.path, image.size)
+        sizes.append((width, height))
         counted[TURNED] += stored_size(image.path)[1] != 1
         masks = [draw_entry(entry, height, width, content.file, counted) for entry in image.entries]
         for entry, mask in zip(image.entries, masks, strict=True):
@@ -190,8 +207,11 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
     boxes.check()
     counted[LOOSE] = boxes.apart
     check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
+    drawn = any(entry.segmentation for image in content.images for entry in image.entries)
+    notes = [] if drawn else percentages(boxes.boxes, sizes)
+    notes += negatives([len(image.entries) for image in content.images])
     dataset = Dataset.from_dict(columns, features=object_features(names))
-    dataset.info.description = describe(counted)
+    dataset.info.description = describe(counted, notes)
     return dataset
 
 
@@ -327,7 +347,7 @@ def overlap(box: Sequence[float], extent: np.ndarray) -> float:
 
 
 def _contents(content: CocoFile, folder: Path) -> list:
-    """What identifies the images: their names in the folder and their contents."""
+    """What identifies the images: their names, those in the folder with their place in it, and their contents."""
     paths = [image.path for image in content.images]
-    names = [path.relative_to(folder).as_posix() for path in paths]
+    names = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name for path in paths]
     return sorted(zip(names, file_hashes(paths), strict=True))

@@ -1,10 +1,13 @@
 """COCO's annotation file: images, categories and annotations, checked against each other.
 
 What other tools write differently is accepted where it has one meaning: ids as numbers, text or both; sizes as floats
-or left out; file names with backslashes or URL escapes; a crowd flag that is missing, null, true or text; a category
-that repeats the name of another one and has no objects; an entry that is there twice. Everything else is named.
+or left out; file names with backslashes, URL escapes or the folder of another place; a crowd flag that is missing,
+null, true or text; a category that repeats the name of another one and has no objects; an entry that is there twice;
+segmentations without any number, or all of a file that are the two corners of their box, which count as none.
+Everything else is named.
 
 Objects that are annotated twice count once. pycocotools would count both, so that one of them is always missed.
+Objects with two categories count as two, and are noted.
 """
 
 import json
@@ -20,6 +23,7 @@ from PIL import Image
 
 from scd.errors import DataError
 
+CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
 
 
@@ -70,6 +74,7 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     content = _parsed(file)
     images, notes = _images(content["images"], folder, file)
     names, dropped = _categories(content["categories"], content["annotations"], file)
+    corners = _are_corners(content["annotations"])
     for number, entry in enumerate(content["annotations"]):
         label = f"annotation {entry['id']}" if "id" in entry else f"annotations[{number}]"
         image, category = (identity(entry[key], f"'{file}' {label}: {key}") for key in ("image_id", "category_id"))
@@ -79,15 +84,20 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
             raise DataError(f"'{file}' {label}: there is no category {entry['category_id']}")
         box, crowd = _box(entry["bbox"], f"'{file}' {label}"), _flag(entry.get("iscrowd"), f"'{file}' {label}: iscrowd")
         shape = entry.get("segmentation")
+        if corners or _is_empty(shape):
+            shape = None
         turned = not shape and _turned(entry.get("attributes"))
         images[image].entries.append(Entry(label, names[category], box, shape, crowd, turned))
-    repeated = 0
+    repeated = ambiguous = 0
     for image in images.values():
         once = _annotated_once(image.entries)
         repeated += len(image.entries) - len(once)
         image.entries = once
+        ambiguous += _of_two_categories(once)
     if repeated:
         notes.append(f"Objects that are annotated twice in '{file.name}' and count once: {repeated:,}.")
+    if ambiguous:
+        notes.append(f"Objects that are annotated with two categories: {ambiguous:,}.")
     kept = [entry for image in images.values() for entry in image.entries]
     rotated = sum(entry.turned for entry in kept)
     if rotated:
@@ -119,6 +129,46 @@ def _annotated_once(entries: Sequence[Entry]) -> list[Entry]:
         elif box not in with_shape:
             kept.setdefault(box, entry)
     return list(kept.values())
+
+
+def _of_two_categories(entries: Sequence[Entry]) -> int:
+    """How many objects of an image have several categories: equal segmentations or, without one, equal boxes."""
+    categories: dict[tuple, set[str]] = defaultdict(set)
+    for entry in entries:
+        place = json.dumps(entry.segmentation) if entry.segmentation else tuple(entry.bbox)
+        categories[place, entry.crowd].add(entry.category)
+    return sum(len(found) > 1 for found in categories.values())
+
+
+def _are_corners(annotations: Sequence[dict]) -> bool:
+    """Whether the segmentations of a file are the two corners of its boxes, as some exports of boxes write them.
+
+    A file with any other segmentation may hold lines, from one corner of their box to the other.
+    """
+    shapes = ((entry.get("segmentation"), entry["bbox"]) for entry in annotations)
+    return all(_is_empty(shape) or _is_corners_of(box, shape) for shape, box in shapes)
+
+
+def _is_corners_of(box: object, shape: object) -> bool:
+    try:
+        x, y, width, height = box
+        x0, y0, x1, y1 = _numbers(shape)
+        apart = (x0 - x, y0 - y, x1 - x - width, y1 - y - height)
+        return all(abs(one) <= CORNER for one in apart)
+    except (TypeError, ValueError):  # not four numbers
+        return False
+
+
+def _is_empty(shape: object) -> bool:
+    """Whether a segmentation holds nothing: null, or lists without a number."""
+    return not shape or (isinstance(shape, list) and all(isinstance(one, list) and _is_empty(one) for one in shape))
+
+
+def _numbers(shape: object) -> list:
+    """What lists in lists hold, in order. Raises TypeError for what is no list."""
+    if not isinstance(shape, list):
+        raise TypeError("no list")
+    return [value for part in shape for value in (_numbers(part) if isinstance(part, list) else [part])]
 
 
 def identity(value: object, what: str) -> str:
@@ -164,12 +214,23 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
     """Images by id, and notes."""
     images: dict[str, CocoImage] = {}
     ids_of: dict[Path, str] = {}
+    names_of: dict[Path, str] = {}
+    moved: set[Path] = set()
     repeated = 0
     for number, entry in enumerate(entries):
         key = identity(entry["id"], f"'{file}' images[{number}]: id")
-        path = _located(folder, entry["file_name"], f"'{file}' image {key}")
+        name, what = entry["file_name"], f"'{file}' image {key}"
+        path = _located(folder, name, what)
+        if path is None and (path := _located_elsewhere(folder, name)) is not None:
+            moved.add(path)
         if path is None:
-            raise DataError(f"'{file}' lists the image {entry['file_name']}, which is not in '{folder}'")
+            raise DataError(f"'{file}' lists the image {name}, which is not in '{folder}'")
+        if path in moved and names_of.setdefault(path, name) != name:
+            raise DataError(
+                f"'{file}' lists {names_of[path]} and {name}, and '{folder}' holds one file for both, {path.name}; "
+                "give the folder in which both lie"
+            )
+        names_of[path] = name
         if key in images and images[key].path == path:
             repeated += 1
             continue
@@ -178,20 +239,41 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
         if path in ids_of:
             raise DataError(f"'{file}' lists {entry['file_name']} twice, as image {ids_of[path]} and {key}")
         ids_of[path] = key
-        images[key] = CocoImage(path, _size(entry, f"'{file}' image {key}"))
+        images[key] = CocoImage(path, _size(entry, what))
     notes = [f"Images that are listed twice in '{file.name}' and count once: {repeated:,}."] if repeated else []
+    strange = sum(not _is_end_of(_plain(names_of[path]).parent, folder) for path in moved)
+    if strange:
+        notes.append(
+            f"Images whose file_name names another folder, and that are read from '{folder.name}': {strange:,}."
+        )
     return images, notes + _unlisted(set(ids_of), folder)
 
 
 def _located(folder: Path, name: object, what: str) -> Path | None:
-    """The file of an image, also if its name was written on Windows, as part of an address, or from another folder."""
+    """The file of an image, also if its name was written on Windows, or as part of an address."""
     if not isinstance(name, str):
         raise DataError(f"{what}: file_name is {json.dumps(name)}, it must be text")
-    plain = unquote(name).replace("\\", "/")
-    for written in (name, name.replace("\\", "/"), plain, Path(plain).name):
-        if written and "\0" not in written and (folder / written).is_file():
+    for written in (name, name.replace("\\", "/"), _plain(name)):
+        if str(written) and "\0" not in str(written) and (folder / written).is_file():
             return folder / written
     return None
+
+
+def _located_elsewhere(folder: Path, name: str) -> Path | None:
+    """The file of an image whose name was written from another folder; None if ``folder`` holds that folder."""
+    plain = _plain(name)
+    if not plain.name or "\0" in str(plain) or (folder / plain.parent).is_dir():
+        return None
+    return folder / plain.name if (folder / plain.name).is_file() else None
+
+
+def _plain(name: str) -> Path:
+    return Path(unquote(name).replace("\\", "/"))
+
+
+def _is_end_of(part: Path, folder: Path) -> bool:
+    """Whether the last folders of a path are these: ``images`` of ``/data/images``."""
+    return folder.resolve().parts[-len(part.parts) :] == part.parts
 
 
 def _unlisted(listed: set[Path], folder: Path) -> list[str]:

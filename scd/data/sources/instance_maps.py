@@ -13,6 +13,9 @@ OUTSIDE = "Boxes without area inside their image, whose objects are left out"
 CUT = "Boxes that leave their image and are cut at its border"
 FEW = 5  # boxes that may leave their images in any set
 SLACK = 1  # pixels by which a box may leave its image without a note
+MANY = 20  # boxes whose places say in which unit or form they are written
+LARGE = 150  # pixels; in larger images boxes that all end at 100 are unlikely
+PERCENT = "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
 
 
 def draw_instances(masks: Sequence[np.ndarray], crowd: Sequence[bool], height: int, width: int) -> dict:
@@ -61,9 +64,28 @@ def check_boxes(counted: Counter[str], total: int, what: str, meaning: str) -> N
         )
 
 
-def describe(counted: Counter[str]) -> str:
-    """What was counted, a line each, for the description of a data set."""
-    return "\n".join(f"{what}: {count:,}." for what, count in sorted(counted.items()) if count)
+def percentages(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """A note on a set whose boxes may be percentages of their images, as Label Studio keeps them.
+
+    Args:
+        boxes: [x, y, w, h] of all images; sizes: width and height of each image in pixels.
+    """
+    large = sum(min(size) > LARGE for size in sizes)
+    within = all(max(x + w, y + h) <= 100 for x, y, w, h in boxes)
+    return [PERCENT] if len(boxes) >= MANY and within and large > len(sizes) / 2 else []
+
+
+def negatives(objects: Sequence[int]) -> list[str]:
+    """A note on a set in which more than half of the images have no object; ``objects`` are their numbers by image."""
+    empty = sum(not number for number in objects)
+    if empty <= len(objects) / 2:
+        return []
+    return [f"Images without objects, which count as negatives: {empty:,} of {len(objects):,}."]
+
+
+def describe(counted: Counter[str], notes: Sequence[str] = ()) -> str:
+    """What was counted, and other notes, a line each, for the description of a data set."""
+    return "\n".join([f"{what}: {count:,}." for what, count in sorted(counted.items()) if count] + list(notes))
 
 
 def object_features(names: Sequence[str]) -> Features:

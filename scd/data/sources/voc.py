@@ -4,10 +4,11 @@ Format: M. Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge"
 """
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,13 +24,15 @@ from scd.data.sources.instance_maps import (
     describe,
     draw_instances,
     filled_box,
+    negatives,
     object_features,
+    percentages,
 )
 from scd.data.sources.mask_checks import Palettes, used_colours
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
-VERSION = "4"
+VERSION = "5"
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -37,6 +40,13 @@ CLASSES = (
 )  # fmt: skip
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
+REPEATED = "Objects that are annotated twice and count once"
+RENAMED = "Annotations whose <filename> names another file"
+EXCHANGED = "those of them whose file is there"
+LEFT_OUT = "-1"  # an image without the class of a set
+MARKS = (LEFT_OUT, "0", "1")  # in sets of one class; 0: with difficult objects of it alone
+LOSSY = ("JPEG", "MPO")
+GREY_FACTORS = {2: 85, 4: 17}  # bits of a grey PNG -> number by which Pillow multiplies its values
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ONCE = ("name", "bndbox", *(f"bndbox/{key}" for key in CORNERS))  # elements of an object
 VOID = 255  # the border of objects in segments
@@ -56,16 +66,18 @@ class Voc(Source):
 
     Args:
         root: the folder with VOC2007 and VOC2012 in it.
-        train, test: YEAR/SET of the splits "train" and "test", e.g. "2012/train" and "2012/val" for segmentation.
+        train, test: YEAR/SET of the splits "train" and "test", e.g. "2012/train" and "2012/val" for segmentation. Sets
+            of one class ("2007/cat_trainval") mark each image; those with -1 are left out, unless another set has them.
         task: "detection" or "segmentation".
         difficult: False leaves out objects that are marked as difficult. NOTE: VOC's own test ignores them; here those
             of the test split count unless they are left out.
 
     Raises:
         UsageError: an unknown task, or a split without a set.
-        DataError: a file that is missing or cannot be read, an unknown class, a box without numbers, an object with two
-            names or boxes, or annotations of an image of another size, by file; boxes of a split without any object;
-            segments that are coloured, renumbered, or of one class alone.
+        DataError: a file that is missing or cannot be read, a line of a set that names no image, an unknown class, a
+            box without numbers, an object with two names or boxes, or annotations of an image of another size, by file;
+            a split without any image or object; annotations of which most name another image; segments that are
+            coloured, renumbered, of one class alone, or stored in a form that does not keep ids.
     """
 
     test_options = ("test",)
@@ -84,12 +96,14 @@ class Voc(Source):
             raise UsageError("voc: name at least one set in train and one in test, as YEAR/SET")
         root = Path(root).expanduser()
         boxes = task == "detection"
-        read = partial(_objects, difficult=difficult) if boxes else _segments
-        listed = {split: _listed(root, sets, task) for split, sets in (("train", train), ("test", test))}
-        rows = {
-            split: [read(root / f"VOC{year}", name) for year, name in dict.fromkeys(found)]
-            for split, found in listed.items()
-        }
+        listed, notes, rows = {}, {}, {}
+        for split, sets in (("train", train), ("test", test)):
+            listed[split], notes[split] = _listed(root, sets, task)
+        for split, found in listed.items():
+            counted: Counter[str] = Counter()
+            read = partial(_objects, difficult=difficult, counted=counted) if boxes else _segments
+            rows[split] = [read(root / f"VOC{year}", name) for year, name in found]
+            notes[split] += annotation_notes(counted, len(found), f"'{split}' of '{root}'")
         if boxes:
             check_objects(rows, root, difficult)
         format_ = {"format": "voc", "version": VERSION, "task": task}
@@ -107,8 +121,8 @@ class Voc(Source):
             description=f"PASCAL VOC for {task}: {', '.join(train)} and {', '.join(test)}",
             notes=[
                 f"{split}: {note}"
-                for split, found in listed.items()
-                for note in (*_repeated(found), *splits[split].info.description.splitlines())
+                for split, found in notes.items()
+                for note in (*found, *splits[split].info.description.splitlines())
             ],
         )
 
@@ -134,32 +148,79 @@ class Voc(Source):
 # ---------------------------------------------------------------- files
 
 
-def _listed(root: Path, sets: Sequence[str], task: str) -> list[tuple[str, str]]:
-    """(year, name of the image) of every line of some sets."""
-    found = []
+def _listed(root: Path, sets: Sequence[str], task: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """(year, name) of every image of some sets, each once, and notes."""
+    found, excluded = [], set()
     for each in sets:
         year, separator, name = each.partition("/")
         if not separator:
             raise UsageError(f"voc: '{each}' is not of the form YEAR/SET, for example 2007/trainval")
         file = root / f"VOC{year}" / "ImageSets" / TASKS[task] / f"{name}.txt"
         try:
-            lines = file.read_text(encoding="utf-8").split("\n")
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except OSError as error:
             raise DataError(f"cannot read the set '{file}': {error.strerror or error}") from error
-        found += [(year, line.split()[0]) for line in lines if line.strip()]
-    return found
+        except ValueError as error:
+            raise DataError(f"the set '{file}' is no text in UTF-8 ({error}); save it as UTF-8") from error
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                image, mark = _entry(line.strip(), root / f"VOC{year}", f"'{file}' line {number}")
+                if mark == LEFT_OUT:
+                    excluded.add((year, image))
+                else:
+                    found.append((year, image))
+    once = list(dict.fromkeys(found))
+    left_out = len(excluded - set(once))
+    if not once:
+        marked = f", and marks {left_out:,} with {LEFT_OUT}" if left_out else ""
+        raise DataError(f"{', '.join(sets)} of '{root}' lists no image{marked}; give sets with images")
+    repeated = len(found) - len(once)
+    notes = [f"Images that are listed twice and count once: {repeated:,}."] if repeated else []
+    if left_out:
+        notes.append(f"Images that their set marks with {LEFT_OUT} and that are left out: {left_out:,}.")
+    return once, notes
 
 
-def _repeated(found: Sequence[tuple[str, str]]) -> list[str]:
-    count = len(found) - len(set(found))
-    return [f"Images that are listed twice and count once: {count:,}."] if count else []
+def _entry(line: str, folder: Path, what: str) -> tuple[str, str | None]:
+    """The name of the image in a line of a set, which may hold spaces, and its mark in sets of one class.
+
+    Raises:
+        DataError: a line that has two meanings, or none; ``what`` names it.
+    """
+    name, mark = line, None
+    words = line.rsplit(maxsplit=1)
+    if len(words) == 2 and words[1] in MARKS:
+        if _find(folder, line) is None:
+            name, mark = words
+        elif _find(folder, words[0]) is not None:
+            raise DataError(
+                f"{what}: '{line}' is the name of an image, and also that of another one, '{words[0]}', with the mark "
+                f"{words[1]}; rename one of them"
+            )
+    if _find(folder, name) is not None:
+        return name, mark
+    ending = next((one for one in ENDINGS if name.endswith(one)), None)
+    spaced = len(name.split()) > 1
+    if ending and (not spaced or _find(folder, name.removesuffix(ending)) is not None):
+        raise DataError(f"{what}: '{name}'; write the names of images without the ending {ending}")
+    if spaced:
+        raise DataError(
+            f"{what}: there is no image '{name}' in JPEGImages; a line is the name of an image without the ending, and "
+            f"in sets of one class {', '.join(MARKS[:-1])} or {MARKS[-1]} after it"
+        )
+    return name, mark
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The image of a name, or None."""
+    places = [folder / "JPEGImages" / f"{name}{ending}" for ending in ENDINGS]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _image(folder: Path, name: str) -> Path:
-    path = folder / "JPEGImages" / f"{name}{ENDINGS[0]}"
-    found = next((path.with_name(name + ending) for ending in ENDINGS if path.with_name(name + ending).is_file()), None)
+    found = _find(folder, name)
     if found is None:
-        raise DataError(f"the image '{path}' is listed but does not exist")
+        raise DataError(f"the image '{folder / 'JPEGImages' / name}{ENDINGS[0]}' is listed but does not exist")
     return found
 
 
@@ -170,11 +231,17 @@ def _segments(folder: Path, name: str) -> dict:
     return {"image": _image(folder, name), "mask": mask}
 
 
-def _objects(folder: Path, name: str, difficult: bool) -> dict:
-    """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0."""
+def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) -> dict:
+    """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0.
+
+    ``counted`` is told of objects that are there twice, and of a <filename> of another image.
+    """
     file = folder / "Annotations" / f"{name}.xml"
     root = _annotation(file)
-    categories, boxes = [], []
+    other = _other_name(root, name)
+    counted[RENAMED] += other is not None
+    counted[EXCHANGED] += other is not None and _find(folder, other) is not None
+    found: dict[tuple, None] = {}
     for number, entry in enumerate(root.findall("object")):
         for tag in ONCE:
             if (count := len(entry.findall(tag))) > 1:
@@ -196,9 +263,38 @@ def _objects(folder: Path, name: str, difficult: bool) -> dict:
                 f"'{file}' object {number}: its bndbox is {x0:g}, {y0:g}, {x1:g}, {y1:g}; it needs finite numbers, "
                 "xmin and ymin first"
             )
-        categories.append(CLASSES.index(label))
-        boxes.append([x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1])
+        category_and_box = CLASSES.index(label), (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1)
+        counted[REPEATED] += category_and_box in found
+        found[category_and_box] = None
+    categories, boxes = [category for category, _ in found], [list(box) for _, box in found]
     return {"image": _image(folder, name), "size": _size(root, file), "categories": categories, "boxes": boxes}
+
+
+def _other_name(root: ElementTree.Element, name: str) -> str | None:
+    """The name in <filename>, without folder and ending, where it is not the image's; tools write other folders."""
+    written = PureWindowsPath((root.findtext("filename") or "").strip())
+    spelled = {unicodedata.normalize("NFC", one).casefold() for one in (written.name, written.stem)}
+    is_same = not written.name or unicodedata.normalize("NFC", name).casefold() in spelled
+    return None if is_same else written.stem
+
+
+def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
+    """Notes on objects that are there twice and on annotations that name another image.
+
+    Args:
+        counted: by the reader of annotations; total: their number.
+        what: names the split.
+
+    Raises:
+        DataError: most of the annotations name another image that is there, so they were mixed up.
+    """
+    if counted[EXCHANGED] > total / 2:
+        raise DataError(
+            f"{what}: the <filename> of {counted[EXCHANGED]:,} of {total:,} annotations is that of another image in "
+            "JPEGImages, so the annotations belong to other images; give each file of annotations the name of its image"
+        )
+    notes = [f"{RENAMED}: {counted[RENAMED]:,} of {total:,}."] if counted[RENAMED] else []
+    return notes + ([f"{REPEATED}: {counted[REPEATED]:,}."] if counted[REPEATED] else [])
 
 
 def _annotation(file: Path) -> ElementTree.Element:
@@ -269,8 +365,10 @@ def _with_boxes(rows: list[dict]) -> Dataset:
         raise DataError(f"the boxes of '{rows[0]['image'].parents[1]}' are shares of the image; VOC's are in pixels")
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     counted: Counter[str] = Counter()
+    sizes = []
     for row in rows:
         width, height = upright_size(row["image"], row["size"])
+        sizes.append((width, height))
         counted[TURNED] += stored_size(row["image"])[1] != 1
         counted[FROM_0] += sum(min(box[:2]) <= -1 for box in row["boxes"])
         count_boxes(row["boxes"], height, width, counted)
@@ -282,7 +380,9 @@ def _with_boxes(rows: list[dict]) -> Dataset:
     total = sum(len(row["boxes"]) for row in rows)
     check_boxes(counted, total, f"'{rows[0]['image'].parent.parent}'", "xmin, ymin, xmax, ymax")
     dataset = Dataset.from_dict(columns, features=object_features(CLASSES))
-    dataset.info.description = describe(counted)
+    boxes = [box for row in rows for box in row["boxes"]]
+    notes = percentages(boxes, sizes) + negatives([len(row["boxes"]) for row in rows])
+    dataset.info.description = describe(counted, notes)
     return dataset
 
 
@@ -305,11 +405,19 @@ def segment_ids(file: Path, palettes: Palettes) -> set[int]:
     """The class ids of a file of segments, whose colours are added to ``palettes``.
 
     Raises:
-        DataError: a file that cannot be decoded, is coloured, has another number than VOC's classes, or a palette that
-            gives a class VOC's colour of another one, or another colour than an earlier file.
+        DataError: a file that cannot be decoded, is coloured, is stored in a form that does not keep ids, has another
+            number than VOC's classes, or a palette that gives a class VOC's colour of another one, or another colour
+            than an earlier file.
     """
     what = f"'{file}'"
     image = open_cell({"path": str(file), "bytes": None}, "mask", 0, file.name)
+    if image.format in LOSSY:
+        raise DataError(f"{what} is a JPEG, whatever its ending; JPEG keeps no class ids: use the original PNG files")
+    if image.format == "PNG" and (bits := grey_bits(file)) in GREY_FACTORS:
+        raise DataError(
+            f"{what} is a grey PNG of {bits} bits a pixel, whose ids would be read {GREY_FACTORS[bits]} times as "
+            "large; save it with 8 bits a pixel"
+        )
     if image.mode not in ("P", "L", "1"):
         raise DataError(f"{what} is a coloured picture ({image.mode}); VOC's segments are palette images of class ids")
     shown = set(np.unique(np.asarray(image)).astype(int).tolist())
@@ -326,6 +434,13 @@ def segment_ids(file: Path, palettes: Palettes) -> set[int]:
             )
     palettes.add(what, colours)
     return shown
+
+
+def grey_bits(file: Path) -> int | None:
+    """Bits a pixel of a PNG file of grey values, from its header; None for one in colour or with a palette."""
+    with file.open("rb") as opened:
+        head = opened.read(26)  # signature, then IHDR: width, height, bits, colour type (0 = grey)
+    return head[24] if head[25] == 0 else None
 
 
 def colour_of(number: int) -> list[int]:

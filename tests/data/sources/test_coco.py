@@ -9,6 +9,7 @@ from PIL import Image
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.coco import Coco
+from scd.data.sources.instance_maps import PERCENT
 from scd.errors import DataError, UsageError
 
 
@@ -194,6 +195,41 @@ def test_objects_without_a_segmentation_get_their_box(coco):
     expected[:, :2], expected[2:18, 6:20], expected[4:8, 8:12] = 3, 2, 1
     np.testing.assert_array_equal(boxes_and_map(source)[1], expected)
     assert source.notes == ("train: Objects without a segmentation, whose boxes are drawn filled: 3.",)
+
+
+@pytest.mark.parametrize("nothing", [[[]], [[], []]])
+def test_segmentations_without_numbers_are_none(coco, nothing):
+    """Their objects were left out."""
+    coco[1]["annotations"][0]["segmentation"] = []
+    expected = boxes_and_map(open_coco(coco))[1]
+    coco[1]["annotations"][0]["segmentation"] = nothing
+    source = open_coco(coco)
+    np.testing.assert_array_equal(boxes_and_map(source)[1], expected)
+    assert source.notes == ("train: Objects without a segmentation, whose boxes are drawn filled: 1.",)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [lambda a, b, c, d: [[a, b, c, d]], lambda a, b, c, d: [a, b, c, d], lambda a, b, c, d: [[a, b], [c, d + 0.5]]],
+)
+def test_segmentations_of_the_corners_of_boxes_are_none(coco, written):
+    """Exports of boxes alone lost all of their objects."""
+    annotations = coco[1]["annotations"]
+    for annotation in annotations[:2]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = written(x, y, x + w, y + h)
+    left_out = (
+        "train: Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out: 2.",
+    )
+    assert open_coco(coco).notes == left_out  # lines: the third object has another segmentation
+    annotations[2]["segmentation"] = [[]]
+    source = open_coco(coco)
+    expected = np.zeros((20, 30), np.uint8)
+    expected[:, :2], expected[2:18, 6:20], expected[4:8, 8:12] = 3, 2, 1
+    np.testing.assert_array_equal(boxes_and_map(source)[1], expected)
+    assert source.notes == ("train: Objects without a segmentation, whose boxes are drawn filled: 3.",)
+    annotations[0]["segmentation"] = [[12, 4, 8, 8]]  # the other diagonal
+    assert left_out[0] in open_coco(coco).notes
 
 
 def test_polygons_in_other_lists(coco):
@@ -436,3 +472,53 @@ def test_boxes_of_centre_width_and_height_are_refused(tmp_path, drawn):
     (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="train.json': its boxes are centre, width, height; COCO's are x, y"):
         Coco(tmp_path / "train", tmp_path / "train.json")
+
+
+# ---------------------------------------------------------------- what counts, but may be meant otherwise
+
+
+def test_categories_that_are_almost_alike_are_noted(coco):
+    folder, content = coco
+    content["categories"] = [{"id": 90, "name": "Cat"}, {"id": 3, "name": "cat"}, {"id": 4, "name": "CAT"}]
+    note = "Categories that are almost alike: 'cat' and 'Cat'."
+    assert open_coco(coco).notes == (note,)  # no object is a CAT
+    (folder / "other.json").write_text(
+        json.dumps({**content, "annotations": content["annotations"][1:2]}), encoding="utf-8"
+    )
+    content["annotations"] = content["annotations"][:1]
+    assert open_coco(coco).notes == ()
+    both = Coco(folder / "images", folder / "instances.json", folder / "images", folder / "other.json")
+    assert both.notes == (note,)
+
+
+def test_images_without_objects_are_noted_where_they_are_most(coco):
+    assert open_coco(coco).notes == ()
+    Image.new("RGB", (30, 20)).save(coco[0] / "images" / "3.png")
+    coco[1]["images"].append({"id": 3, "file_name": "3.png"})
+    assert open_coco(coco).notes == ("train: Images without objects, which count as negatives: 2 of 3.",)
+
+
+def test_boxes_in_percent_are_noted(coco):
+    folder, content = coco
+    for image in content["images"]:
+        image.update(width=300, height=200)
+        Image.new("RGB", (300, 200)).save(folder / "images" / image["file_name"])
+    first = content["annotations"][0]
+    content["annotations"] = [
+        {**first, "id": k, "image_id": 7 * (1 + k % 2), "bbox": [4 * k, 0, 20, 100], "segmentation": []}
+        for k in range(20)
+    ]
+    boxes_drawn = "train: Objects without a segmentation, whose boxes are drawn filled: {}."
+    assert open_coco(coco).notes == (boxes_drawn.format(20), f"train: {PERCENT}")
+    content["annotations"][0]["segmentation"] = [[0, 0, 20, 0, 20, 100, 0, 100]]
+    assert open_coco(coco).notes == (boxes_drawn.format(19),)
+
+
+def test_images_at_an_absolute_place_are_read(coco):
+    """A traceback."""
+    folder, content = coco
+    before = open_coco(coco)
+    (folder / "elsewhere").mkdir()
+    (folder / "images" / "2.png").rename(folder / "elsewhere" / "2.png")
+    content["images"][1]["file_name"] = str(folder / "elsewhere" / "2.png")
+    assert len(open_coco(coco).split("train")) == len(before.split("train")) == 2

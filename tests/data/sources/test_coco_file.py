@@ -1,6 +1,7 @@
 """COCO's annotation file as other tools write it: accepted where it has one meaning, named where it has none."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -78,9 +79,30 @@ def test_names_of_files_in_other_spellings(coco, name):
 def test_names_from_another_folder(coco, name):
     """Label Studio writes the place of its own upload."""
     coco[1]["images"][1]["file_name"] = name
-    assert opened(coco).images[1].path == coco[0] / "images" / "2.png"
-    coco[1]["images"][0]["file_name"] = "elsewhere/2.png"
-    with pytest.raises(DataError, match="twice, as image 1 and 2"):
+    read = opened(coco)
+    assert read.images[1].path == coco[0] / "images" / "2.png"
+    note = "Images whose file_name names another folder, and that are read from 'images': 1."
+    assert read.notes == ([] if name == "images/2.png" else [note])
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 2)])
+@pytest.mark.parametrize("names", [("a/2.png", "b/2.png"), ("2.png", "b/2.png"), ("a/2.png", "2.png")])
+def test_names_from_several_folders_are_not_one_file(coco, names, numbers):
+    """Under one id they counted as one image that is listed twice."""
+    for image, name, number in zip(coco[1]["images"], names, numbers, strict=True):
+        image.update(file_name=name, id=number)
+    text = (
+        f"lists {names[0]} and {names[1]}, and '.*images' holds one file for both, 2.png; give the folder in which both"
+    )
+    with pytest.raises(DataError, match=text):
+        opened(coco)
+
+
+@pytest.mark.parametrize("name", ["sub folder/2.png", "sub%20folder\\2.png"])
+def test_a_missing_file_of_a_folder_is_not_read_from_another_one(coco, name):
+    """Another image of the same name was read."""
+    coco[1]["images"][1]["file_name"] = name
+    with pytest.raises(DataError, match=f"lists the image {re.escape(name)}, which is not in '.*images'"):
         opened(coco)
 
 
@@ -124,7 +146,26 @@ def test_objects_that_are_annotated_twice_count_once(coco, others, kept):
     assert sorted(found) == sorted(f"annotation {number}" for number in kept)
     dropped = len(entries) - len(kept)
     note = f"Objects that are annotated twice in 'a.json' and count once: {dropped}."
-    assert [one for one in read.notes if "annotated" in one] == ([note] if dropped else [])
+    assert [one for one in read.notes if "annotated twice" in one] == ([note] if dropped else [])
+
+
+@pytest.mark.parametrize(
+    ("others", "counted"),
+    [
+        ([{}], 0),
+        ([{"category_id": 3}], 1),
+        ([{"category_id": 3}, {"category_id": 3, "segmentation": []}], 1),
+        ([{"category_id": 3, "image_id": 1}], 0),
+        ([{"category_id": 3, "bbox": [1, 2, 3, 5]}], 0),
+        ([{"segmentation": SQUARE}, {"category_id": 3, "segmentation": SQUARE, "bbox": [1, 2, 3, 5]}], 1),
+        ([{"segmentation": SQUARE}, {"category_id": 3, "segmentation": CORNER}], 0),
+    ],
+)
+def test_objects_with_two_categories_are_counted(coco, others, counted):
+    entries = coco[1]["annotations"]
+    entries += [{**entries[0], "id": 9 + number, **other} for number, other in enumerate(others)]
+    note = f"Objects that are annotated with two categories: {counted}."
+    assert [one for one in opened(coco).notes if "two categories" in one] == ([note] if counted else [])
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ import pytest
 from PIL import Image
 
 from scd.data.sources.instance_maps import (
+    PERCENT,
     check_boxes,
     count_boxes,
     describe,
     draw_instances,
     filled_box,
+    negatives,
     object_features,
+    percentages,
 )
 from scd.errors import DataError
 
@@ -68,3 +71,32 @@ def test_boxes_of_which_most_leave_their_image_are_refused(inside, outside, refu
     text = "'x': 5 of 10 boxes leave their image, .* images were resized .* or the boxes are centre, width and height"
     with pytest.raises(DataError, match=text):
         check_boxes(counted, inside + outside, "'x'", "x, y, width, height")
+
+
+@pytest.mark.parametrize(
+    ("box", "number", "sizes", "noted"),
+    [
+        ([20, 30, 80, 70], 20, [(151, 200)], True),
+        ([20, 30, 80, 70], 20, [(151, 200), (90, 90), (400, 300)], True),
+        ([20, 30, 80, 70], 19, [(151, 200)], False),
+        ([20, 30, 80.5, 70], 20, [(151, 200)], False),
+        ([20, 30, 80, 70], 20, [(151, 150)], False),
+        ([20, 30, 80, 70], 20, [(151, 200), (90, 90)], False),
+    ],
+)
+def test_boxes_that_may_be_percentages_are_noted(box, number, sizes, noted):
+    """They were drawn in the left upper corners of large images, without a word."""
+    assert PERCENT == (
+        "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
+    )
+    assert percentages([box] * number, sizes) == ([PERCENT] if noted else [])
+
+
+def test_images_without_objects_are_noted_where_they_are_most():
+    assert negatives([0] * 7 + [2]) == ["Images without objects, which count as negatives: 7 of 8."]
+    assert negatives([0, 1]) == negatives([]) == []
+
+
+def test_notes_follow_what_was_counted():
+    assert describe(Counter({"b": 2, "a": 1000, "none": 0}), ["Last."]).splitlines() == ["a: 1,000.", "b: 2.", "Last."]
+    assert describe(Counter()) == ""

@@ -1,11 +1,17 @@
 """PASCAL VOC's folders: boxes from 0, filled maps, segments with an ignored border; missing files are named."""
 
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
+from datasets import Image as ImageFeature
 from PIL import Image
 
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
+from scd.data.sources.instance_maps import PERCENT
 from scd.data.sources.voc import CLASSES, Voc, colour_of
 from scd.errors import DataError, UsageError
 
@@ -306,5 +312,207 @@ def test_a_split_of_difficult_objects_or_of_no_images_is_refused(devkit):
         opened(devkit, difficult=False)
     assert len(opened(devkit).split("test")) == 1
     (year / "ImageSets" / "Main" / "test.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"'test' of .* holds no object \(images: 0\)"):
+    with pytest.raises(DataError, match="2007/test of '.*VOCdevkit' lists no image; give sets with images"):
         opened(devkit)
+
+
+# ---------------------------------------------------------------- sets
+
+
+def with_images(devkit, *names):
+    """More images, each with a dog."""
+    year = devkit / "VOC2007"
+    for name in names:
+        (year / "Annotations" / f"{name}.xml").write_text(DOG_BOX)
+        Image.new("RGB", (20, 20), (0, 9, 0)).save(year / "JPEGImages" / f"{name}.jpg")
+
+
+def listing(devkit, text, encoding="utf-8"):
+    """The set 2007/test."""
+    (devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text(text, encoding=encoding)
+
+
+def names_of(source):
+    """The files of the split test."""
+    rows = source.split("test").cast_column("image", ImageFeature(decode=False))
+    return [Path(row["image"]["path"]).name for row in rows]
+
+
+def test_sets_of_one_class_leave_out_the_images_without_it(devkit):
+    """All images were read, also those with -1."""
+    with_images(devkit, "000004", "000005", "000006", "000007")
+    listing(devkit, "000003 -1\n000004  1\n000005  0\n000006 -1\n000007 -1\n")
+    source = opened(devkit)
+    assert names_of(source) == ["000004.jpg", "000005.jpg"]
+    assert source.notes == ("test: Images that their set marks with -1 and that are left out: 3.",)
+    (devkit / "VOC2007" / "ImageSets" / "Main" / "dog_test.txt").write_text("000003 -1\n000004 -1\n000006  1\n")
+    both = opened(devkit, test=["2007/test", "2007/dog_test"])
+    assert names_of(both) == ["000004.jpg", "000005.jpg", "000006.jpg"]
+    assert both.notes == ("test: Images that their set marks with -1 and that are left out: 2.",)
+
+
+def test_names_may_hold_spaces(devkit):
+    """The first word was read, the name of another image."""
+    with_images(devkit, "000003 (2)", "a b", "a 1")
+    listing(devkit, "000003 (2)\na b 1\na 1\n")
+    assert names_of(opened(devkit)) == ["000003 (2).jpg", "a b.jpg", "a 1.jpg"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(devkit):
+    listing(devkit, "000003\n", encoding="utf-8-sig")
+    assert names_of(opened(devkit)) == ["000003.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "000003\n000003 2\n",
+            r"test.txt' line 2: there is no image '000003 2' in JPEGImages; a line is the name of an image without the "
+            "ending, and in sets of one class -1, 0 or 1 after it",
+        ),
+        ("000003.jpg\n", "test.txt' line 1: '000003.jpg'; write the names of images without the ending .jpg"),
+        ("\n000003.jpg  1\n", "test.txt' line 2: '000003.jpg'; write the names of images without the ending .jpg"),
+        ("a b.jpg\n", "test.txt' line 1: 'a b.jpg'; write the names of images without the ending .jpg"),
+        (
+            "a b 1\n",
+            "test.txt' line 1: 'a b 1' is the name of an image, and also that of another one, 'a b', with the mark 1; "
+            "rename one of them",
+        ),
+        (
+            "000003 -1\n",
+            "2007/test of '.*VOCdevkit' lists no image, and marks 1 with -1; give sets with images",
+        ),
+    ],
+)
+def test_lines_without_one_meaning_are_named(devkit, text, error):
+    with_images(devkit, "a b", "a b 1")
+    listing(devkit, text)
+    with pytest.raises(DataError, match=error):
+        opened(devkit)
+
+
+def test_sets_that_are_not_utf_8_are_named(devkit):
+    """PowerShell writes UTF-16."""
+    listing(devkit, "000003\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"the set '.*test.txt' is no text in UTF-8 \(.*\); save it as UTF-8"):
+        opened(devkit)
+
+
+def test_an_empty_set_of_segments_is_refused(devkit):
+    (devkit / "VOC2007" / "ImageSets" / "Segmentation" / "val.txt").write_text("")
+    with pytest.raises(DataError, match="2007/val of '.*VOCdevkit' lists no image; give sets with images"):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+# ---------------------------------------------------------------- annotations and their images
+
+
+def name_files(devkit, names):
+    """A set of these images, whose <filename> is that of the values."""
+    with_images(devkit, *names)
+    for name, written in names.items():
+        text = DOG_BOX.replace("<annotation>", f"<annotation><filename>{written}</filename>")
+        (devkit / "VOC2007" / "Annotations" / f"{name}.xml").write_text(text)
+    listing(devkit, "".join(f"{name}\n" for name in names))
+
+
+def test_annotations_that_name_another_file_are_counted(devkit):
+    name_files(devkit, {"000003": "000004.jpg", "000004": "000003.jpg", "000005": "000005.jpg", "000006": "gone.jpg",
+                        "000007": "", "000008": "000008.jpg"})  # fmt: skip
+    note = "test: Annotations whose <filename> names another file: 3 of 6."
+    assert opened(devkit).notes == (note,)
+
+
+@pytest.mark.parametrize("written", ["000003.png", r"C:\data\set 1\000003.JPG", "/home/me/000003.jpeg", "000003", " "])
+def test_folder_and_ending_of_a_named_file_say_nothing(devkit, written):
+    name_files(devkit, {"000003": written})
+    assert opened(devkit).notes == ()
+
+
+def test_names_with_dots_and_capitals_are_the_same(devkit):
+    name_files(devkit, {"Photo.a": "photo.a.JPG", "b.1": "b.1"})
+    assert opened(devkit).notes == ()
+
+
+def test_annotations_of_other_images_are_refused(devkit):
+    """Labels of images that were exchanged belong to no picture of theirs."""
+    name_files(devkit, {"000003": "000004.png", "000004": "x/000005.jpg", "000005": "000005.jpg"})
+    text = (
+        "'test' of '.*VOCdevkit': the <filename> of 2 of 3 annotations is that of another image in JPEGImages, so the "
+        "annotations belong to other images; give each file of annotations the name of its image"
+    )
+    with pytest.raises(DataError, match=text):
+        opened(devkit)
+    name_files(devkit, {"000003": "4.png", "000004": "5.jpg", "000005": "6.jpg"})  # images that were renamed
+    assert opened(devkit).notes == ("test: Annotations whose <filename> names another file: 3 of 3.",)
+
+
+def test_objects_that_are_there_twice_count_once(devkit):
+    dogs = [("dog", 3, 5, 8, 9, 0), ("dog", 3, 5, 8, 9, 0), ("dog", 3, 5, 8, 9, 1), ("dog", 3, 5, 8, 10, 0)]
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*dogs, ("car", 3, 5, 8, 9, 0)))
+    source = opened(devkit)
+    assert source.split("test")[0]["objects"]["bbox"] == [[2, 4, 6, 5], [2, 4, 6, 6], [2, 4, 6, 5]]
+    assert source.split("test")[0]["objects"]["category"] == [DOG, DOG, CAR]
+    assert source.notes == ("test: Objects that are annotated twice and count once: 2.",)
+
+
+def test_images_without_objects_and_boxes_in_percent_are_noted(devkit):
+    with_images(devkit, "000004", "000005")
+    for name in ("000004", "000005"):
+        (devkit / "VOC2007" / "Annotations" / f"{name}.xml").write_text(xml())
+    listing(devkit, "000003\n000004\n000005\n")
+    assert opened(devkit).notes == ("test: Images without objects, which count as negatives: 2 of 3.",)
+    listing(devkit, "000003\n")
+    boxes = [("dog", 1 + 4 * k, 1, 20 + 4 * k, 100, 0) for k in range(20)]
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*boxes))
+    Image.new("RGB", (160, 200)).save(devkit / "VOC2007" / "JPEGImages" / "000003.jpg")
+    assert opened(devkit).notes == (f"test: {PERCENT}",)
+
+
+# ---------------------------------------------------------------- segments that do not keep ids
+
+
+def grey_png(bits, values):
+    """A PNG of one row of grey values with few bits a pixel, as its specification says; Pillow writes none."""
+    row = "".join(f"{value:0{bits}b}" for value in values)
+    row += "0" * (-len(row) % 8)
+    head = struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0)
+    data = zlib.compress(b"\0" + int(row, 2).to_bytes(len(row) // 8, "big"))
+    chunks = ((b"IHDR", head), (b"IDAT", data), (b"IEND", b""))
+    packed = [
+        struct.pack(">I", len(one)) + kind + one + struct.pack(">I", zlib.crc32(kind + one)) for kind, one in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(2, 85), (4, 17)])
+def test_grey_segments_of_few_bits_are_refused(devkit, bits, factor):
+    """The class 1 arrived as 17."""
+    file = devkit / "VOC2007" / "SegmentationClass" / "000001.png"
+    file.write_bytes(grey_png(bits, [0, 1, 0]))
+    assert np.asarray(Image.open(file)).max() == factor  # what Pillow makes of it
+    text = f"000001.png' is a grey PNG of {bits} bits a pixel, whose ids would be read {factor} times as large; save it"
+    with pytest.raises(DataError, match=text):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+def test_segments_of_few_bits_with_a_palette_and_of_one_bit_keep_their_ids(devkit):
+    file = devkit / "VOC2007" / "SegmentationClass" / "000001.png"
+    file.write_bytes(grey_png(1, [0, 1, 0]))
+    opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+    picture = Image.fromarray(np.uint8([[0, 1, 3]]), "P")
+    picture.putpalette([c for number in range(4) for c in colour_of(number)])
+    picture.save(file)
+    assert file.read_bytes()[24] == 2  # bits a pixel
+    source = opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+    assert np.asarray(source.split("train")[0]["mask"]).tolist() == [[0, 1, 3]]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_segments_that_are_jpeg_are_refused(devkit, mode):
+    """Their borders held the classes between those on both sides."""
+    file = devkit / "VOC2007" / "SegmentationClass" / "000001.png"
+    Image.fromarray(np.uint8([[0, 15]]).repeat(8, 0).repeat(8, 1)).convert(mode).save(file, "JPEG")
+    with pytest.raises(DataError, match="000001.png' is a JPEG, whatever its ending; JPEG keeps no class ids: use the"):
+        opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
