@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from scd.data.masks import GREY_KINDS, THRESHOLD, VOID, grey_levels, rows_looked
 from scd.errors import DataError
 
 VERSION = "1"
+PNG = b"\x89PNG\r\n\x1a\n"
+GREY_FACTORS = {2: 85, 4: 17}  # bits of a grey PNG -> number by which Pillow multiplies its values
 UNKNOWN_ID = "Mask pixels of the value 255 are unknown and count for nothing."
 DARK = "Masks with values above 0, but none above 127, which show no object"
 TURNED = "Images with an EXIF orientation, whose masks count as drawn on the upright picture"
@@ -34,7 +37,8 @@ def check_masks(
         is_given: whether the user has said the kind; else it was found, and what it ignores is noted there.
 
     Raises:
-        DataError: palettes that give a class id several colours, unless the user says that the masks are classes.
+        DataError: palettes that give a class id several colours, unless the user says that the masks are classes; ids
+            in a form in which they are read as others.
     """
     found = {
         split: cached_value(
@@ -78,6 +82,11 @@ class Palettes:
                 )
 
 
+def stored_bytes(cell: Mapping[str, Any]) -> bytes:
+    """The file that an undecoded cell holds or names, which can be read."""
+    return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
+
+
 def used_colours(image: Any) -> dict[int, list[int]]:
     """Id -> colour [red, green, blue] of the ids that a mask shows and its palette holds.
 
@@ -89,6 +98,16 @@ def used_colours(image: Any) -> dict[int, list[int]]:
     shown = np.unique(np.asarray(image)).tolist()
     colours = {number: palette[number].tolist() for number in shown if number < len(palette)}
     return colours if len(colours) == 1 or len(set(map(tuple, colours.values()))) > 1 else {}
+
+
+def require_whole_ids(stored: bytes, what: str) -> None:
+    """Raise DataError for a grey PNG of 2 or 4 bits a pixel, whose ids Pillow multiplies; ``what`` names it."""
+    head = stored[:26]  # signature, then IHDR: width, height, bits, colour type (0 = grey)
+    if head[:8] == PNG and head[25] == 0 and head[24] in GREY_FACTORS:
+        raise DataError(
+            f"{what} is a grey PNG of {head[24]} bits a pixel, whose ids would be read {GREY_FACTORS[head[24]]} times "
+            "as large; save it with 8 bits a pixel"
+        )
 
 
 def is_turned(cell: dict | None) -> bool:
@@ -121,6 +140,7 @@ def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
                 continue
         except DataError:
             continue
+        require_whole_ids(stored_bytes(record["mask"]), f"{where}: the mask")
         void |= bool((np.asarray(mask) == VOID).any())
         for number, colour in used_colours(mask).items():
             colours.setdefault((number, tuple(colour)), where)

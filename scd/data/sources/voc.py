@@ -28,7 +28,7 @@ from scd.data.sources.instance_maps import (
     object_features,
     percentages,
 )
-from scd.data.sources.mask_checks import Palettes, used_colours
+from scd.data.sources.mask_checks import Palettes, require_whole_ids, used_colours
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
@@ -46,7 +46,6 @@ EXCHANGED = "those of them whose file is there"
 LEFT_OUT = "-1"  # an image without the class of a set
 MARKS = (LEFT_OUT, "0", "1")  # in sets of one class; 0: with difficult objects of it alone
 LOSSY = ("JPEG", "MPO")
-GREY_FACTORS = {2: 85, 4: 17}  # bits of a grey PNG -> number by which Pillow multiplies its values
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ONCE = ("name", "bndbox", *(f"bndbox/{key}" for key in CORNERS))  # elements of an object
 VOID = 255  # the border of objects in segments
@@ -413,11 +412,7 @@ def segment_ids(file: Path, palettes: Palettes) -> set[int]:
     image = open_cell({"path": str(file), "bytes": None}, "mask", 0, file.name)
     if image.format in LOSSY:
         raise DataError(f"{what} is a JPEG, whatever its ending; JPEG keeps no class ids: use the original PNG files")
-    if image.format == "PNG" and (bits := grey_bits(file)) in GREY_FACTORS:
-        raise DataError(
-            f"{what} is a grey PNG of {bits} bits a pixel, whose ids would be read {GREY_FACTORS[bits]} times as "
-            "large; save it with 8 bits a pixel"
-        )
+    require_whole_ids(file.read_bytes(), what)
     if image.mode not in ("P", "L", "1"):
         raise DataError(f"{what} is a coloured picture ({image.mode}); VOC's segments are palette images of class ids")
     shown = set(np.unique(np.asarray(image)).astype(int).tolist())
@@ -434,13 +429,6 @@ def segment_ids(file: Path, palettes: Palettes) -> set[int]:
             )
     palettes.add(what, colours)
     return shown
-
-
-def grey_bits(file: Path) -> int | None:
-    """Bits a pixel of a PNG file of grey values, from its header; None for one in colour or with a palette."""
-    with file.open("rb") as opened:
-        head = opened.read(26)  # signature, then IHDR: width, height, bits, colour type (0 = grey)
-    return head[24] if head[25] == 0 else None
 
 
 def colour_of(number: int) -> list[int]:

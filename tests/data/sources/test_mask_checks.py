@@ -1,6 +1,7 @@
 """Masks of a set: an id has one colour in all palettes, and what counts for nothing is counted."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_masks_that_end_below_the_threshold():
     """Masks of 0 and 100 among those of 0 and 255 became empty."""
     found = check("binary", True, train=masks(mask([[0, 255]]), mask([[0, 100]]), mask([[0, 0]])))
     assert found == ["Masks with values above 0, but none above 127, which show no object: 1."]
+
+
+def test_ids_that_would_be_multiplied():
+    """Pillow reads the class 1 of a grey PNG of 4 bits as 17."""
+    header = b"\x00\x00\x00\x0dIHDR" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([4, 0, 0, 0, 0])
+    pixels = zlib.compress(b"\x00\x01")  # one row without a filter: the ids 0 and 1
+    chunks = [header, len(pixels).to_bytes(4, "big") + b"IDAT" + pixels, b"\x00\x00\x00\x00IEND"]
+    stored = b"\x89PNG\r\n\x1a\n" + b"".join(c + zlib.crc32(c[4:]).to_bytes(4, "big") for c in chunks)
+    columns = {"image": [cell(Image.new("RGB", (2, 1)))], "mask": [{"bytes": stored, "path": None}]}
+    rows = Dataset.from_dict(columns, features=Features(image=ImageFeature(), mask=ImageFeature()))
+    text = "'mine' row 0: the mask is a grey PNG of 4 bits a pixel, whose ids would be read 17 times as large"
+    with pytest.raises(DataError, match=text):
+        check(train=rows)
 
 
 def test_images_with_an_orientation():
