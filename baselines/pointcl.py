@@ -35,6 +35,8 @@ images whose views do not overlap count in neither L_p nor L_a, not as negatives
 host's pairs of views.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,10 +46,25 @@ from baselines.slotcon import GroupDistillation, masked_mean
 from baselines.vader import dense_map
 from scd.errors import UsageError
 from scd.method import View
-from scd.nn.points import coordinates_in, grid_points, intersection, overlap, random_points, sample
+from scd.nn.points import coordinates_in, grid_points, intersection, overlap, points_within, random_shares, sample
 from scd.nn.precision import at_least_float32, no_autocast
 from scd.siamese import Encoded, JointEmbedding
 from scd.wrapper import Wrapper
+
+
+@dataclass
+class Draws:
+    """The random numbers of one step, in [0, 1) and the same for all pairs of views.
+
+    Args:
+        choice: (B, R); the region of the queries is the one of the highest number among those that both views show.
+        anchors: (B, P, 2), where the queries lie in their region.
+        keys: (B, R, P, 2), where the keys lie in theirs.
+    """
+
+    choice: Tensor
+    anchors: Tensor
+    keys: Tensor
 
 
 class AffinityDistillation(GroupDistillation):
@@ -132,11 +149,12 @@ class PointCL(Wrapper):
             target = {
                 name: dense_map(self.siamese.target_projector, view.maps) for name, view in encoded.target.items()
             }
+        draws = self.draw(encoded.views[encoded.pairs[0][0]].rectangles)
         point_losses, affinity_losses, teachers, overlapping = [], [], [], []
         for i, j in encoded.pairs:
             view, other = encoded.views[i], encoded.views[j]
             rectangles, found = overlap(view, other)
-            point_losses.append(self.point_loss(online[i], target[j], view, other, found))
+            point_losses.append(self.point_loss(online[i], target[j], view, other, found, draws))
             student, teacher = self.affinities(online[i], target[j], view, other, rectangles)
             affinity_losses.append(self.affinity_matcher(student, teacher, found))
             teachers.append(teacher)
@@ -147,20 +165,32 @@ class PointCL(Wrapper):
         logs = {"point_loss": point.detach(), "affinity_loss": affinity.detach()}
         return loss, {**logs, "overlap": torch.stack(overlapping).float().mean()}
 
-    def point_loss(self, maps: Tensor, target_maps: Tensor, view: View, other: View, found: Tensor) -> Tensor:
+    def draw(self, rectangles: Tensor) -> Draws:
+        """The random numbers of one step for as many images as there are rectangles (B, 4)."""
+        batch, regions = len(rectangles), self.grid**2
+        return Draws(
+            choice=random_shares(batch, regions, like=rectangles),
+            anchors=random_shares(batch, self.points, 2, like=rectangles),
+            keys=random_shares(batch, regions, self.points, 2, like=rectangles),
+        )
+
+    def point_loss(
+        self, maps: Tensor, target_maps: Tensor, view: View, other: View, found: Tensor, draws: Draws
+    ) -> Tensor:
         """L_p of one pair of views: a mean over the points of a region, then over images that overlap.
 
         Args:
             maps: (B, D, h, w) of the online network in ``view``.
             target_maps: (B, D, h', w') of the momentum network in ``other``.
             found: (B,) bool, the images whose views overlap.
+            draws: of this step.
         """
         cells = grid_cells(self.grid, view.rectangles)
         parts, seen = intersection(cells, view.rectangles[:, None])  # (B, R, 4), (B, R): cells as the view shows them
         other_parts, other_seen = intersection(cells, other.rectangles[:, None])
-        chosen = one_of(seen & other_seen)  # (B,)
-        anchors = random_points(parts.take_along_dim(chosen[:, None, None], dim=1)[:, 0], self.points)  # (B, P, 2)
-        places = random_points(other_parts, self.points)  # (B, R, P, 2)
+        chosen = torch.where(seen & other_seen, draws.choice, -1.0).argmax(dim=1)  # (B,), uniform among common regions
+        anchors = points_within(parts.take_along_dim(chosen[:, None, None], dim=1)[:, 0], draws.anchors)  # (B, P, 2)
+        places = points_within(other_parts, draws.keys)  # (B, R, P, 2)
         queries = unit(sample(maps, coordinates_in(view, anchors)))  # (B, P, D)
         keys = unit(sample(target_maps, coordinates_in(other, places).flatten(1, 2)))  # (B, R·P, D)
         regions = torch.arange(cells.shape[0], device=chosen.device).repeat_interleave(self.points)  # (R·P,)
@@ -233,15 +263,6 @@ def grid_cells(side: int, like: Tensor) -> Tensor:
     y0, x0 = torch.meshgrid(edges[:-1], edges[:-1], indexing="ij")
     y1, x1 = torch.meshgrid(edges[1:], edges[1:], indexing="ij")
     return torch.stack([x0, y0, x1, y1], dim=2).flatten(0, 1)
-
-
-def one_of(chosen: Tensor) -> Tensor:
-    """For each row of (B, R) bool the index of one True, uniform among them; any index where there is none.
-
-    Drawn on the CPU, so that all devices agree.
-    """
-    draws = torch.rand(chosen.shape, device="cpu").to(chosen.device)
-    return torch.where(chosen, draws, -1.0).argmax(dim=1)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from baselines.moco import MoCo, QueueContrast
 from baselines.slotcon import masked_mean
 from scd.errors import UsageError
 from scd.nn.heads import MLP
-from scd.nn.points import coordinates_in, overlap, random_points, sample
+from scd.nn.points import coordinates_in, overlap, points_within, random_shares, sample
 from scd.nn.precision import at_least_float32, no_autocast
 from scd.siamese import Encoded, JointEmbedding
 from scd.wrapper import Wrapper
@@ -107,12 +107,14 @@ class VADeR(Wrapper):
         online = {name: dense_map(self.dense_projector, view.maps) for name, view in encoded.online.items()}
         with torch.no_grad():
             target = {name: dense_map(self.target_dense_projector, view.maps) for name, view in encoded.target.items()}
+        rectangles = encoded.views[encoded.pairs[0][0]].rectangles
+        shares = random_shares(len(rectangles), self.points, 2, like=rectangles)  # the same numbers for all pairs
         losses, overlapping = [], []
         keys: dict[str, Tensor] = {}
         for i, j in encoded.pairs:
             view, other = encoded.views[i], encoded.views[j]
             rectangles, found = overlap(view, other)
-            places = random_points(rectangles, self.points)  # (B, P, 2)
+            places = points_within(rectangles, shares)  # (B, P, 2)
             queries = sample(online[i], coordinates_in(view, places))  # (B, P, D)
             positives = sample(target[j], coordinates_in(other, places))
             losses.append(self.dense_matcher(queries, positives, found))

@@ -38,23 +38,23 @@ def overlap(view: View, other: View) -> tuple[Tensor, Tensor]:
     return torch.where(found[:, None], common, other.rectangles), found
 
 
-def random_points(rectangles: Tensor, count: int) -> Tensor:
-    """Places (..., count, 2), uniform in each of the rectangles (..., 4).
+def random_shares(*shape: int, like: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), of the device and type of another tensor.
 
-    The numbers come from torch's global generator, which the training loop seeds before each step, and are drawn on the
-    CPU, so that all devices agree.
+    They come from torch's global generator, which the training loop seeds before each step, and are drawn on the CPU,
+    so that all devices agree.
     """
-    return within(rectangles, torch.rand(*rectangles.shape[:-1], count, 2, device="cpu").to(rectangles))
+    return torch.rand(*shape, device="cpu").to(like)
 
 
 def grid_points(rectangles: Tensor, side: int) -> Tensor:
     """Places (..., side·side, 2): the centres of a regular grid over each of the rectangles (..., 4), row by row."""
     centres = (torch.arange(side, device=rectangles.device, dtype=rectangles.dtype) + 0.5) / side
     y, x = torch.meshgrid(centres, centres, indexing="ij")
-    return within(rectangles, torch.stack([x, y], dim=2).flatten(0, 1))
+    return points_within(rectangles, torch.stack([x, y], dim=2).flatten(0, 1))
 
 
-def within(rectangles: Tensor, shares: Tensor) -> Tensor:
+def points_within(rectangles: Tensor, shares: Tensor) -> Tensor:
     """Places (..., P, 2) at these shares (..., P, 2) in [0, 1] of the width and height of rectangles (..., 4)."""
     low, high = rectangles[..., None, :2], rectangles[..., None, 2:]
     return low + shares * (high - low)

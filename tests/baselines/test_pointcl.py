@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.byol import BYOL
 from baselines.moco import MoCo
-from baselines.pointcl import AffinityDistillation, PointCL, grid_cells, multi_positive_contrast, one_of
+from baselines.pointcl import AffinityDistillation, PointCL, grid_cells, multi_positive_contrast
 from scd.errors import UsageError
 from scd.method import Batch, View
 
@@ -123,10 +123,14 @@ def softmax(scores):
     return [weight / sum(weights) for weight in weights]
 
 
-def pair_by_hand(method, view, other):
+def draw():
+    """Uniform numbers: which region, where in it, where in each region; once for all pairs."""
+    return torch.rand(BATCH, GRID**2), torch.rand(BATCH, POINTS, 2), torch.rand(BATCH, GRID**2, POINTS, 2)
+
+
+def pair_by_hand(method, view, other, draws):
     """L_p and L_a of one pair, one image, region and point at a time, and the teacher's affinities for the centre."""
-    choice = torch.rand(BATCH, GRID**2)
-    anchor_draws, key_draws = torch.rand(BATCH, POINTS, 2).tolist(), torch.rand(BATCH, GRID**2, POINTS, 2).tolist()
+    choice, anchor_draws, key_draws = (values.tolist() for values in draws)
     host, matcher = method.siamese, method.affinity_matcher
     query, key = numbers(host.backbone(view.images)), numbers(host.target_backbone(other.images))
     dense = [dense_by_hand(host.projector, maps) for maps in query]
@@ -152,7 +156,7 @@ def pair_by_hand(method, view, other):
             for region in range(GRID**2)
             if common_by_hand(cell(region), ones[b]) and common_by_hand(cell(region), others[b])
         ]
-        region = max(seen, key=lambda r: choice[b, r].item())
+        region = max(seen, key=lambda r: choice[b][r])
         terms = []
         for shares in anchor_draws[b]:
             q = online(b, at(common_by_hand(cell(region), ones[b]), shares))
@@ -187,7 +191,9 @@ def test_a_whole_step_equals_loops_over_images_regions_and_points(symmetric):
     logs = outputs(method, views)
     torch.manual_seed(5)
     pairs = [("v1", "v2"), ("v2", "v1")] if symmetric else [("v1", "v2")]
-    points, affinities, teachers = zip(*(pair_by_hand(method, views[i], views[j]) for i, j in pairs), strict=True)
+    draws = draw()
+    found = [pair_by_hand(method, views[i], views[j], draws) for i, j in pairs]
+    points, affinities, teachers = zip(*found, strict=True)
     assert logs["point_loss"].item() == pytest.approx(np.mean(points), rel=1e-5)
     assert logs["affinity_loss"].item() == pytest.approx(np.mean(affinities), rel=1e-5)
     image = method.siamese(Batch(views))["loss"].item()
@@ -272,15 +278,6 @@ def test_without_any_overlap_both_losses_are_0_with_gradients_and_the_image_loss
 def test_regions_are_cells_row_by_row():
     cells = grid_cells(2, torch.zeros(1))
     assert cells.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
-
-
-def test_a_region_is_chosen_uniformly_among_those_of_both_views():
-    chosen = torch.tensor([[True, False, True, True], [False, False, True, False]]).repeat_interleave(3000, dim=0)
-    torch.manual_seed(0)
-    index = one_of(chosen)
-    assert chosen.gather(1, index[:, None]).all()
-    shares = torch.bincount(index[:3000], minlength=4) / 3000
-    assert torch.allclose(shares, torch.tensor([1, 0, 1, 1]) / 3, atol=0.03)
 
 
 def test_the_contrast_of_one_positive_is_a_cross_entropy_and_of_none_is_0_with_gradients():

@@ -8,7 +8,7 @@ import torch
 from scd.data.loader import ImageBatch
 from scd.data.views import CropSpec, Recipe, ViewMaker
 from scd.method import View
-from scd.nn.points import coordinates_in, grid_points, intersection, overlap, random_points, sample
+from scd.nn.points import coordinates_in, grid_points, intersection, overlap, points_within, random_shares, sample
 
 SIDE = 64  # of the source image
 WHOLE = [0.0, 0.0, 1.0, 1.0]
@@ -46,7 +46,7 @@ def test_values_at_matched_points_agree_between_crops_of_other_sizes_flipped_or_
     rectangles, found = overlap(one, other)
     assert 0.6 < found.float().mean() < 1  # some of the small crops lie beside the other one
     torch.manual_seed(0)
-    places = random_points(rectangles, 50)
+    places = points_within(rectangles, random_shares(len(rectangles), 50, 2, like=rectangles))
     inside = found[:, None] & ((places > 3 / SIDE) & (places < 1 - 3 / SIDE)).all(dim=2)  # the filter ends at the image
     values = []
     for seen in (one, other):
@@ -64,7 +64,7 @@ def test_values_at_matched_points_agree_between_crops_of_other_sizes_flipped_or_
 def test_at_a_views_border_the_value_is_at_most_half_a_position_away():
     seen = view([[0.2, 0.1, 0.8, 0.9]] * 2, [False, True])
     size = 5
-    places = random_points(seen.rectangles, 400)
+    places = points_within(seen.rectangles, torch.rand(2, 400, 2, generator=torch.Generator().manual_seed(0)))
     values = sample(seen.grid(size, size).permute(0, 3, 1, 2), coordinates_in(seen, places))
     half = (seen.rectangles[:, 2:] - seen.rectangles[:, :2])[:, None] / size / 2
     first, last = seen.rectangles[:, None, :2] + half, seen.rectangles[:, None, 2:] - half
@@ -99,15 +99,17 @@ def test_views_that_overlap_in_a_corner_touch_or_lie_apart():
 def test_random_points_fill_their_rectangles_and_come_from_the_global_generator():
     rectangles = torch.tensor([[WHOLE, CORNER], [OTHER_CORNER, FAR]])
     torch.manual_seed(1)
-    points = random_points(rectangles, 2000)
-    assert points.shape == (2, 2, 2000, 2)
-    low, high = rectangles[:, :, None, :2], rectangles[:, :, None, 2:]
-    shares = (points - low) / (high - low)
-    assert shares.min() >= -1e-6 and shares.max() <= 1 + 1e-6
-    assert (shares.mean(dim=2) - 0.5).abs().max() < 0.03 and (shares.std(dim=2) - 12**-0.5).abs().max() < 0.02
+    shares = random_shares(2, 2, 2000, 2, like=rectangles)
+    points = points_within(rectangles, shares)
+    for b, i in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        low, high = rectangles[b, i, :2], rectangles[b, i, 2:]
+        assert ((points[b, i] >= low - 1e-6) & (points[b, i] <= high + 1e-6)).all()
+        assert torch.allclose(points[b, i].mean(dim=0), (low + high) / 2, atol=0.03)
+        assert torch.allclose(points[b, i].std(dim=0), (high - low) / 12**0.5, atol=0.02)
     torch.manual_seed(1)
-    assert torch.equal(random_points(rectangles, 2000), points)
-    assert not torch.equal(random_points(rectangles, 2000), points)
+    assert torch.equal(random_shares(2, 2, 2000, 2, like=rectangles), shares)
+    assert not torch.equal(random_shares(2, 2, 2000, 2, like=rectangles), shares)
+    assert random_shares(3, like=torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
 
 
 def test_grid_points_are_those_of_the_views_own_grid():
