@@ -112,8 +112,8 @@ def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str 
     if test_fraction is not None:
         first, in_it = next(iter(names.values())), " and ".join(names.values())
         raise UsageError(
-            f"imagefolder: test_fraction splits a folder without splits, but '{root}' has {in_it}; leave it out, or give "
-            f"data={root / first} to split that folder alone"
+            f"imagefolder: test_fraction splits a folder without splits, but '{root}' has {in_it}; leave it out, or "
+            f"give data={root / first} to split that folder alone"
         )
     beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
     if beside:
