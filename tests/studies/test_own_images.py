@@ -227,6 +227,38 @@ def test_folders_that_are_refused(tmp_path, capsys, change, text):
     assert not list((tmp_path / "store" / "pretraining").glob("[!.]*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["data.locations.left_out=[borken]"], "left_out: 'borken' is no folder of '.*pets'"),
+        (
+            ["data.options.test_fraction=0.5"],
+            "test_fraction splits a folder without splits, but '.*pets' has train and t",
+        ),
+    ],
+)
+def test_words_that_do_nothing_are_refused(tmp_path, capsys, words, text):
+    """A typo left out no folder, and a fraction of a folder with splits was ignored, without a word."""
+    write_folder(tmp_path / "pets" / "train", ["cat", "dog"], 8)
+    write_folder(tmp_path / "pets" / "test", ["cat", "dog"], 2, first=50)
+    assert studies(tmp_path, f"data={tmp_path / 'pets'}", *words, *KNN) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(text, line), line
+
+
+def test_a_folder_inside_the_data_is_left_out_by_its_name(tmp_path, capsys):
+    """The name was looked for in the working directory alone; the store inside the data stays left out as well."""
+    data = tmp_path / "pets"
+    write_folder(data, ["cat", "dog"], 10)
+    write_folder(data / "broken", ["cat"], 3)
+    words = [f"data={data}", "data.locations.left_out=[broken]", *KNN, "--store", str(data / "runs"), "--out"]
+    for _ in range(2):
+        assert main(["multicrop", *QUICK, *words, str(tmp_path / "out")]) == 0
+        text, numbers = page_of(tmp_path, "multicrop-pets-smoke-arms-random")
+        assert numbers["n_train"] == 16 and numbers["n_test"] == 4 and numbers["knn_top1"] == 1
+    assert "Folders left out (2): 'broken', 'runs'." in text
+
+
 # ---------------------------------------------------------------- names of pages
 
 

@@ -12,9 +12,9 @@ from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
-from scd.data.sources.folder_scan import first_names, printable, scan
+from scd.data.sources.folder_scan import first_names, printable, scan, with_several_pages
 from scd.data.sources.paired_files import check_pairs_in_folders, check_pairs_of_folders
-from scd.data.sources.source import Source, named_splits
+from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
 
 TEST_FRACTION = 0.2  # of a folder without splits
@@ -39,17 +39,18 @@ class ImageFolder(Source):
     Args:
         path: the folder.
         test_fraction: share of the images of a folder without splits; None: 0.2.
-        left_out: folders that are not read, for example where results are written.
+        left_out: folders that are not read, for example where results are written; relative paths start at the folder,
+            or else at the working directory.
 
     Raises:
-        UsageError: an impossible fraction.
+        UsageError: an impossible fraction, one for a folder that has splits, or ``left_out`` names no folder in it.
         DataError: no such folder, no images in it, or images in other places than these.
     """
 
     def __init__(self, path: str | Path, test_fraction: float | None = None, left_out: Sequence[str | Path] = ()):
         root = Path(path).expanduser()
-        fraction = TEST_FRACTION if test_fraction is None else float(test_fraction)
-        if not 0 < fraction < 1:
+        fraction = None if test_fraction is None else float(test_fraction)
+        if fraction is not None and not 0 < fraction < 1:
             raise UsageError(f"imagefolder: test_fraction is {fraction}, it must lie strictly between 0 and 1")
         found = find_images(root, fraction, left_out)
         name = root.resolve().name
@@ -82,10 +83,11 @@ class FoundImages:
     has_splits: bool = True
 
 
-def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path] = ()) -> FoundImages:
+def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str | Path] = ()) -> FoundImages:
     """The images of a folder, see :class:`ImageFolder`.
 
     Raises:
+        UsageError: ``test_fraction`` for a folder that has splits.
         DataError: no such folder, no images in it, or images in other places than the class describes.
     """
     if not root.is_dir():
@@ -102,10 +104,16 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
     if not names:
         if not contents.images:
             raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
-        by_class = has_classes(root, contents.images)
-        splits = _split_by_hash(root, contents.images, test_fraction, by_class)
-        return with_known_classes(
-            root, FoundImages(splits, set(splits) if by_class else set(), notes, has_splits=False)
+        by_class = has_classes(root, contents.images, around=True)
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        splits = _split_by_hash(root, contents.images, fraction, by_class)
+        found = FoundImages(splits, set(splits) if by_class else set(), notes, has_splits=False)
+        return with_page_note(with_test_note(with_known_classes(root, found)))
+    if test_fraction is not None:
+        first, in_it = next(iter(names.values())), " and ".join(names.values())
+        raise UsageError(
+            f"imagefolder: test_fraction splits a folder without splits, but '{root}' has {in_it}; leave it out, or "
+            f"give data={root / first} to split that folder alone"
         )
     beside = [file for name, files in by_folder.items() if name not in names.values() for file in files]
     if beside:
@@ -113,7 +121,25 @@ def find_images(root: Path, test_fraction: float, left_out: Sequence[str | Path]
         notes.append(f"Images beside {where}, not read ({len(beside)}): {first_names(beside, root)}.")
     splits = {split: by_folder[name] for split, name in names.items()}
     labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
-    return with_known_classes(root, FoundImages(splits, labelled, notes))
+    return with_page_note(with_known_classes(root, FoundImages(splits, labelled, notes)))
+
+
+def with_test_note(found: FoundImages) -> FoundImages:
+    """The same images, with a note on classes that are too small to give one of their images to the test split."""
+    train, test = ({file.parent.name for file in files} for files in found.splits.values())
+    if not found.labelled or not (untested := sorted(train - test)):
+        return found
+    note = f"Classes without a test image ({len(untested)}): {in_words(untested)}. Scores are of the others."
+    return replace(found, notes=[*found.notes, note])
+
+
+def with_page_note(found: FoundImages) -> FoundImages:
+    """The same images, with a note on files of which only the first page or frame is read."""
+    files = with_several_pages(sorted({file for split in found.splits.values() for file in split}))
+    if not files:
+        return found
+    note = f"Files with several pages or frames, of which the first is read: {len(files)}."
+    return replace(found, notes=[*found.notes, note])
 
 
 def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
@@ -226,8 +252,11 @@ def find_splits(root: Path, by_folder: Mapping[str, Sequence[Path]], empty: Sequ
     return names
 
 
-def has_classes(base: Path, files: Sequence[Path]) -> bool:
+def has_classes(base: Path, files: Sequence[Path], around: bool = False) -> bool:
     """Whether the images lie in class folders of ``base``; False where all lie in ``base`` itself.
+
+    Args:
+        around: whether ``base`` is the user's folder, so that one below it may be meant.
 
     Raises:
         DataError: images in both places, or further below; the text names one.
@@ -236,14 +265,16 @@ def has_classes(base: Path, files: Sequence[Path]) -> bool:
     inside = [file for file in files if file.parent.parent == base]
     if len(direct) + len(inside) < len(files):
         deeper = next(file for file in files if base not in (file.parent, file.parent.parent))
-        parts = [name for name in deeper.relative_to(base).parts[:-1] if is_part(name)]
-        masks = (
-            f"; '{parts[0]}' may mean masks or images: these are given as parquet files with the columns image and mask"
-            if parts
-            else ""
-        )
+        meant = find_meant(base, files) if around else None
+        parts = [name for name in deeper.relative_to(meant or base).parts[:-1] if is_part(name)]
+        hint = f"; give data={meant}" if meant else ""
+        if parts:
+            hint = (
+                f"; '{parts[0]}' may mean masks or images: these are given as parquet files with the columns image and "
+                "mask"
+            )
         raise DataError(
-            f"imagefolder: '{deeper}' lies too deep for a class folder of '{base}'; expected {LAYOUT}{masks}"
+            f"imagefolder: '{deeper}' lies too deep for a class folder of '{base}'; expected {LAYOUT}{hint}"
         )
     if inside and len(direct) > len(inside):
         raise DataError(
@@ -256,6 +287,28 @@ def has_classes(base: Path, files: Sequence[Path]) -> bool:
             f"images); put it into one of them, or take it out"
         )
     return bool(inside)
+
+
+def find_meant(base: Path, files: Sequence[Path]) -> Path | None:
+    """The folder below ``base`` that may be meant: the only one with splits of its own, or one with class folders that
+    hold all images; None without such a folder."""
+    below: dict[Path, list[Path]] = defaultdict(list)  # folder -> all images in it and below it
+    for file in files:
+        for folder in file.parents[: len(file.relative_to(base).parts) - 1]:
+            below[folder].append(file)
+    inner: dict[Path, set[str]] = defaultdict(set)  # folder -> the folders with images in it
+    for folder in below:
+        inner[folder.parent].add(folder.name)
+    splits = {folder: {split_of(name) for name in inner[folder]} - {None} for folder in below}
+    found = [folder for folder in below if "train" in splits[folder] and len(splits[folder]) > 1]
+    if not found:
+        found = [
+            folder
+            for folder, images in below.items()
+            if len(images) == len(files) and all(file.parent.parent == folder for file in images)
+            if len(inner[folder]) > 1 and not any(is_part(name) for name in inner[folder])
+        ]
+    return found[0] if len(found) == 1 else None
 
 
 def as_dataset(files: Sequence[Path], by_class: bool) -> Dataset:

@@ -7,14 +7,17 @@ The rules of every format that is read from files:
   by the numbers in the files.
 - Classes are numbered from 0: those of the training split first, in the order of its file's names or sorted; then those
   that only other splits show, sorted. The numbers of the training labels depend on no other split.
-- An empty cell, NaN, empty text and -1 are no label. A split without any label is a split without labels, and the
-  source says so. A split in which some images have no label is an error.
+- An empty cell, NaN, empty text and -1 are no label; the text "-1" is none where all other labels are digits, or where
+  a split has no other. A split without any label is a split without labels, and the source says so. A split in which
+  some images have no label is an error.
+- Other names that may mean "no label", such as "nan" and "None", are classes, and the source says so.
 """
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,9 @@ from datasets import ClassLabel, Dataset
 from scd.errors import DataError
 
 NO_LABEL = -1
+DIGITS = re.compile(r"\d+(\.0+)?")
+MINUS_ONE = re.compile(r"\s*-1(\.0+)?\s*")
+DOUBTFUL = re.compile(r"\s*(-1(\.0+)?|n/?a|<na>|none|null|nan)?\s*", re.IGNORECASE)  # may mean that there is no label
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,14 @@ class Column:
         numbers: (N,) int64, index into ``names``; -1 where there is no label.
         ordered: whether the file itself orders its names.
         numeric: whether the names are the digits of numbers.
+        text: whether the file holds text.
     """
 
     names: tuple[str, ...]
     numbers: np.ndarray
     ordered: bool = False
     numeric: bool = False
+    text: bool = False
 
     @property
     def counts(self) -> bool:
@@ -79,13 +87,17 @@ def number_labels(source: str, splits: Mapping[str, Dataset], column: str = "lab
     """
     result = Numbered(dict(splits))
     found: dict[str, Column] = {}
-    for split, dataset in splits.items():
-        if column not in dataset.column_names:
-            continue
-        read = read_labels(f"'{source}' {split}", dataset, column)
+    columns = without_minus_one(
+        {
+            split: read_labels(f"'{source}' {split}", dataset, column)
+            for split, dataset in splits.items()
+            if column in dataset.column_names
+        }
+    )
+    for split, read in columns.items():
         missing = read.numbers == NO_LABEL
         if missing.all():
-            result.splits[split] = dataset.remove_columns(column)
+            result.splits[split] = splits[split].remove_columns(column)
         elif missing.any():
             raise DataError(
                 f"'{source}' {split} row {int(missing.argmax())}: no {column} ({int(missing.sum())} of {len(missing)} "
@@ -94,6 +106,8 @@ def number_labels(source: str, splits: Mapping[str, Dataset], column: str = "lab
         else:
             found[split] = read
     if not found:
+        if rows := sum(len(read.numbers) for read in columns.values()):
+            result.notes = [f"No image has a {column}: all {rows} rows are empty or {NO_LABEL}."]
         return result
     without = [{"train": "training"}.get(split, split) for split in splits if split not in found]
     result.notes = [f"The {words} images have no {column}s." for words in without]
@@ -108,8 +122,40 @@ def number_labels(source: str, splits: Mapping[str, Dataset], column: str = "lab
         numbers = np.array([place.get(name, NO_LABEL) for name in read.names], np.int64)[read.numbers]
         result.splits[split] = replaced(splits[split], column, numbers, names)
     result.names, result.plain = tuple(names), all(read.numeric for read in found.values())
-    result.notes += alike(names, column)
+    result.notes += [*doubtful(found.values(), column), *alike(names, column)]
     return result
+
+
+def without_minus_one(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The labels of all splits, in which the text "-1" is no label where it stands for the number.
+
+    It does where all other labels of all splits are digits, and in a split that has no other label. Beside names, and
+    beside other numbers below 0, it is a class.
+    """
+    used = {split: sorted_names(read) for split, read in columns.items()}
+    others = [name for names in used.values() for name in names if not MINUS_ONE.fullmatch(name)]
+    numbers = all(DIGITS.fullmatch(name.strip()) for name in others)
+    result = dict(columns)
+    for split, read in columns.items():
+        if read.text and (numbers or all(MINUS_ONE.fullmatch(name) for name in used[split])):
+            minus_one = [number for number, name in enumerate(read.names) if MINUS_ONE.fullmatch(name)]
+            none = np.isin(read.numbers, minus_one)
+            result[split] = replace(read, numbers=np.where(none, NO_LABEL, read.numbers))
+    return result
+
+
+def doubtful(columns: Iterable[Column], column: str) -> list[str]:
+    """A note on classes whose names may mean that there is no label."""
+    rows: Counter[str] = Counter()
+    for read in columns:
+        numbers, counts = np.unique(read.numbers, return_counts=True)
+        for number, count in zip(numbers, counts, strict=True):
+            if DOUBTFUL.fullmatch(read.names[number]):
+                rows[read.names[number].strip()] += int(count)
+    if not rows:
+        return []
+    listed = ", ".join(f"'{name}' ({count} row{'s' if count > 1 else ''})" for name, count in rows.items())
+    return [f"{column.capitalize()}s that may mean 'no {column}' and count as classes: {listed}."]
 
 
 def alike(names: Sequence[str], column: str) -> list[str]:
@@ -148,7 +194,7 @@ def read_labels(where: str, dataset: Dataset, column: str) -> Column:
     if pa.types.is_null(kind):
         return Column((), np.full(len(values), NO_LABEL, np.int64))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return encoded(values, missing=("",))
+        return encoded(values, missing=("",), text=True)
     if pa.types.is_boolean(kind):
         return encoded(pc.cast(values, pa.string()))
     if pa.types.is_floating(kind):
@@ -183,20 +229,20 @@ def whole_numbers(where: str, values: pa.Array, column: str) -> pa.Array:
     return pa.array(np.where(missing, 0, numbers).astype(np.int64), mask=missing)
 
 
-def encoded(values: pa.Array, missing: Sequence[str] = (), numeric: bool = False) -> Column:
-    """Text as numbers; some texts, and null, are no label."""
+def encoded(values: pa.Array, missing: Sequence[str] = (), numeric: bool = False, text: bool = False) -> Column:
+    """Text as numbers; some texts, with or without spaces around them, and null are no label."""
     table = pc.dictionary_encode(values)
     numbers = pc.fill_null(table.indices, NO_LABEL).to_numpy(zero_copy_only=False).astype(np.int64)
     names = table.dictionary.to_pylist()
-    for name in missing:
-        if name in names:
-            numbers[numbers == names.index(name)] = NO_LABEL
-    return Column(tuple(names), numbers, numeric=numeric)
+    for number, name in enumerate(names):
+        if name.strip() in missing:
+            numbers[numbers == number] = NO_LABEL
+    return Column(tuple(names), numbers, numeric=numeric, text=text)
 
 
 def sorted_names(read: Column) -> list[str]:
     """The names that a split uses, sorted."""
-    used = [read.names[number] for number in np.unique(read.numbers)]
+    used = [read.names[number] for number in np.unique(read.numbers) if number != NO_LABEL]
     return sorted(used, key=natural if read.numeric else None)
 
 
@@ -232,10 +278,16 @@ def check_alignment(source: str, column: str, first: tuple[str, Column], other: 
 
 def folded(name: str) -> str:
     """A name without what people and programs write differently: capitals, spaces, hyphens, leading zeros, the zeros
-    of a decimal fraction (1.0), the Unicode form of a letter with an accent."""
-    plain = "".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").replace("-", " ").split())
-    plain = re.sub(r"^(\d+)\.0+$", r"\1", plain)
-    return plain.lstrip("0") or plain
+    of a decimal fraction (1.0), the Unicode form of a letter with an accent.
+
+    What tells names apart stays: a minus before a number ("-5"), a hyphen at the end ("A-"), and that there is a space
+    or a hyphen before a digit ("1-2" is not "12", but it is "1_2").
+    """
+    plain = unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
+    plain = re.sub(r"(?<!\w)-(?=\d)|-$", "\N{MINUS SIGN}", plain)
+    plain = re.sub(r"[\s-]+(\d?)", lambda gap: f" {gap[1]}" if gap[1] else "", plain)
+    plain = re.sub(r"^(\N{MINUS SIGN}?\d+)\.0+$", r"\1", plain)
+    return re.sub(r"^(\N{MINUS SIGN}?)0+(?=.)", r"\1", plain)
 
 
 def replaced(dataset: Dataset, column: str, numbers: np.ndarray, names: Sequence[str]) -> Dataset:

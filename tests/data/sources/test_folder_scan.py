@@ -1,12 +1,13 @@
 """What counts as an image in a folder, and what is counted and not read."""
 
 import os
+import re
 
 import pytest
 from PIL import Image
 
-from scd.data.sources.folder_scan import first_names, scan
-from scd.errors import DataError
+from scd.data.sources.folder_scan import first_names, scan, with_several_pages
+from scd.errors import DataError, UsageError
 
 
 def touch(path, content=b""):
@@ -106,3 +107,67 @@ def test_every_format_that_counts_can_be_decoded(tmp_path):
         Image.new("RGB", (4, 4), (9, 99, 9)).save(tmp_path / f"x.{ending}")
     found = scan(tmp_path).images
     assert len(found) == 7 and all(Image.open(path).convert("RGB").size == (4, 4) for path in found)
+
+
+# ---------------------------------------------------------------- folders left out
+
+
+def test_a_relative_name_starts_at_the_folder_and_then_at_the_working_directory(tmp_path, monkeypatch):
+    """A name inside the folder was looked for in the working directory, and left out nothing."""
+    root = tmp_path / "work" / "set"
+    for name in ("broken/a.png", "cat/old/b.png", "cat/c.png", "set/d.png"):
+        touch(root / name)
+    touch(tmp_path / "work" / "broken" / "other.png")
+    monkeypatch.chdir(tmp_path / "work")
+    for folder in (root, root.relative_to(tmp_path / "work")):
+        found = scan(folder, ["broken", "set/cat/old", "set"])
+        assert names(found.images, folder) == ["cat/c.png"]
+        assert found.notes(folder) == ["Folders left out (3): 'broken', 'cat/old', 'set'."]
+
+
+def test_a_link_in_the_folder_may_be_left_out(tmp_path):
+    touch(tmp_path / "far" / "1.png")
+    touch(tmp_path / "set" / "cat" / "1.png")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "far")
+    assert names(scan(tmp_path / "set", ["dog"]).left_out, tmp_path / "set") == ["dog"]
+
+
+@pytest.mark.parametrize("name", ["borken", "elsewhere", "../elsewhere", "cat/1.png", ".", "", "cat/..", "/", "{root}"])
+def test_what_is_no_folder_of_the_folder_cannot_be_left_out(tmp_path, monkeypatch, name):
+    """A typo left out nothing without a word."""
+    root = tmp_path / "set"
+    touch(root / "cat" / "1.png")
+    touch(tmp_path / "elsewhere" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    name = name.format(root=root)
+    with pytest.raises(UsageError, match=re.escape(f"left_out: '{name}' is no folder of '{root}'; give one by its ")):
+        scan(root, [name])
+
+
+def test_a_folder_of_results_may_be_missing(tmp_path):
+    """The suite gives the absolute paths of its store and reports, where they lie in the folder."""
+    touch(tmp_path / "set" / "1.png")
+    assert scan(tmp_path / "set", [tmp_path / "set" / "reports"]).notes(tmp_path / "set") == []
+
+
+# ---------------------------------------------------------------- several pages
+
+
+def frames(path, count):
+    pages = [Image.new("RGB", (4, 4), (9 * number, 99, 9)) for number in range(count)]
+    as_format = {".apng": "PNG"}.get(path.suffix.lower())
+    pages[0].save(path, as_format, **({"save_all": True, "append_images": pages[1:]} if count > 1 else {}))
+    return path
+
+
+@pytest.mark.parametrize("ending", [".tif", ".tiff", ".TIF", ".gif", ".apng", ".webp"])
+def test_files_of_several_pages_are_found(tmp_path, ending):
+    one, two = (frames(tmp_path / f"{count}{ending}", count) for count in (1, 2))
+    assert with_several_pages([one, two]) == [two]
+
+
+def test_other_files_are_not_opened_for_pages(tmp_path):
+    broken = [
+        touch(tmp_path / name, content) for name, content in (("a.gif", b"GIF89a"), ("b.webp", b"RIFF0000WEBPVP8X"))
+    ]
+    assert with_several_pages([*broken, tmp_path / "missing.png", tmp_path / "missing.tif"]) == []

@@ -1,12 +1,13 @@
 """Folders of images, with splits or split here; what is missing is named."""
 
+import re
 import shutil
 
 import pytest
 from PIL import Image
 
 from scd.data.images import load_images
-from scd.data.sources.image_folder import ImageFolder
+from scd.data.sources.image_folder import LAYOUT, ImageFolder
 from scd.errors import DataError, UsageError
 
 
@@ -265,3 +266,73 @@ def test_parts_of_one_set_that_count_as_classes_are_noted(tmp_path, names, is_no
         shutil.copytree(source, tmp_path / "set" / name)
     said = any("differ in a number alone" in note for note in ImageFolder(tmp_path / "set").notes)
     assert said == is_noted
+
+
+def test_a_fraction_for_a_folder_that_has_splits_is_refused(folder):
+    """It was ignored without a word."""
+    text = (
+        f"imagefolder: test_fraction splits a folder without splits, but '{folder}' has train and test; leave it out, "
+    )
+    with pytest.raises(UsageError, match=re.escape(f"{text}or give data={folder / 'train'} to split that folder")):
+        ImageFolder(folder, test_fraction=0.5)
+    assert set(ImageFolder(folder, test_fraction=None).splits) == {"train", "test"}
+
+
+def test_classes_without_a_test_image_are_named(tmp_path):
+    """Scores were of the larger classes alone, and nothing said so."""
+    train = tmp_path / "pets" / "train"
+    train.mkdir(parents=True)
+    write_classes(train, ("cat", "dog"))
+    for name in ("rare", "b", "c"):
+        picture(train / name / "1.png")
+    found = ImageFolder(train)
+    assert found.class_names == ("b", "c", "cat", "dog", "rare")
+    assert found.notes == ("Classes without a test image (3): 'b', 'c', 'rare'. Scores are of the others.",)
+    for name in ("cat", "dog"):  # splits of one's own are not judged
+        picture(tmp_path / "pets" / "test" / name / "1.png", 7)
+    assert ImageFolder(tmp_path / "pets").notes == ()
+
+
+def test_a_folder_called_none_is_a_class_with_a_note(tmp_path):
+    write_classes(tmp_path, ("cat", "none"))
+    found = ImageFolder(tmp_path)
+    assert found.class_names == ("cat", "none")
+    assert found.notes == ("Labels that may mean 'no label' and count as classes: 'none' (6 rows).",)
+
+
+@pytest.mark.parametrize("wrapper", ["dataset", "a/b", "images"])
+def test_a_folder_around_the_data_set_is_named(tmp_path, folder, wrapper):
+    """The error named an image that lies too deep, and not the folder to give."""
+    meant = tmp_path / "root" / wrapper
+    shutil.copytree(folder, meant)
+    picture(tmp_path / "root" / "docs" / "figure.png")
+    with pytest.raises(DataError, match=rf"lies too deep for a class folder of .*; give data={meant}$"):
+        ImageFolder(tmp_path / "root")
+    assert ImageFolder(meant).class_names == ("cat", "dog")
+    shutil.rmtree(tmp_path / "root" / "docs")
+    shutil.rmtree(meant / "test")
+    with pytest.raises(DataError, match=rf"; give data={meant / 'train'}$"):
+        ImageFolder(tmp_path / "root")
+
+
+def test_no_folder_is_named_where_several_may_be_meant(tmp_path, folder):
+    for name in ("first", "second"):
+        shutil.copytree(folder, tmp_path / "root" / name)
+    with pytest.raises(DataError, match=rf"lies too deep .*; expected {re.escape(LAYOUT)}$"):
+        ImageFolder(tmp_path / "root")
+    for name in ("cat/old", "cat/young", "dog"):  # two levels of classes, and one
+        picture(tmp_path / "levels" / name / "1.png")
+    with pytest.raises(DataError, match=rf"lies too deep .*; expected {re.escape(LAYOUT)}$"):
+        ImageFolder(tmp_path / "levels")
+
+
+def test_pages_and_frames_that_are_not_read_are_counted(folder):
+    """The further pages were left out without a word."""
+    frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (0, 99)]
+    for place in ("train/cat/a.tif", "train/dog/b.gif", "test/dog/c.webp"):
+        frames[0].save(folder / place, save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "train" / "cat" / "single.gif")
+    found = ImageFolder(folder)
+    assert found.notes == ("Files with several pages or frames, of which the first is read: 3.",)
+    assert len(found.splits["train"]) == 9
+    assert load_images(found, "train", 8).images.shape[0] == 9

@@ -123,3 +123,112 @@ def test_backgrounds_follow_the_same_rules():
     table = Dataset.from_dict({"background": ["sea", "land"]}, features=Features(background=Value("string")))
     found = number_labels("x", {"train": table}, "background")
     assert found.names == ("land", "sea") and found.splits["train"]["background"][:] == [1, 0]
+
+
+# ---------------------------------------------------------------- text that means no label
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t", None])
+def test_empty_text_is_no_label(empty):
+    """' ' was a class of its own."""
+    found = number_labels(
+        "x", {"train": column(pa.array(["a", "b"])), "test": column(pa.array([empty] * 2, pa.string()))}
+    )
+    assert found.names == ("a", "b") and "label" not in found.splits["test"].column_names
+    with pytest.raises(DataError, match=r"'x' train row 1: no label \(2 of 3 rows have none\)"):
+        number_labels("x", {"train": column(pa.array(["a", empty, empty], pa.string()))})
+
+
+@pytest.mark.parametrize("train", [pa.array(["0", "1"]), pa.array([0, 1]), pa.array(["cat", "dog"])])
+@pytest.mark.parametrize("minus_one", ["-1", " -1", "-1.0"])
+def test_a_split_of_minus_one_as_text_has_no_labels(train, minus_one):
+    """The error was "label '-1' of test is written '1' in train"."""
+    found = number_labels("x", {"train": column(train), "test": column(pa.array([minus_one] * 3))})
+    assert "label" not in found.splits["test"].column_names and len(found.names) == 2
+    assert found.notes == ["The test images have no labels."]
+
+
+@pytest.mark.parametrize("train", [["0", "-1", "1"], ["0.0", "-1.0", "1.0"]])
+def test_minus_one_among_digits_as_text_is_no_label(train):
+    """It was a class of its own, and the test images of class '1' could not be read."""
+    with pytest.raises(DataError, match=r"'x' train row 1: no label \(1 of 3 rows have none\)"):
+        number_labels("x", {"train": column(pa.array(train)), "test": column(pa.array(["0", "1"]))})
+
+
+def test_minus_one_beside_names_or_other_negative_numbers_is_a_class():
+    for names in (["cat", "-1", "-1"], ["-2", "-1", "-1", "0", "1"]):
+        found = number_labels("x", {"train": column(pa.array(names)), "test": column(pa.array(names[:1]))})
+        assert set(found.names) == set(names)
+        assert found.notes == ["Labels that may mean 'no label' and count as classes: '-1' (2 rows)."]
+
+
+@pytest.mark.parametrize("name", ["NA", "n/a", "None", "none", "NULL", "NaN", "<NA>", " nan "])
+def test_names_that_may_mean_no_label_are_classes_with_a_note(name):
+    """They were classes without a word."""
+    text = {"train": column(pa.array(["cat", name, name])), "test": column(pa.array([name, "cat"]))}
+    numbered = {"train": column([0, 1, 1], ["cat", name]), "test": column([1, 0], ["cat", name])}
+    for splits in (text, numbered):
+        found = number_labels("x", splits)
+        assert sorted(found.names) == sorted(["cat", name]) and len(found.splits["train"]) == 3
+        assert found.notes == [f"Labels that may mean 'no label' and count as classes: '{name.strip()}' (3 rows)."]
+
+
+def test_names_that_contain_such_words_are_not_noted():
+    names = pa.array(["nano", "nonesuch", "Namibia", "annul", "x-1", "0-1"])
+    assert number_labels("x", {"train": column(names)}).notes == []
+
+
+def test_a_doubtful_background_is_noted_in_its_own_words():
+    table = Dataset.from_dict({"background": ["none", "land"]}, features=Features(background=Value("string")))
+    notes = number_labels("x", {"train": table}, "background").notes
+    assert notes == ["Backgrounds that may mean 'no background' and count as classes: 'none' (1 row)."]
+
+
+@pytest.mark.parametrize("empty", [pa.array([-1, -1]), pa.array(["", "-1"]), pa.array([None, " "]), pa.nulls(2)])
+def test_a_column_that_holds_no_label_at_all_is_noted(empty):
+    """The column was taken away without a word."""
+    found = number_labels("x", {"train": column(empty), "test": column(empty)})
+    assert found.names is None and found.splits["train"].column_names == []
+    assert found.notes == ["No image has a label: all 4 rows are empty or -1."]
+
+
+# ---------------------------------------------------------------- names that are almost alike
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A", "A-"),
+        ("5", "-5"),
+        ("5.0", "-5"),
+        ("12", "1-2"),
+        ("t5", "t-5"),
+        ("at 5", "at -5"),
+        ("A+", "A-"),
+        ("0", "-"),
+    ],
+)
+def test_hyphens_that_tell_names_apart(one, other):
+    """'A-' and 'A', or '-5' and '5', were called one class, or almost alike."""
+    found = number_labels("x", {"train": column(pa.array([one, "z"])), "test": column(pa.array([other, one]))})
+    assert found.names == (*sorted([one, "z"]), other) and found.notes == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1-2", "1_2"),
+        ("class 1", "class-1"),
+        ("A -", "a-"),
+        ("-5", "-05"),
+        ("x-ray", "x ray"),
+        ("0", "00"),
+        ("x", "-x"),
+    ],
+)
+def test_spellings_of_one_name(one, other):
+    found = number_labels("x", {"train": column(pa.array([one, other, "z"]))})
+    (note,) = found.notes
+    assert note.startswith("Names of labels that are almost alike count as different classes (1): ")
+    with pytest.raises(DataError, match="write both alike"):
+        number_labels("x", {"train": column(pa.array([one, "z"])), "test": column(pa.array([other]))})
