@@ -9,7 +9,7 @@ Entries that cannot be used are dropped and counted, as COCO's tools do with cro
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,6 @@ from scd.errors import DataError, UsageError
 
 IGNORED = 255  # in semantic maps
 AGREES = 2  # pixels by which a box and the extent of its object in the map may differ
-GENERATED = {"instances", "semantic"}  # columns of the generator "scenes"
 SLACK = 0.01  # pixels by which a box may leave the image, because of rounding
 
 
@@ -38,18 +37,14 @@ class Objects:
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-def holds_instances(columns: Collection[str], mask_kind: str | None) -> bool:
-    """Whether a split of these columns and masks has objects with a map of their pixels."""
-    return "objects" in columns and (GENERATED <= set(columns) or mask_kind == "instances")
-
-
 def reader_of(source: Source, dataset: Dataset, ignore: Sequence[int], segment_names: Sequence[str] | None) -> "Reader":
     """The reader for this kind of set. Raises UsageError for a set without scenes."""
     columns = dataset.column_names
-    if holds_instances(columns, source.mask_kind):
+    generated = {"instances", "semantic"} <= set(columns)
+    if "objects" in columns and (generated or source.mask_kind == "instances"):
         if segment_names is not None:
             raise UsageError(f"'{source.name}' names its segments itself; leave segment_names out")
-        kind = GeneratedReader if GENERATED <= set(columns) else ObjectReader
+        kind = GeneratedReader if generated else ObjectReader
         reader = kind(source, ignore, _class_names(source, dataset))
         if len(reader.names_of_segments()) > IGNORED:
             raise UsageError(f"'{source.name}' has {len(reader.names_of_segments())} segments, {IGNORED} at most")

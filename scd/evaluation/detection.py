@@ -26,11 +26,11 @@ from torchvision.models.detection import FasterRCNN
 
 from scd.data.loader import BatchOrder
 from scd.data.scene_loader import HeldScenes, Scenes, StreamedScenes
-from scd.data.scene_readers import holds_instances
 from scd.data.scene_set import SceneSet
 from scd.errors import DataError, UsageError, unknown
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.protocol import Context, EvaluationData, Protocol
+from scd.evaluation.scenes import holds_instances
 from scd.nn.detector import build_detector
 from scd.seeds import derive_seed, generator
 from scd.training.optimizers import build_optimizer, set_learning_rate
@@ -135,7 +135,7 @@ class Detection(Protocol):
         for split in ("train", data.split):
             if "objects" not in data.columns(split):
                 raise DataError(f"detection needs scenes with objects, '{data.source.name}' {split} has none")
-            if not holds_instances(data.columns(split), data.source.mask_kind):
+            if not holds_instances(data, split):
                 raise DataError(
                     f"detection needs a map of the objects beside their boxes, '{data.source.name}' {split} has none: "
                     "a column mask, in which the pixels of the k-th object are k"

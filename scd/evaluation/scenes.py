@@ -7,7 +7,6 @@ and by retrieval (dense_knn), and how far the method's own map finds the objects
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scd.data.scene_readers import holds_instances
 from scd.data.scene_set import SceneSet
 from scd.errors import DataError, UsageError, unknown
 from scd.evaluation import discovery, segmentation
@@ -155,7 +154,13 @@ class Scenes(Protocol):
 
 def holds_scenes(data: EvaluationData, split: str) -> bool:
     """Whether a split has objects with an instance map, or masks of class ids."""
-    return holds_instances(data.columns(split), data.source.mask_kind) or data.source.mask_kind == "classes"
+    return holds_instances(data, split) or data.source.mask_kind == "classes"
+
+
+def holds_instances(data: EvaluationData, split: str) -> bool:
+    """Whether a split has objects with an instance map."""
+    columns = data.columns(split)
+    return "objects" in columns and ("instances" in columns or data.source.mask_kind == "instances")
 
 
 def dropped(scenes: SceneSet) -> int:
