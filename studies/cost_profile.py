@@ -19,13 +19,16 @@ NAME = "cost_profile"
 CLASSES = 1000  # of the supervised method, as in ImageNet
 LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
-    "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "mae": "MAE", "supervised": "supervised",
+    "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
+    "detcon": "DetCon", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
 WRAPPERS = {  # label, what it adds, its hosts
     "scd": ("SCD", "SCD's map, pooled vectors and triplets", PAIRED),
     "lewel": ("LEWEL", "LEWEL's maps and aligned loss", ("moco", "moco_symmetric", "byol")),
     "densecl": ("DenseCL", "DenseCL's dense head and loss", ("moco",)),
+    "vader": ("VADeR", "VADeR's dense head, points and loss", ("moco",)),
+    "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
 }
 NEEDS_VIT = ("mae",)  # methods that bring a ViT of their own
 SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring

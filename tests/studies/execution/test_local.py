@@ -271,7 +271,7 @@ def launch_command(root, words):
 
 
 def test_ctrl_c_stops_workers_and_the_same_runs_go_on_beside_another_process(tmp_path):
-    root, words = tmp_path / "runs", ["seeds=1", "arms=moco", "training.budget.value=60"]
+    root, words = tmp_path / "runs", ["seeds=1", "arms=moco", "training.budget.value=30"]
     process = command(root, tmp_path / "out", *words, "launcher.workers=1", "launcher.checkpoint_seconds=0.3")
     deadline = time.monotonic() + 300
     while not list(root.glob("pretraining/*/checkpoints/step-*")) and time.monotonic() < deadline:
