@@ -5,37 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_moco import BATCH, DIM, HIDDEN, QUEUE, SIDE, Patches, moco
 from torch import nn
 
 from baselines.byol import BYOL
 from baselines.densecl import DenseCL, correspondence
-from baselines.moco import MoCo
 from scd.data.views import CropSpec, Recipe
 from scd.errors import UsageError
 from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
 from scd.profiling.flops import training_flops
-
-BATCH, SIDE, DIM, HIDDEN, QUEUE = 4, 16, 6, 10, 32
-
-
-class Patches(nn.Module):
-    """A backbone without BN: 4 x 4 patches, one Linear each."""
-
-    dim = 16
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, self.dim, 4, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu()
-
-
-def moco(symmetric=False, backbone=None, **options):
-    torch.manual_seed(0)
-    options = {"dim": DIM, "hidden": HIDDEN, "queue_size": QUEUE, "momentum": 0.9, "symmetric": symmetric, **options}
-    return MoCo(Patches() if backbone is None else backbone, **options)
 
 
 def densecl(symmetric=False, **options):

@@ -6,68 +6,41 @@ import numpy as np
 import pytest
 import torch
 from golden_numbers import assert_same, golden
+from small_moco import (
+    BATCH,
+    DIM,
+    HIDDEN,
+    LEFT,
+    ONE,
+    RIGHT,
+    SIDE,
+    Patches,
+    moco,
+    outputs,
+    views_at,
+    with_moved_targets,
+)
 from torch import nn
 
 from baselines.byol import BYOL
-from baselines.moco import MoCo
 from baselines.pointcl import AffinityDistillation, PointCL, grid_cells, multi_positive_contrast
 from scd.errors import UsageError
-from scd.method import Batch, View
+from scd.method import Batch
 
-BATCH, SIDE, DIM, HIDDEN, QUEUE = 4, 16, 6, 10, 32
 GRID, POINTS, PLACES = 3, 2, 4  # regions and affinities along a side
-WHOLE, LEFT, RIGHT = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]  # LEFT only touches RIGHT
-ONE = [WHOLE, [0.1, 0.0, 0.9, 0.6], [0.0, 0.0, 0.5, 0.5], LEFT]  # whole, partly, in a corner, not at all
 OTHER = [[0.2, 0.1, 0.6, 0.9], [0.4, 0.2, 1.0, 1.0], [0.4, 0.3, 1.0, 0.9], RIGHT]
-FLIPS = ([False, True, False, True], [True, True, False, False])
-
-
-class Patches(nn.Module):
-    """A backbone without BN: 4 x 4 patches, one Linear each."""
-
-    dim = 16
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, self.dim, 4, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu()
-
-
-def moco(symmetric=False, **options):
-    torch.manual_seed(0)
-    options = {"dim": DIM, "hidden": HIDDEN, "queue_size": QUEUE, "momentum": 0.9, "symmetric": symmetric, **options}
-    return MoCo(Patches(), **options)
 
 
 def pointcl(symmetric=False, **options):
     """A PointCL whose target networks differ from their online ones, and whose centre is not 0."""
-    method = PointCL(moco(symmetric), **{"grid": GRID, "points": POINTS, "affinity_side": PLACES, **options})
-    for parameter in method.parameters():
-        if not parameter.requires_grad:
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    given = {"grid": GRID, "points": POINTS, "affinity_side": PLACES, **options}
+    method = with_moved_targets(PointCL(moco(symmetric), **given))
     method.affinity_matcher.centre.add_(0.1 * torch.randn(PLACES**2))
     return method
 
 
 def make_views(one=ONE, other=OTHER):
-    draw = torch.Generator().manual_seed(1)
-    return {
-        name: View(
-            name,
-            "global",
-            torch.randn(BATCH, 3, SIDE, SIDE, generator=draw),
-            torch.tensor(rectangles),
-            torch.tensor(flips),
-        )
-        for name, rectangles, flips in (("v1", one, FLIPS[0]), ("v2", other, FLIPS[1]))
-    }
-
-
-def outputs(method, views, seed=5):
-    torch.manual_seed(seed)
-    return method(Batch(views))
+    return views_at(one, other)
 
 
 # -------------------------------------------------------------------- the equations, written a second time

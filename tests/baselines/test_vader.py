@@ -6,68 +6,40 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_moco import (
+    BATCH,
+    DIM,
+    HIDDEN,
+    LEFT,
+    ONE,
+    RIGHT,
+    SIDE,
+    WHOLE,
+    Patches,
+    moco,
+    outputs,
+    views_at,
+    with_moved_targets,
+)
 from torch import nn
 
 from baselines.byol import BYOL
-from baselines.moco import MoCo
 from baselines.vader import PointContrast, VADeR
 from scd.errors import UsageError
-from scd.method import Batch, View
+from scd.method import Batch
 from scd.nn.backbone import build_backbone
 
-BATCH, SIDE, DIM, HIDDEN, QUEUE, POINTS = 4, 16, 6, 10, 32, 5
-WHOLE, LEFT, RIGHT = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]  # LEFT only touches RIGHT
-ONE = [WHOLE, [0.1, 0.0, 0.9, 0.6], [0.0, 0.0, 0.5, 0.5], LEFT]  # whole, partly, in a corner, not at all
+POINTS = 5
 OTHER = [[0.2, 0.1, 0.7, 0.9], [0.3, 0.2, 1.0, 1.0], [0.4, 0.3, 1.0, 0.9], RIGHT]
-FLIPS = ([False, True, False, True], [True, True, False, False])
-
-
-class Patches(nn.Module):
-    """A backbone without BN: 4 x 4 patches, one Linear each."""
-
-    dim = 16
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, self.dim, 4, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu()
-
-
-def moco(symmetric=False, backbone=None, **options):
-    torch.manual_seed(0)
-    options = {"dim": DIM, "hidden": HIDDEN, "queue_size": QUEUE, "momentum": 0.9, "symmetric": symmetric, **options}
-    return MoCo(Patches() if backbone is None else backbone, **options)
 
 
 def vader(symmetric=False, **options):
     """A VADeR whose target networks differ from their online ones."""
-    method = VADeR(moco(symmetric), **{"points": POINTS, **options})
-    for parameter in method.parameters():
-        if not parameter.requires_grad:
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return method
+    return with_moved_targets(VADeR(moco(symmetric), **{"points": POINTS, **options}))
 
 
 def make_views(one=ONE, other=OTHER, extra=None):
-    draw = torch.Generator().manual_seed(1)
-    places = {"v1": (one, FLIPS[0]), "v2": (other, FLIPS[1]), **({"extra": (extra, FLIPS[1])} if extra else {})}
-    return {
-        name: View(
-            name,
-            "extra" if name == "extra" else "global",
-            torch.randn(BATCH, 3, SIDE, SIDE, generator=draw),
-            torch.tensor(rectangles),
-            torch.tensor(flips),
-        )
-        for name, (rectangles, flips) in places.items()
-    }
-
-
-def outputs(method, views, seed=5):
-    torch.manual_seed(seed)
-    return method(Batch(views))
+    return views_at(one, other, extra)
 
 
 # -------------------------------------------------------------------- the equations, written a second time
