@@ -36,8 +36,7 @@ official one. Weights of FPN and box head start by torchvision's rules. BN is pe
 NOTE: the backbone alone is evaluated; the paper's detectors also take over FPN and head.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +44,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import roi_align
 
 from baselines.byol import Prediction
@@ -53,9 +51,9 @@ from baselines.slotcon import masked_mean
 from scd.errors import UsageError
 from scd.method import Parts, View
 from scd.nn.detector import Pyramid
-from scd.nn.features import maps_and_vector
 from scd.nn.heads import MLP
 from scd.nn.precision import at_least_float32, no_autocast
+from scd.nn.stages import maps_of_stages
 from scd.siamese import Encoded, Features, MomentumSiamese
 
 SIDE = 224  # px of the image from which the strides of the levels are read off
@@ -170,11 +168,9 @@ class SoCo(MomentumSiamese):
 
     def pyramid_features(self, images: Tensor, backbone: nn.Module, fpn: nn.Module) -> PyramidFeatures:
         """One branch's maps, vectors and pyramid of images (B, 3, s, s)."""
-        with outputs_of(stages(backbone)) as found:
-            maps, pooled = maps_and_vector(backbone(images))
-        found = found or [maps]
+        found, pooled = maps_of_stages(backbone, images)
         levels = fpn({str(level): found[i] for level, i in enumerate(self.kept)})
-        return PyramidFeatures(maps, pooled, [levels[str(level)] for level in range(len(self.kept))])
+        return PyramidFeatures(found[-1], pooled, [levels[str(level)] for level in range(len(self.kept))])
 
     # ---------------------------------------------------------------- loss
 
@@ -225,28 +221,6 @@ class SoCo(MomentumSiamese):
         own = super().parts()
         added = dict.fromkeys((self.fpn, self.target_fpn, self.box_head, self.target_box_head), "heads")
         return Parts(root=own.root, modules={**own.modules, **added})
-
-
-# -------------------------------------------------------------------- the backbone's stages
-
-
-def stages(backbone: nn.Module) -> list[nn.Module]:
-    """The parts whose maps :meth:`scd.nn.detector.Pyramid.stages` returns; none where it returns the last map alone."""
-    trunk = getattr(backbone, "trunk", None)
-    parts = trunk if isinstance(trunk, nn.Sequential) else ()
-    return [part for part in parts if isinstance(part, (BasicBlock, Bottleneck, nn.Sequential))]
-
-
-@contextmanager
-def outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Within the context, a forward pass fills the list with what the modules return, in the order of their calls."""
-    found: list[Tensor] = []
-    handles = [module.register_forward_hook(lambda _, __, output: found.append(output)) for module in modules]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # -------------------------------------------------------------------- boxes

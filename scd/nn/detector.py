@@ -22,13 +22,12 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from scd.errors import UsageError, unknown
-from scd.nn.features import maps_and_vector
 from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from scd.nn.stages import maps_of_stages
 
 SHAPES = (0.5, 1.0, 2.0)  # height over width of an anchor
 CANONICAL = 7 / 4  # anchors of 32 px: objects of 56 to 112 px belong to the finest level
@@ -56,7 +55,7 @@ class Pyramid(nn.Module):
         self.backbone = copy.deepcopy(backbone).requires_grad_(True).eval()
         with torch.no_grad():
             device = next(self.backbone.parameters()).device
-            maps = self.stages(torch.zeros(1, 3, size, size, device=device))
+            maps, _ = maps_of_stages(self.backbone, torch.zeros(1, 3, size, size, device=device))
         by_stride = {stride_of(features, size): i for i, features in enumerate(maps)}  # the last one of each stride
         self.strides = sorted(stride for stride in by_stride if stride >= FINEST) or sorted(by_stride)
         self.kept = [by_stride[stride] for stride in self.strides]
@@ -67,22 +66,8 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Levels "0", "1", … and "pool", each (B, channels, s / stride, s / stride)."""
-        maps = self.stages(images)
+        maps, _ = maps_of_stages(self.backbone, images)
         return self.fpn(OrderedDict((str(level), maps[i]) for level, i in enumerate(self.kept)))
-
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """The map after every stage of the backbone, or only its last map."""
-        trunk = getattr(self.backbone, "trunk", None)
-        if not isinstance(trunk, nn.Sequential):
-            return [maps_and_vector(self.backbone(images))[0]]
-        if self.backbone.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        maps, features = [], images
-        for part in trunk:
-            features = part(features)
-            if isinstance(part, (BasicBlock, Bottleneck, nn.Sequential)):  # the rest is the stem
-                maps.append(features)
-        return maps or [features]
 
 
 def stride_of(features: Tensor, size: int) -> int:
@@ -91,7 +76,8 @@ def stride_of(features: Tensor, size: int) -> int:
     stride = 2 ** round(math.log2(size / cells))
     if math.ceil(size / stride) != cells:
         raise UsageError(
-            f"detection needs strides that are powers of two; the backbone has maps of {cells} x {cells} at {size} px"
+            f"a feature pyramid needs strides that are powers of two; the backbone has maps of {cells} x {cells} at "
+            f"{size} px"
         )
     return stride
 

@@ -7,6 +7,7 @@ from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
 from scd.nn.detector import Pyramid, build_detector
 from scd.nn.features import maps_and_vector
+from scd.nn.stages import maps_of_stages
 
 SIZE = 32
 SMALL = {"channels": 8, "hidden": 16, "regions": 16, "proposals": 16, "detections": 10}
@@ -34,7 +35,7 @@ def test_levels_are_the_last_maps_of_each_resolution(name, options, size, stride
     assert pyramid.strides == strides
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        maps = pyramid.stages(images)
+        maps, _ = maps_of_stages(pyramid.backbone, images)
         assert [maps[i].shape[1] for i in pyramid.kept] == widths
         assert torch.equal(maps[-1], maps_and_vector(own.eval()(images))[0])
         levels = pyramid(images)
