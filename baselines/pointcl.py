@@ -110,7 +110,7 @@ class PointCL(Wrapper):
         siamese: JointEmbedding,
         grid: int = 4,
         points: int = 16,
-        affinity_side: int = 8,
+        affinity_side: int = 7,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
         centre_momentum: float = 0.9,
@@ -240,7 +240,8 @@ def multi_positive_contrast(
     Args:
         queries: (..., D), unit length.
         keys: (M, D), unit length.
-        positive: (..., M) bool, which keys are a query's positives; those that are no candidates do not count.
+        positive: (..., M) bool, which keys are a query's positives; those that are no candidates do not count. A
+            dimension of 1 is shared by all queries along it.
         candidate: (..., M) bool, the keys of the denominator.
         temperature: tau.
 
@@ -253,7 +254,9 @@ def multi_positive_contrast(
     total = logits.masked_fill(~candidate, nothing).logsumexp(dim=-1)
     counted = positive & candidate
     count = counted.sum(dim=-1)
-    mean = (logits * counted).sum(dim=-1) / count.clamp_min(1)
+    with no_autocast(queries):
+        centres = counted.to(keys.dtype) @ keys / count.clamp_min(1)[..., None]  # (..., D), of each query's positives
+    mean = (queries * centres).sum(dim=-1) / temperature  # of their logits
     return torch.where(count > 0, total - mean, 0.0)
 
 
