@@ -19,7 +19,8 @@ NAME = "cost_profile"
 CLASSES = 1000  # of the supervised method, as in ImageNet
 LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
-    "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "mae": "MAE", "supervised": "supervised",
+    "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
+    "detcon": "DetCon", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
 WRAPPERS = {  # label, what it adds, its hosts

@@ -15,6 +15,7 @@ import pandas
 
 from scd.errors import unknown
 from studies.references import (
+    MAP_SCORES,
     ORACLE,
     RANDOM,
     background_correlation,
@@ -38,6 +39,7 @@ from studies.suite.analysis.conditions import (
 )
 from studies.suite.analysis.results import Results, only
 from studies.suite.analysis.verdict import outcome_of
+from studies.suite.pages import sections as standard
 from studies.suite.pages import study_figures
 from studies.suite.pages.markdown import Blocks
 from studies.suite.pages.publish import Report
@@ -46,10 +48,13 @@ from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, c
 
 METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
+MAPS = (*MAP_SCORES, "map_area", "map_std", "map_saturation", "map_entropy", "map_place_share")
+WITH_MAPS = ("scd", "scd_byol", "lewel")
 EQUAL_EPOCHS = {"budget": "epochs"}
 SCORED = 3000  # training images at most whose boxes and segments are compared with their masks
 SCORES = {  # of scd/evaluation/proposals.py: in words
-    "best_overlap": "mean IoU of a true box with the best of them",
+    "best_overlap": "IoU of a true box with the best of them",
+    "mean_overlap": "IoU of each of them with a true box",
     "cover": "share of the object in segments that lie mostly on it",
 }
 
@@ -183,6 +188,13 @@ def sections(report: Report) -> None:
         accuracy.heading(title(condition))
         accuracy.table(tables.arm_table(results, report.labels, MAIN, relative, MOCO.host, **condition))
     accuracy.figure(study_figures.seeds(results, report.labels, metric, out, reference=MOCO.host))
+    standard.indicators(
+        report.section("Maps against true masks"), results,
+        {name: label for name, label in report.labels.items() if name in WITH_MAPS}, MAPS,
+        "Of the arms that learn one map of each image. The loss does not say which side is the object, so both "
+        "polarities are scored, beside a map that is 1 everywhere.",
+        found,
+    )  # fmt: skip
 
 
 def planned_systems(report: Report) -> list[System]:
@@ -266,8 +278,8 @@ def outside(section: Blocks, report: Report, metric: str) -> None:
     section.table(tables.Table(pandas.DataFrame(rows)))
     section.text(
         f"Measured on the first {SCORED:,} training images at most, against their masks and the boxes around the "
-        "masks' connected parts. Boxes and segments do not say which of them is an object, so that these numbers bound "
-        "what a method can take from them (`scd/evaluation/proposals.py`)."
+        "masks' connected parts; IoUs are means, and those of each box are with the most similar true box. Boxes and "
+        "segments do not say which of them is an object (`scd/evaluation/proposals.py`)."
         if scores
         else "How well boxes and segments fit the objects was not measured: the images have no masks, or no run with "
         "boxes or segments has finished."

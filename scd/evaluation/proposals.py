@@ -1,10 +1,11 @@
 """Boxes and segments that an annotator proposes, against the true masks: how much of the objects a method is told.
 
     best overlap   of each true box, the IoU with the most similar proposed box; mean over the true boxes
+    mean overlap   of each proposed box, the IoU with the most similar true box; mean over the proposals
     cover          share of an object's pixels in segments that lie on it with more than half of their pixels
 
-Both are upper bounds of what a method can take from its proposals, which do not say which of them is an object. More
-proposals can only raise the best overlap, and smaller segments the cover: read both beside the number of proposals.
+Proposals do not say which of them is an object. More proposals can only raise the best overlap, and smaller segments
+the cover: read both beside the number of proposals. The mean overlap is that of a proposal that is drawn at random.
 
 NOTE: true boxes are those of the 4-connected components of a mask, see :func:`scd.evaluation.localization.true_boxes`.
 """
@@ -33,12 +34,13 @@ def proposal_scores(annotations: Annotations, parts: Iterable[ImageSet], limit: 
         limit: images that are scored at most.
 
     Returns:
-        ``proposals``, their number per image, and ``best_overlap`` (boxes) or ``cover`` (segments), both in [0, 1].
+        ``proposals``, their number per image; of boxes ``best_overlap`` and ``mean_overlap``, 0 where there are none;
+        of segments ``cover``.
 
     Raises:
         DataError: no image has an object.
     """
-    counts, scores, start = [], [], 0
+    counts, start, found = [], 0, {}
     for part in parts:
         rows = range(start, min(start + len(part), limit))
         if not rows:
@@ -46,35 +48,41 @@ def proposal_scores(annotations: Annotations, parts: Iterable[ImageSet], limit: 
         proposed, masks = annotations.rows(rows), part.masks[: len(rows)]
         if isinstance(proposed, Tensor):
             counts += [len(segments[segments >= 0].unique()) for segments in proposed]
-            scores.append(object_cover(proposed, masks))
+            scores = {"cover": object_cover(proposed, masks)}
         else:
             counts += [len(boxes) for boxes in proposed]
-            scores.append(best_overlaps(proposed, masks))
+            best, mean = overlaps(proposed, masks)
+            scores = {"best_overlap": best, "mean_overlap": mean}
+        for name, values in scores.items():
+            found.setdefault(name, []).append(values)
         start = rows.stop
-    found = torch.cat(scores) if scores else torch.zeros(0)
-    if not len(found):
+    whole = {name: torch.cat(values) for name, values in found.items()}
+    if not any(map(len, whole.values())):
         raise DataError("no image has an object that proposals could be compared with")
-    name = "cover" if annotations.ends is None else "best_overlap"
-    return {"proposals": sum(counts) / len(counts), name: float(found.mean())}
+    means = {name: float(values.mean()) if len(values) else 0.0 for name, values in whole.items()}
+    return {"proposals": sum(counts) / len(counts), **means}
 
 
-def best_overlaps(boxes: Sequence[Tensor], masks: Tensor) -> Tensor:
-    """IoU of each true box of some images with the most similar proposal; 0 in an image without proposals.
+def overlaps(boxes: Sequence[Tensor], masks: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU of each true box of some images with the most similar proposal, and of each proposal with such a true box.
 
     Args:
         boxes: one (n_i, 4) tensor per image, x0, y0, x1, y1 in [0, 1].
         masks: (B, S, S), 1 on the object, 0 elsewhere, 2 where it is unknown.
 
     Returns:
-        (M,) float64 of all true boxes of all images, in their order.
+        (M,) float64 of all true boxes, 0 in an image without proposals, and (P,) float64 of the proposals of images
+        with an object; both in the images' order.
     """
-    overlaps = [torch.zeros(0, dtype=torch.float64)]
+    best, mean = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     for proposed, truth in zip(boxes, true_boxes(masks), strict=True):
-        if len(proposed):
-            overlaps.append(box_iou(truth, proposed.double()).amax(dim=1))
+        if len(proposed) and len(truth):
+            iou = box_iou(truth, proposed.double())  # (true, proposed)
+            best.append(iou.amax(dim=1))
+            mean.append(iou.amax(dim=0))
         else:
-            overlaps.append(truth.new_zeros(len(truth)))
-    return torch.cat(overlaps)
+            best.append(truth.new_zeros(len(truth)))
+    return torch.cat(best), torch.cat(mean)
 
 
 def object_cover(segments: Tensor, masks: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from scd.data.annotators.annotator import Annotations
 from scd.data.images import ImageSet
 from scd.data.masks import UNKNOWN
 from scd.errors import DataError
-from scd.evaluation.proposals import best_overlaps, object_cover, proposal_scores
+from scd.evaluation.proposals import object_cover, overlaps, proposal_scores
 
 
 def masks_of(*rectangles, size=8):
@@ -30,7 +30,9 @@ def test_the_most_similar_box_counts_for_each_object():
         torch.tensor([[0.0, 0.0, 1.0, 1.0]]),  # no object
         torch.tensor([[0.0, 0.0, 0.5, 0.5]]),
     ]
-    assert best_overlaps(boxes, masks).tolist() == [0.5, 1.0, 0.0, 0.25]
+    best, mean = overlaps(boxes, masks)
+    assert best.tolist() == [0.5, 1.0, 0.0, 0.25]
+    assert mean.tolist() == [0.5, 0.5, 1.0, 0.25]  # without those of an image that has no object
 
 
 def test_cover_by_a_loop_over_segments():
@@ -60,8 +62,11 @@ def test_scores_are_of_the_first_images_of_all_parts():
     parts = [ImageSet(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), masks=masks[:n]) for n in (2, 1)]
     values = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 1, 1]], dtype=np.float32)
     boxes = Annotations(values, np.array([2, 3, 4]))
-    assert proposal_scores(boxes, parts, 10) == {"proposals": 4 / 3, "best_overlap": pytest.approx(1.75 / 3)}
-    assert proposal_scores(boxes, parts, 2) == {"proposals": 1.5, "best_overlap": 0.75}
+    scores = proposal_scores(boxes, parts, 10)
+    assert scores == pytest.approx({"proposals": 4 / 3, "best_overlap": 1.75 / 3, "mean_overlap": 2 / 4})
+    assert proposal_scores(boxes, parts, 2) == pytest.approx(
+        {"proposals": 1.5, "best_overlap": 1.5 / 2, "mean_overlap": 1.75 / 3}
+    )
     segments = Annotations(np.stack([masks[0].numpy(), masks[1].numpy(), np.zeros((8, 8))]).astype(np.int16))
     assert proposal_scores(segments, parts, 10) == {"proposals": 5 / 3, "cover": pytest.approx(2 / 3)}
 
