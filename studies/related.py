@@ -356,8 +356,6 @@ DEVIATIONS = (
     "Scale: a small network on small images; the papers train a ResNet-50 at 224 px on ImageNet or COCO, mostly for "
     "detection and segmentation, which this page does not measure.",
     "Systems that the reviews name and that are not in the suite yet: " + ", ".join(NOT_YET) + ".",
-    "BYOL, SoCo, DetCon and SlotCon below the paper tier: SGD with the suite's shared schedule instead of LARS with "
-    "warm-up.",
     "SCD is a reconstruction (`scd/scd.py`).",
 )
 

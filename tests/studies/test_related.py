@@ -9,7 +9,7 @@ from scd.errors import UsageError
 from studies import related
 from studies.related import ARMS, CLAIMS, STUDY, SYSTEMS
 from studies.suite.pages import figures
-from studies.suite.pages.publish import publish
+from studies.suite.pages.publish import Report, publish
 from studies.suite.planning.command_line import load_study
 
 DEFAULT = [system for system in SYSTEMS if system.default]
@@ -108,7 +108,8 @@ def test_claims_follow_from_records_system_by_system(tmp_path, no_figures):
 
 
 def test_a_claim_is_about_equal_epochs_where_both_budgets_are_on_the_page(tmp_path, no_figures):
-    settings = settings_of("related", tmp_path, 5, axes={"budgets": ["epochs", "flops"]})
+    words = ("arms=[random,moco,scd,oracle,vader]",)
+    settings = settings_of("related", tmp_path, 5, axes={"budgets": ["epochs", "flops"]}, words=words)
     results = study_results(STUDY, {"oracle": 0.1, "vader": 0.05}, settings)
     text = page_of(results, tmp_path)
     assert "arm − host, equal training FLOPs" in text and "SCD − arm, equal epochs" in text
@@ -162,11 +163,14 @@ def test_published_numbers_are_quoted_with_their_source(page):
     assert "None of these numbers was measured here." in page
 
 
-def test_a_system_without_a_published_number_says_so(tmp_path, no_figures, monkeypatch):
+def test_what_is_not_known_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(related, "SYSTEMS", (replace(SYSTEMS[0], published=()), *SYSTEMS[1:]))
-    text = page_of(study_results(STUDY, {}, settings_of("related", tmp_path)), tmp_path)
-    assert table_after(text, "Published numbers, quoted")[0] == ["DenseCL", "no number in the facts", "–"]
-    assert "How well boxes and segments fit the objects was not measured" in text
+    report = Report(STUDY, study_results(STUDY, {}, settings_of("related", tmp_path)), tmp_path)
+    numbers, given = report.section("Numbers"), report.section("Given")
+    related.quoted(numbers, report)
+    related.outside(given, report, related.METRIC)
+    assert table_after(numbers.markdown, "Numbers")[0] == ["DenseCL", "no number in the facts", "–"]
+    assert "How well boxes and segments fit the objects was not measured" in given.markdown
 
 
 def test_systems_that_are_missing_are_named(page):
