@@ -1,0 +1,57 @@
+"""The table of systems: each is declared whole, and as its method and its files say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class
+from synthetic_results import settings_of
+
+from studies.related_systems import NOT_YET, SYSTEMS
+
+IDS = re.compile(r"R[1-5]-[a-e]")
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
+def test_a_system_is_declared_whole(system):
+    assert system.compares and system.shares and system.differs
+    assert system.questions and all(IDS.fullmatch(question) for question in system.questions)
+    assert all(text and source for text, source in system.published)
+    assert [arm.default for arm in system.arms] == [system.default] * len(system.arms)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
+def test_what_it_is_given_is_what_its_method_needs(system):
+    settings = settings_of("related")
+    config, *told = [settings.configure(arm, 0) for arm in system.arms]
+    needs = get_class(config["method"]["_target_"]).needs
+    if config["wrapper"]:
+        needs |= get_class(config["wrapper"]["_target_"]).needs
+    assert needs == ({system.given} if system.given else set()) == set(config["annotations"])
+    for kind, annotator in config["annotations"].items():
+        assert annotator["_target_"] != "scd.data.annotators.oracle.OracleAnnotator"
+        assert [each["annotations"] for each in told] == [
+            {kind: {"_target_": "scd.data.annotators.oracle.OracleAnnotator", "provides": kind}}
+        ]
+        assert {key: value for key, value in told[0].items() if key != "annotations"} == {
+            key: value for key, value in config.items() if key != "annotations"
+        }
+
+
+def test_names_are_unique_and_a_system_of_the_suite_is_not_said_to_be_missing():
+    names = [arm.name for system in SYSTEMS for arm in system.arms]
+    assert len(set(names)) == len(names)
+    assert not {system.label for system in SYSTEMS} & set(NOT_YET) and len(set(NOT_YET)) == len(NOT_YET)
+
+
+def test_phrases_that_a_sentence_goes_on_with_have_no_end():
+    for system in SYSTEMS:
+        for phrase in (system.compares, system.shares, system.differs, *(text for text, _ in system.published)):
+            assert not phrase.endswith((".", ";")) and "  " not in phrase
+
+
+def test_the_file_of_each_system_exists():
+    baselines = Path(__file__).resolve().parents[2] / "baselines"
+    for system in SYSTEMS:
+        name = system.overrides.get("wrapper", system.overrides["method"])
+        assert (baselines / f"{name}.py").is_file()
