@@ -78,6 +78,10 @@ ARMS = (
         "discrimination", "SCD with repulsion only", scd(terms="discrimination"), "all of SCD",
         "no attraction in the loss",
     ),
+    Arm(
+        "rbd", "SCD with training-free saliency", scd(saliency="rbd"), LOSS,
+        "the map is the mask of Robust Background Detection, which learns nothing", default=False,
+    ),
     ORACLE,
     replace(SUPERVISED, default=False),
 )  # fmt: skip
@@ -103,6 +107,8 @@ CONTRASTS = (
     contrast("depth3", "scd", "a third layer helps"),
     contrast("scd", "no_gradient", "the gradient through the map helps the backbone"),
     contrast("settled", "scd", "a fixed polarity helps"),
+    contrast("rbd", "constant_map", "training-free saliency as the map adds to a constant one"),
+    contrast("scd", "rbd", "the learned map is better than training-free saliency"),
     contrast("scd", "consistency", "repulsion from the background adds to the attraction"),
     contrast("scd", "discrimination", "attraction between foregrounds adds to the repulsion"),
     separates("oracle", "constant_map", METRIC),

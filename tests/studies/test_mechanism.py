@@ -32,14 +32,16 @@ def test_arms_change_the_wrapper_alone():
     settings = settings_of("mechanism", seeds=1, words=("arms=all",))
     specs = {spec.labels["arm"]: spec for spec in mechanism.plan(settings)}
     base = specs["scd"].config
-    for arm in set(specs) - {"random", "supervised", "oracle"}:
+    for arm in set(specs) - {"random", "supervised", "oracle", "rbd"}:
         assert {key for key in base if specs[arm].config[key] != base[key]} <= {"wrapper"}, arm
     sources = {arm: (spec.config["wrapper"] or {}).get("saliency", {}) for arm, spec in specs.items()}
     assert [sources[arm]["depth"] for arm in ("depth1", "scd", "depth3")] == [1, 2, 3]
     assert specs["no_gradient"].config["wrapper"]["map_gradient"] is False
     assert specs["discrimination"].config["wrapper"]["terms"] == "discrimination"
-    oracle = specs["oracle"].config
-    assert {key for key in base if oracle[key] != base[key]} == {"wrapper", "annotations"}
+    oracle, rbd = specs["oracle"].config, specs["rbd"].config
+    for masked in (oracle, rbd):
+        assert {key for key in base if masked[key] != base[key]} == {"wrapper", "annotations"}
+    assert rbd["annotations"]["masks"]["_target_"].endswith("RBD")
     assert oracle["wrapper"]["saliency"]["_target_"].endswith("OracleMask")
     assert oracle["annotations"]["masks"]["_target_"].endswith("OracleAnnotator")
 
