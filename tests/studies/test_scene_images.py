@@ -8,7 +8,7 @@ from scd.data.sources.scenes import Scenes
 from scd.data.sources.shapes import Shapes
 from scd.errors import DataError, UsageError
 from scd.evaluation.metric import SHARE, Metric
-from studies import scene_coco
+from studies import multicrop, scene_coco
 from studies.suite.analysis.results import assemble, data_notes
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
@@ -96,6 +96,19 @@ def test_notes_on_the_images_of_protocols(folders, tmp_path):
     first = "Of the 40 train images, which have no labels to be balanced by, the first 30 are used (data.train_limit)."
     assert first in notes
     assert any(note.startswith("copied: 20 of the 20 scored images are training images, too") for note in notes)
+
+
+def test_protocols_that_are_left_out_and_splits_that_are_not_used_are_named(folders, tmp_path):
+    """A protocol that was asked for was left out without a word, and so were the validation images."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for split in ("train", "validation", "test"):
+        (plain / f"{split}.parquet").write_bytes((folders / "coco" / "train.parquet").read_bytes())
+    words = [f"data={plain}", "tier=smoke", "seeds=1", "evaluation.protocols=[knn,collapse]", "arms=random,moco"]
+    settings = resolve_settings("multicrop", words)
+    notes = data_notes(settings, resolve(multicrop.plan(settings)), decode=True)
+    assert "Protocols that need what these images lack, and that are left out: knn." in notes
+    assert "The 40 validation images are not used." in notes
 
 
 def test_a_folder_that_cannot_be_used_is_named_before_anything_is_trained(folders, tmp_path):

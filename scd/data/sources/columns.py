@@ -16,6 +16,7 @@ from scd.errors import DataError, UsageError, unknown
 COLUMNS = ("image", "label", "mask", "objects", "background")
 MOST_LISTED = 5  # names of columns in a note
 LONGEST_PATH = 200  # characters of a path in an error
+NO_MAP = "The column objects is not used: there is no map of the objects' pixels beside it (a column mask)."
 ALL_IDS = "The masks hold class ids, and every id above 0 counts as the object; data.options.foreground names others."
 
 
@@ -52,7 +53,8 @@ def read_columns(
             raise DataError(f"split '{split}' of '{name}' has no rows")
     named = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
     left_out = {ours for ours, theirs in named.items() if theirs == ""}
-    splits = {split: without_columns(dataset, left_out) for split, dataset in splits.items()}
+    dropped = left_out - set(named.values())  # a column that has another meaning stays
+    splits = {split: without_columns(dataset, dropped) for split, dataset in splits.items()}
     named = {ours: theirs for ours, theirs in named.items() if theirs}
     notes = unread_columns(splits, named)
     labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
@@ -62,6 +64,8 @@ def read_columns(
     has_masks, has_objects = (any(it in d.column_names for d in splits.values()) for it in ("mask", "objects"))
     outside = {split: files_outside(name, split, dataset) for split, dataset in splits.items()}
     contents = {split: [contents[split], *found] if (found := outside[split]) else contents[split] for split in splits}
+    if has_objects and not has_masks:
+        notes = [*notes, NO_MAP]
     if not has_masks and (mask_kind is not None or foreground is not None):
         option = "mask_kind" if mask_kind is not None else "foreground"
         raise UsageError(f"'{name}' has no column of masks for data.options.{option}")

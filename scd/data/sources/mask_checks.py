@@ -13,14 +13,16 @@ from PIL import Image
 
 from scd.data.cache import cached_value, content_hash
 from scd.data.decoding import UNREADABLE, open_cell, orientation, place
-from scd.data.masks import GREY_KINDS, THRESHOLD, VOID, grey_levels, rows_looked_at
+from scd.data.masks import END, GREY_KINDS, THRESHOLD, VOID, grey_levels, rows_looked_at
 from scd.errors import DataError
 
-VERSION = "1"
+VERSION = "2"
 PNG = b"\x89PNG\r\n\x1a\n"
 GREY_FACTORS = {2: 85, 4: 17}  # bits of a grey PNG -> number by which Pillow multiplies its values
 UNKNOWN_ID = "Mask pixels of the value 255 are unknown and count for nothing."
 DARK = "Masks with values above 0, but none above 127, which show no object"
+MIDDLE = slice(112, 144)  # grey levels near 128
+PEAK, LEAST = 0.5, 0.01  # shares of the pixels between black and white, and of all, above which they are a third level
 TURNED = "Images with an EXIF orientation, whose masks count as drawn on the upright picture"
 
 
@@ -54,8 +56,14 @@ def check_masks(
         for split in found.values():
             for where, number, colour in split["colours"]:
                 known.add(where, {number: colour})
+    middle, between, total = (sum(split[key] for split in found.values()) for key in ("middle", "between", "pixels"))
     notes = [UNKNOWN_ID] if kind == "classes" and is_given and any(split["void"] for split in found.values()) else []
     counted = {what: sum(split[key] for split in found.values()) for what, key in ((DARK, "dark"), (TURNED, "turned"))}
+    if kind == "binary" and middle > max(PEAK * between, LEAST * total):
+        notes.append(
+            f"{middle / total:.1%} of the pixels of JPEG masks are near the grey level 128, as in trimaps; they count "
+            "as object or background, unless data.options.mask_kind=trimap says that they are unknown."
+        )
     return notes + [f"{what}: {count:,}." for what, count in counted.items() if count]
 
 
@@ -128,6 +136,7 @@ def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
         raw = raw.cast_column(column, feature)
     colours: dict[tuple[int, tuple[int, ...]], str] = {}
     void, dark, turned = False, 0, 0
+    compressed = np.zeros(256, np.int64)  # grey levels of JPEG masks
     for row in rows_looked_at(len(raw)):
         record = raw[row]
         where = place(record["mask"] or {}, row, name)
@@ -137,6 +146,8 @@ def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
             if kind in GREY_KINDS:
                 levels = grey_levels(mask, where)
                 dark += bool(0 < levels.max() <= THRESHOLD)
+                if mask.format == "JPEG":
+                    compressed += np.bincount(levels.ravel(), minlength=256)
                 continue
         except DataError:
             continue
@@ -145,4 +156,8 @@ def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
         for number, colour in used_colours(mask).items():
             colours.setdefault((number, tuple(colour)), where)
     listed = [[where, number, list(colour)] for (number, colour), where in colours.items()]
-    return {"colours": listed, "void": void, "dark": dark, "turned": turned}
+    levels = {"middle": compressed[MIDDLE], "between": compressed[END : 256 - END], "pixels": compressed}
+    return {
+        "colours": listed, "void": void, "dark": dark, "turned": turned,
+        **{name: int(counts.sum()) for name, counts in levels.items()},
+    }  # fmt: skip

@@ -138,7 +138,7 @@ def gather(study: Study, settings: "Settings", planned: Sequence["Planned"], sto
         plan,
         {run: {"numerics": classes[run], **numbers} for run, numbers in records.items() if run in classes},
         metrics_of(protocols) if evaluations else {},
-        describe_source(settings, protocols) if evaluations else {},
+        describe_source(settings, [each for spec in plan for each in spec.evaluations.values()]) if evaluations else {},
         Progress(
             planned=len(runs),
             done=len(done),
@@ -187,7 +187,7 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
         images = evaluation_data(settings.base, source)
-        notes = notes_on_images(images)
+        notes = [*notes_on_images(images), *notes_on_splits(images), *left_out_protocols(settings, protocols)]
         for protocol in map(build_protocol, others):
             own = protocol.own_data(images)
             if not own.source.embedded:
@@ -201,6 +201,25 @@ def notes_on_images(images: "EvaluationData") -> list[str]:
     from scd.evaluation.copies import notes_on_copies
 
     return [*images.notes, *notes_on_limits(images), *images.overlap(), *notes_on_copies(images)]
+
+
+def notes_on_splits(images: "EvaluationData") -> list[str]:
+    """A note for each split that is neither trained on nor scored."""
+    if images.source.embedded:
+        return []
+    unused = [split for split in images.source.splits if split not in ("train", images.split)]
+    return [f"The {len(images.source.split(split)):,} {split} images are not used." for split in unused]
+
+
+def left_out_protocols(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note on the protocols that were asked for and that the images do not allow."""
+    if settings.embedded:
+        return []
+    asked = dict.fromkeys(settings.protocol(item)["name"] for item in settings.base["evaluation"]["protocols"])
+    missing = [name for name in asked if name not in {protocol["name"] for protocol in protocols}]
+    return (
+        [f"Protocols that need what these images lack, and that are left out: {', '.join(missing)}."] if missing else []
+    )
 
 
 def notes_on_limits(images: "EvaluationData") -> list[str]:

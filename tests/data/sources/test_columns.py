@@ -193,3 +193,13 @@ def test_what_a_column_of_pictures_needs_is_said():
         source({"train": fields})
     with pytest.raises(DataError, match="its columns: photo; name yours with data.options.columns.image=NAME"):
         source({"train": dataset(photo=[PIXELS])})
+
+
+def test_objects_without_a_map_are_named():
+    rows = objects("dark").remove_columns("mask")
+    assert "The column objects is not used: there is no map" in " ".join(source({"train": rows}).notes)
+
+
+def test_a_column_with_another_meaning_can_lose_its_own_name():
+    found = source({"train": dataset(image=[PIXELS], label=[half_mask(255)])}, columns={"mask": "label", "label": ""})
+    assert found.splits["train"].column_names == ["image", "mask"] and found.mask_kind == "binary"

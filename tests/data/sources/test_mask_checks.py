@@ -75,6 +75,21 @@ def test_masks_that_end_below_the_threshold():
     assert found == ["Masks with values above 0, but none above 127, which show no object: 1."]
 
 
+@pytest.mark.parametrize(("third", "count"), [(128, 1), (0, 0)])
+def test_a_third_level_of_jpeg_masks(third, count):
+    """Unknown pixels of trimaps that were saved as JPEG counted as object or background without a word."""
+    levels = np.zeros((64, 64), np.uint8)
+    levels[:, 20:], levels[:, 20:30] = 255, third
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, "JPEG", quality=90)
+    columns = {"image": [cell(Image.new("RGB", (64, 64)))], "mask": [{"bytes": stream.getvalue(), "path": None}]}
+    rows = Dataset.from_dict(columns, features=Features(image=ImageFeature(), mask=ImageFeature()))
+    found = check("binary", train=rows)
+    assert len(found) == count and all(
+        "of the pixels of JPEG masks are near the grey level 128" in one for one in found
+    )
+
+
 def test_ids_that_would_be_multiplied():
     """Pillow reads the class 1 of a grey PNG of 4 bits as 17."""
     header = b"\x00\x00\x00\x0dIHDR" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([4, 0, 0, 0, 0])
