@@ -36,6 +36,7 @@ PUBLIC = {
     SECOND: {1: (6.942, 30.06), 2: (7.199, 30.91), 3: (7.251, 32.67), 4: (7.149, 34.74), 5: (6.914, 38.00)},
 }  # fmt: skip
 PEAK = 3  # the epoch of the highest loss, in both public runs
+CLOSE = 3.0  # largest distance of a loss from the public runs, in units of their difference, for the same level
 QUANTITIES = {LOSS: "mean loss of the epoch", KNN: "kNN top-1 (%)"}
 ARM = Arm("moco", "MoCo", {}, "all settings of MoCo's CIFAR-10 demo", "the code, and the seed")
 
@@ -88,7 +89,8 @@ def sections(report: Report) -> None:
     """The study's part of the page."""
     results = report.results
     ours = curves(results)
-    text, report.outcome = signature({epoch: values[LOSS] for epoch, values in ours.items() if LOSS in values})
+    loss = {epoch: values[LOSS] for epoch, values in ours.items() if LOSS in values}
+    text, report.outcome = signature(loss, max(map(abs, distances(ours, LOSS).values()), default=0.0))
     report.say(text, distance_sentence(ours), summary=text)
     report.show(
         Table(pandas.DataFrame(rows(ours)), metrics=(LOSS, KNN)),
@@ -110,10 +112,15 @@ def curves(results: Results) -> dict[int, dict[str, float]]:
     return dict(sorted(found.items()))
 
 
-def signature(loss: dict[int, float]) -> tuple[str, str]:
-    """Whether the loss rises until epoch 3 and then falls, by rule; the sentence, and the outcome in a word.
+def signature(loss: dict[int, float], far: float) -> tuple[str, str]:
+    """Whether the loss rises until epoch 3 and then falls, at the public runs' level; the sentence, and the outcome.
 
-    The rise: loss 1 < loss 2 < loss 3. The fall: the loss of epoch 4 is below that of epoch 3.
+    The rise: loss 1 < loss 2 < loss 3. The fall: the loss of epoch 4 is below that of epoch 3. The level: no epoch is
+    further than ``CLOSE`` from the public runs.
+
+    Args:
+        loss: epoch -> mean loss.
+        far: the largest distance of a loss from the public runs, see :func:`distance`.
     """
     if not all(epoch in loss for epoch in range(1, PEAK + 1)):
         return f"**Not read:** the sign is the loss of epochs 1 to {PEAK}; fewer were trained.", "not read"
@@ -121,10 +128,11 @@ def signature(loss: dict[int, float]) -> tuple[str, str]:
     rises = all(loss[epoch] < loss[epoch + 1] for epoch in range(1, PEAK))
     falls = loss[PEAK + 1] < loss[PEAK] if PEAK + 1 in loss else None
     words = {True: "yes", False: "no", None: f"not trained that far (axes.epochs={PEAK + 1})"}
-    answer = "no" if not rises or falls is False else "yes"
+    is_close = far <= CLOSE
+    answer = "no" if not rises or falls is False or not is_close else "yes"
     text = (
         f"**{answer.capitalize()}.** The loss rises until epoch {PEAK}: {words[rises]}; then it falls: {words[falls]} "
-        f"({shown})."
+        f"({shown}). The public runs' level, within {CLOSE:g} of their differences: {words[is_close]}."
     )
     return text, answer
 

@@ -73,22 +73,23 @@ def test_other_images_are_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("losses", "outcome"),
+    ("losses", "far", "outcome"),
     [
-        ((6.96, 7.25, 7.29, 7.10), "yes"),
-        ((6.96, 7.25, 7.29), "yes"),
-        ((6.96, 7.25, 7.29, 7.30), "no"),
-        ((6.96, 7.25, 7.24), "no"),
-        ((6.96, 7.25), "not read"),
+        ((6.96, 7.25, 7.29, 7.10), 0.0, "yes"),
+        ((6.96, 7.25, 7.29), 2.9, "yes"),
+        ((6.96, 7.25, 7.29), 3.1, "no"),  # the shape alone is not enough
+        ((6.96, 7.25, 7.29, 7.30), 0.0, "no"),
+        ((6.96, 7.25, 7.24), 0.0, "no"),
+        ((6.96, 7.25), 0.0, "not read"),
     ],
 )
-def test_the_sign_follows_from_the_losses(losses, outcome):
-    assert signature(dict(enumerate(losses, start=1)))[1] == outcome
+def test_the_sign_follows_from_the_losses(losses, far, outcome):
+    assert signature(dict(enumerate(losses, start=1)), far)[1] == outcome
 
 
 @pytest.mark.parametrize("run", [OFFICIAL, SECOND])
 def test_both_public_runs_show_the_sign(run):
-    assert signature({epoch: values[0] for epoch, values in PUBLIC[run].items()})[1] == "yes"
+    assert signature({epoch: values[0] for epoch, values in PUBLIC[run].items()}, 0.0)[1] == "yes"
 
 
 def test_the_distance_is_to_the_nearer_public_value_in_units_of_their_difference():
