@@ -23,7 +23,6 @@ from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:
-    from scd.evaluation.protocol import EvaluationData
     from studies.suite.execution.store import Store
     from studies.suite.planning.resolve import Planned
     from studies.suite.planning.settings import Settings
@@ -177,6 +176,7 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
     Args:
         protocols: configurations of all protocols of the study's runs.
     """
+    from studies.suite.analysis.image_notes import left_out_protocols, notes_on_images, notes_on_splits
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import build_protocol, evaluation_data
 
@@ -194,50 +194,6 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
                 notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
         _SOURCES[key] = {**found, "place": place_of(settings), "notes": list(dict.fromkeys(notes))}
     return _SOURCES[key]
-
-
-def notes_on_images(images: "EvaluationData") -> list[str]:
-    """What a reader must know of images: what is not read, what limits leave out, and copies."""
-    from scd.evaluation.copies import notes_on_copies
-
-    return [*images.notes, *notes_on_limits(images), *images.overlap(), *notes_on_copies(images)]
-
-
-def notes_on_splits(images: "EvaluationData") -> list[str]:
-    """A note for each split that is neither trained on nor scored."""
-    if images.source.embedded:
-        return []
-    unused = [split for split in images.source.splits if split not in ("train", images.split)]
-    return [f"The {len(images.source.split(split)):,} {split} images are not used." for split in unused]
-
-
-def left_out_protocols(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A note on the protocols that were asked for and that the images do not allow."""
-    if settings.embedded:
-        return []
-    asked = dict.fromkeys(settings.protocol(item)["name"] for item in settings.base["evaluation"]["protocols"])
-    missing = [name for name in asked if name not in {protocol["name"] for protocol in protocols}]
-    return (
-        [f"Protocols that need what these images lack, and that are left out: {', '.join(missing)}."] if missing else []
-    )
-
-
-def notes_on_limits(images: "EvaluationData") -> list[str]:
-    """Notes on splits without labels of which a limit leaves out the last rows: they may be sorted by content."""
-    if images.source.embedded:
-        return []
-    notes = []
-    for split, name, limit in (
-        ("train", "train_limit", images.train_limit),
-        (images.split, "test_limit", images.test_limit),
-    ):
-        count = len(images.source.split(split))
-        if "label" not in images.columns(split) and limit is not None and limit < count:
-            notes.append(
-                f"Of the {count:,} {split} images, which have no labels to be balanced by, the first {limit:,} are "
-                f"used (data.{name})."
-            )
-    return notes
 
 
 def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
