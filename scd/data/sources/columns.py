@@ -118,8 +118,8 @@ def check_categories(name: str, splits: Mapping[str, Dataset]) -> None:
         known, theirs = first = first or (split, names)
         if names != theirs:
             raise DataError(
-                f"'{name}': the categories of the objects are {shown_names(theirs)} in {known} and "
-                f"{shown_names(names)} in {split}; write both with the same names in the same order"
+                f"'{name}': the categories of the objects are {first_names(theirs)} in {known} and "
+                f"{first_names(names)} in {split}; write both with the same names in the same order"
             )
 
 
@@ -130,8 +130,8 @@ def category_names(objects: Any) -> list[str] | None:
     return getattr(getattr(category, "feature", category), "names", None)
 
 
-def shown_names(names: Sequence[str] | None) -> str:
-    """Names of categories for an error."""
+def first_names(names: Sequence[str] | None) -> str:
+    """The first few names for a message; None: those of categories that have none."""
     if names is None:
         return "numbers without names"
     return ", ".join([*names[:MOST_LISTED], *(["..."] if len(names) > MOST_LISTED else [])])
@@ -144,9 +144,8 @@ def unread_columns(splits: Mapping[str, Dataset], named: Mapping[str, str]) -> l
     if not others:
         return []
     labelled = named.get("label", "label") in next(iter(splits.values())).column_names
-    listed = ", ".join([*list(others)[:MOST_LISTED], *(["..."] if len(others) > MOST_LISTED else [])])
     hint = "" if labelled else "; one of labels is named with data.options.columns.label=NAME"
-    return [f"Columns that are not read ({len(others)}): {listed}{hint}."]
+    return [f"Columns that are not read ({len(others)}): {first_names(list(others))}{hint}."]
 
 
 def rename_columns(source: str, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:

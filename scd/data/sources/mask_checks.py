@@ -90,11 +90,6 @@ class Palettes:
                 )
 
 
-def stored_bytes(cell: Mapping[str, Any]) -> bytes:
-    """The file that an undecoded cell holds or names, which can be read."""
-    return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
-
-
 def used_colours(image: Any) -> dict[int, list[int]]:
     """Id -> colour [red, green, blue] of the ids that a mask shows and its palette holds.
 
@@ -108,9 +103,15 @@ def used_colours(image: Any) -> dict[int, list[int]]:
     return colours if len(colours) == 1 or len(set(map(tuple, colours.values()))) > 1 else {}
 
 
-def require_whole_ids(stored: bytes, what: str) -> None:
-    """Raise DataError for a grey PNG of 2 or 4 bits a pixel, whose ids Pillow multiplies; ``what`` names it."""
-    head = stored[:26]  # signature, then IHDR: width, height, bits, colour type (0 = grey)
+def require_whole_ids(cell: Mapping[str, Any], what: str) -> None:
+    """Raise DataError for a grey PNG of 2 or 4 bits a pixel, whose ids Pillow multiplies.
+
+    Args:
+        cell: undecoded, of an image that can be read.
+        what: names it.
+    """
+    with io.BytesIO(cell["bytes"]) if cell.get("bytes") is not None else Path(cell["path"]).open("rb") as stored:
+        head = stored.read(26)  # signature, then IHDR: width, height, bits, colour type (0 = grey)
     if head[:8] == PNG and head[25] == 0 and head[24] in GREY_FACTORS:
         raise DataError(
             f"{what} is a grey PNG of {head[24]} bits a pixel, whose ids would be read {GREY_FACTORS[head[24]]} times "
@@ -151,7 +152,7 @@ def _look(name: str, dataset: Dataset, kind: str) -> dict[str, Any]:
                 continue
         except DataError:
             continue
-        require_whole_ids(stored_bytes(record["mask"]), f"{where}: the mask")
+        require_whole_ids(record["mask"], f"{where}: the mask")
         void |= bool((np.asarray(mask) == VOID).any())
         for number, colour in used_colours(mask).items():
             colours.setdefault((number, tuple(colour)), where)

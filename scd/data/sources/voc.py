@@ -409,10 +409,11 @@ def segment_ids(file: Path, palettes: Palettes) -> set[int]:
             than an earlier file.
     """
     what = f"'{file}'"
-    image = open_cell({"path": str(file), "bytes": None}, "mask", 0, file.name)
+    cell = {"path": str(file), "bytes": None}
+    image = open_cell(cell, "mask", 0, file.name)
     if image.format in LOSSY:
         raise DataError(f"{what} is a JPEG, whatever its ending; JPEG keeps no class ids: use the original PNG files")
-    require_whole_ids(file.read_bytes(), what)
+    require_whole_ids(cell, what)
     if image.mode not in ("P", "L", "1"):
         raise DataError(f"{what} is a coloured picture ({image.mode}); VOC's segments are palette images of class ids")
     shown = set(np.unique(np.asarray(image)).astype(int).tolist())

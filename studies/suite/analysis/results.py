@@ -182,7 +182,8 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
 
     data, locations = settings.base["data"], settings.locations
     others = _distinct([protocol for protocol in protocols if protocol.get("data") is not None])
-    key = json.dumps([data, locations, others], sort_keys=True, default=str)
+    asked, names = settings.base["evaluation"]["protocols"], sorted({protocol["name"] for protocol in protocols})
+    key = json.dumps([data, locations, others, asked, names], sort_keys=True, default=str)
     if key not in _SOURCES:
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
