@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from view_images import batch_of, coordinate_images, random_boxes, random_images
 
-from scd.data.loader import ImageBatch
 from scd.data.recipes import build_recipe
 from scd.data.views import CropSpec, Recipe, ViewMaker
 from scd.errors import UsageError
@@ -21,41 +21,12 @@ EXTRAS = [
 ALL_RECIPES = [("single", EXTRAS[0]), *((name, extra) for name in ("mocov2", "byol") for extra in EXTRAS)]
 
 
-def coordinate_images(count: int, side: int = SIDE) -> torch.Tensor:
-    """(count, 3, side, side) uint8: red is x and green is y of the pixel's centre, times 255; blue is 0."""
-    centres = (torch.arange(side) + 0.5) / side * 255
-    red = centres.expand(side, side)
-    image = torch.stack([red, red.T, torch.zeros(side, side)]).round().to(torch.uint8)
-    return image.expand(count, -1, -1, -1).contiguous()
-
-
-def random_images(count: int, side: int = 48) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-
-
-def batch_of(images: torch.Tensor, rows: slice | None = None, total: int | None = None, **annotations) -> ImageBatch:
-    rows = slice(0, len(images)) if rows is None else rows
-    total = len(images) if total is None else total
-    return ImageBatch(images, torch.arange(total)[rows], rows, total, annotations=annotations)
-
-
 def views_of(recipe: Recipe, images: torch.Tensor, step: int, seed: int = 0, **options):
     return ViewMaker(recipe, seed, **options)(batch_of(images), step).views
 
 
 def without_photometrics(recipe: Recipe) -> Recipe:
     return Recipe(recipe.name, tuple(replace(crop, photometric="none") for crop in recipe.crops))
-
-
-def random_boxes(count: int) -> list[torch.Tensor]:
-    """0 to 4 boxes of each image."""
-    generator = torch.Generator().manual_seed(5)
-    out = []
-    for number in range(count):
-        ends = torch.rand(number % 5, 2, 2, generator=generator).sort(dim=1).values  # (n, low and high, x and y)
-        out.append(ends.flatten(1))
-    return out
 
 
 # ---------------------------------------------------------------- geometry
@@ -307,7 +278,7 @@ def test_bad_batches_say_so():
     images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
     recipe = build_recipe("mocov2", 32)
 
-    def refused(text: str, batch: ImageBatch, *needs: str) -> None:
+    def refused(text: str, batch, *needs: str) -> None:
         with pytest.raises(ValueError, match=text):
             ViewMaker(recipe, 0, needs=frozenset(needs))(batch, 0)
 
