@@ -3,7 +3,7 @@
 Every system runs in the same engine as SCD, on the same images, where the background is predictive in training: only
 there can a separation help, which the true mask has to show. A system that is given boxes or segments also runs with
 those of the true masks, so that the method and what it is told can be told apart. The page has the mechanisms one by
-one, what each system is given from outside, and published numbers, quoted. The systems are in related_systems.py.
+one, what each system is given from outside, and published numbers, quoted. The systems are in systems/.
 """
 
 import importlib
@@ -25,7 +25,6 @@ from studies.references import (
     learns,
     separates,
 )
-from studies.related_systems import BYOL, MOCO, NOT_YET, SYSTEMS, Host, System
 from studies.suite.analysis import tables
 from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.conditions import (
@@ -45,6 +44,9 @@ from studies.suite.pages.markdown import Blocks
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
+from studies.systems.system import HOSTS as ALL_HOSTS
+from studies.systems.system import MOCO, Host, System
+from studies.systems.table import NOT_YET, SYSTEMS
 
 METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
@@ -56,6 +58,7 @@ SCORES = {  # of scd/evaluation/proposals.py: in words
     "best_overlap": "IoU of a true box with the best of them",
     "mean_overlap": "IoU of each of them with a true box",
     "cover": "share of the object in segments that lie mostly on it",
+    "mask_overlap": "IoU of the mask with the true one",
 }
 
 
@@ -63,19 +66,26 @@ SCORES = {  # of scd/evaluation/proposals.py: in words
 
 
 def host_arms(host: Host) -> tuple[Arm, ...]:
-    """A host, SCD on it, and SCD with the true mask."""
+    """A host, SCD on it, and SCD with the true mask; run by default if a default system is put on it."""
     base, scd = {"method": host.host}, f"SCD-{host.label}"
+    used = any(each.default for each in SYSTEMS if each.host is host)
     return (
-        Arm(host.host, host.label, base, f"{host.label}'s views and schedule", "one vector per image, no map"),
-        Arm(host.scd, scd, {**base, "wrapper": "scd"}, f"all of {host.label}", "one saliency map, triplet loss"),
+        Arm(
+            host.host, host.label, base, f"{host.label}'s views and schedule", "one vector per image, no map",
+            default=used,
+        ),
+        Arm(
+            host.scd, scd, {**base, "wrapper": "scd"}, f"all of {host.label}", "one saliency map, triplet loss",
+            default=used,
+        ),
         Arm(
             host.oracle, f"{scd} with the true mask", {**base, **ORACLE.overrides}, f"all of {scd}",
-            "the map is the true mask",
+            "the map is the true mask", default=used,
         ),
     )  # fmt: skip
 
 
-HOSTS = (MOCO, BYOL)
+HOSTS = tuple(host for host in ALL_HOSTS if any(each.host is host for each in SYSTEMS))
 ARMS = (RANDOM, *(arm for host in HOSTS for arm in host_arms(host)), *(arm for each in SYSTEMS for arm in each.arms))
 LABELS = {arm.name: arm.label for arm in ARMS}
 HOST_OF = {arm.name: each.host for each in SYSTEMS for arm in each.arms}  # of the arms of systems
@@ -129,37 +139,61 @@ def plan(settings: Settings) -> list[RunSpec]:
 
 
 def labelled(settings: Settings, arm: Arm, seed: int, budget: str) -> RunSpec:
-    """One run. An arm that is no system's is the same run in both budgets: equal configurations, two labels."""
-    host = HOST_OF.get(arm.name)
+    """One run. An arm that is no system's is the same run in both budgets: equal configurations, two labels.
+
+    The first stage of a system with two is the run of its host, of the same seed and images. At equal epochs each stage
+    trains as long as the host, at equal FLOPs each has half of the host's.
+    """
+    host, images = HOST_OF.get(arm.name), background_correlation(settings)
     unit = "none" if arm is RANDOM else budget if host else "epochs"
-    reference = HOST_ARMS[host.host] if host else None
-    spec = settings.spec(arm, seed, unit, reference, background_correlation(settings))
+    reference, inputs = (HOST_ARMS[host.host] if host else None), {}
+    if stages := named_inputs(settings.configure(arm, seed, images)):
+        reference = halved(settings, reference) if unit == "flops" else reference
+        inputs = dict.fromkeys(stages, settings.spec(reference, seed, "epochs", overrides=images))
+    spec = settings.spec(arm, seed, unit, reference, images, inputs=inputs)
     return replace(spec, labels={**spec.labels, "budget": budget})
+
+
+def named_inputs(config: Any) -> set[str]:
+    """The names of the earlier runs that a configuration asks for."""
+    if isinstance(config, Mapping):
+        own = {config["_input_"]} if "_input_" in config else set()
+        return own.union(*map(named_inputs, config.values()))
+    return set().union(*map(named_inputs, config)) if isinstance(config, list | tuple) else set()
+
+
+def halved(settings: Settings, arm: Arm) -> Arm:
+    """The arm with half of its training."""
+    budget = settings.configure(arm, 0)["training"]["budget"]
+    half = {"training": {"budget": {**budget, "value": budget["value"] / 2}}}
+    return replace(arm, overrides=merge(arm.overrides, half))
 
 
 # -------------------------------------------------------------------- page
 
 
 def prepare(results: Results, settings: Settings) -> Results:
-    """Compare the boxes and segments that finished runs learned from with the true masks, where there are any."""
-    told = [arm for each in SYSTEMS if each.given for arm in each.arms if len(results.of(arm.name))]
+    """Compare the boxes, segments and masks that finished runs learned from with the true masks, if there are any."""
+    told = [arm for each in SYSTEMS if each.given for arm in each.arms[:2] if len(results.of(arm.name))]
     scores = {}
     if told and has_masks(settings):
-        images = background_correlation(settings)
-        scores = {arm.name: scores_of(settings.configure(arm, 0, images), settings) for arm in told}
+        scores = {arm.name: scores_of(labelled(settings, arm, settings.seeds[0], "epochs"), settings) for arm in told}
     return replace(results, about={**results.about, "given": scores})
 
 
-def scores_of(config: Mapping[str, Any], settings: Settings) -> dict[str, float]:
-    """Scores of what a configuration's annotator proposes for the training images; it has been run for the training."""
+def scores_of(spec: RunSpec, settings: Settings) -> dict[str, float]:
+    """Scores of what a run's annotator proposes for the training images; it has been run for the training."""
     from scd.data.annotators.annotator import annotate  # imports torch, which importing a study must not
     from scd.data.images import image_parts
     from scd.evaluation.proposals import proposal_scores
+    from studies.suite.execution.run import load_inputs
+    from studies.suite.execution.store import Store
     from studies.suite.planning.assembly import instantiate, open_data
 
-    data, (annotator,) = config["data"], config["annotations"].values()
+    data, (named,) = spec.config["data"], spec.config["annotations"].values()
+    annotator = instantiate(named, inputs=load_inputs(spec, Store(settings.store)))
     images = open_data(data, settings.locations), "train", data["size"], data["train_limit"]
-    return proposal_scores(annotate(instantiate(annotator), *images), image_parts(*images), SCORED)
+    return proposal_scores(annotate(annotator, *images), annotator.provides, image_parts(*images), SCORED)
 
 
 def sections(report: Report) -> None:

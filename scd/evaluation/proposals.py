@@ -1,8 +1,9 @@
-"""Boxes and segments that an annotator proposes, against the true masks: how much of the objects a method is told.
+"""Boxes, segments and masks that an annotator proposes, against the true ones: how much of them a method is told.
 
     best overlap   of each true box, the IoU with the most similar proposed box; mean over the true boxes
     mean overlap   of each proposed box, the IoU with the most similar true box; mean over the proposals
     cover          share of an object's pixels in segments that lie on it with more than half of their pixels
+    mask overlap   of each image with an object, the IoU of its true mask with the proposed one; mean over these images
 
 Proposals do not say which of them is an object. More proposals can only raise the best overlap, and smaller segments
 the cover: read both beside the number of proposals. The mean overlap is that of a proposal that is drawn at random.
@@ -25,17 +26,17 @@ from scd.evaluation.localization import true_boxes
 MAJORITY = 0.5  # share of a segment's pixels above which it belongs to the object
 
 
-def proposal_scores(annotations: Annotations, parts: Iterable[ImageSet], limit: int) -> dict[str, float]:
+def proposal_scores(annotations: Annotations, kind: str, parts: Iterable[ImageSet], limit: int) -> dict[str, float]:
     """Scores of the proposals of a set's first images.
 
     Args:
-        annotations: boxes or segments of the set.
+        annotations: of the set; kind: what they are, "boxes", "segments" or "masks".
         parts: the images of the set in the same order, with masks.
         limit: images that are scored at most.
 
     Returns:
-        ``proposals``, their number per image; of boxes ``best_overlap`` and ``mean_overlap``, 0 where there are none;
-        of segments ``cover``.
+        ``proposals``, their number per image, of masks the share of images that have one; of boxes ``best_overlap`` and
+        ``mean_overlap``, 0 where there are none; of segments ``cover``; of masks ``mask_overlap``.
 
     Raises:
         DataError: no image has an object.
@@ -46,7 +47,10 @@ def proposal_scores(annotations: Annotations, parts: Iterable[ImageSet], limit: 
         if not rows:
             break
         proposed, masks = annotations.rows(rows), part.masks[: len(rows)]
-        if isinstance(proposed, Tensor):
+        if kind == "masks":
+            counts += (proposed > 0).flatten(1).any(dim=1).tolist()
+            scores = {"mask_overlap": mask_overlap(proposed, masks)}
+        elif kind == "segments":
             counts += [len(segments[segments >= 0].unique()) for segments in proposed]
             scores = {"cover": object_cover(proposed, masks)}
         else:
@@ -83,6 +87,22 @@ def overlaps(boxes: Sequence[Tensor], masks: Tensor) -> tuple[Tensor, Tensor]:
         else:
             best.append(truth.new_zeros(len(truth)))
     return torch.cat(best), torch.cat(mean)
+
+
+def mask_overlap(proposed: Tensor, masks: Tensor) -> Tensor:
+    """IoU of proposed masks with the true ones, over known pixels.
+
+    Args:
+        proposed: (B, S, S), 1 on the object and 0 elsewhere.
+        masks: (B, S, S), 1 on the object, 0 elsewhere, 2 where it is unknown.
+
+    Returns:
+        (M,) float64 of the images that have an object, in their order.
+    """
+    truth, found = is_object(masks).flatten(1), ((proposed > 0) & is_known(masks)).flatten(1)
+    rows = truth.any(dim=1)
+    common, either = (truth & found).sum(dim=1), (truth | found).sum(dim=1)
+    return common[rows].double() / either[rows]
 
 
 def object_cover(segments: Tensor, masks: Tensor) -> Tensor:

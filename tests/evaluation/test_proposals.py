@@ -8,7 +8,7 @@ from scd.data.annotators.annotator import Annotations
 from scd.data.images import ImageSet
 from scd.data.masks import UNKNOWN
 from scd.errors import DataError
-from scd.evaluation.proposals import object_cover, overlaps, proposal_scores
+from scd.evaluation.proposals import mask_overlap, object_cover, overlaps, proposal_scores
 
 
 def masks_of(*rectangles, size=8):
@@ -62,16 +62,28 @@ def test_scores_are_of_the_first_images_of_all_parts():
     parts = [ImageSet(torch.zeros(n, 3, 8, 8, dtype=torch.uint8), masks=masks[:n]) for n in (2, 1)]
     values = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 1, 1]], dtype=np.float32)
     boxes = Annotations(values, np.array([2, 3, 4]))
-    scores = proposal_scores(boxes, parts, 10)
+    scores = proposal_scores(boxes, "boxes", parts, 10)
     assert scores == pytest.approx({"proposals": 4 / 3, "best_overlap": 1.75 / 3, "mean_overlap": 2 / 4})
-    assert proposal_scores(boxes, parts, 2) == pytest.approx(
+    assert proposal_scores(boxes, "boxes", parts, 2) == pytest.approx(
         {"proposals": 1.5, "best_overlap": 1.5 / 2, "mean_overlap": 1.75 / 3}
     )
     segments = Annotations(np.stack([masks[0].numpy(), masks[1].numpy(), np.zeros((8, 8))]).astype(np.int16))
-    assert proposal_scores(segments, parts, 10) == {"proposals": 5 / 3, "cover": pytest.approx(2 / 3)}
+    assert proposal_scores(segments, "segments", parts, 10) == {"proposals": 5 / 3, "cover": pytest.approx(2 / 3)}
+
+
+def test_masks_are_scored_by_their_overlap_over_known_pixels():
+    truth = masks_of((0, 0, 4, 4), None, (0, 0, 8, 5))
+    truth[2, :4] = UNKNOWN
+    proposed = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    proposed[0, :4, :2] = 1
+    proposed[2] = 1
+    parts = [ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), masks=truth)]
+    scores = proposal_scores(Annotations(proposed.numpy()), "masks", parts, 10)
+    assert scores == pytest.approx({"proposals": 2 / 3, "mask_overlap": (8 / 16 + 8 / 32) / 2})
+    assert mask_overlap(truth[:1], truth[:1]).tolist() == [1.0]
 
 
 def test_images_without_any_object_are_refused():
     parts = [ImageSet(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), masks=masks_of(None))]
     with pytest.raises(DataError, match="no image has an object that proposals could be compared with"):
-        proposal_scores(Annotations(np.zeros((1, 8, 8), np.int16)), parts, 5)
+        proposal_scores(Annotations(np.zeros((1, 8, 8), np.int16)), "segments", parts, 5)

@@ -146,8 +146,8 @@ def test_the_mechanisms_have_a_row_for_each_system(page):
 
 def test_what_arms_are_given_is_read_from_their_methods_and_annotators(page):
     rows = {row[0]: row[1:] for row in table_after(page, "What they are given")}
-    assert rows["SoCo"] == ["boxes", "SelectiveSearch", "none", "7.2", "62.5 %", "12.5 %", "–"]
-    assert rows["DetCon"] == ["segments", "Felzenszwalb", "none", "5.0", "–", "–", "87.5 %"]
+    assert rows["SoCo"] == ["boxes", "SelectiveSearch", "none", "7.2", "62.5 %", "12.5 %", "–", "–"]
+    assert rows["DetCon"] == ["segments", "Felzenszwalb", "none", "5.0", "–", "–", "87.5 %", "–"]
     assert rows["SoCo with the true boxes"][:2] == ["boxes", "OracleAnnotator"]
     assert rows["SCD-MoCo with the true mask"][:2] == ["masks", "OracleAnnotator"]
     assert {name for name, row in rows.items() if row[0] == "nothing"} >= {"SCD-MoCo", "SCD-BYOL", "VADeR", "SlotCon"}
@@ -181,6 +181,6 @@ def test_scores_of_true_boxes_and_segments_are_perfect(tmp_path, monkeypatch):
     monkeypatch.setenv("SCD_CACHE", str(tmp_path))
     settings = settings_of("related", tmp_path, words=("sizes.generated_train=24",))
     arms = {arm.name: arm for arm in ARMS}
-    told = {name: related.scores_of(settings.configure(arms[name], 0), settings) for name in ("oracle_soco", "detcon")}
+    told = {name: related.scores_of(settings.spec(arms[name], 0), settings) for name in ("oracle_soco", "detcon")}
     assert told["oracle_soco"]["best_overlap"] == told["oracle_soco"]["mean_overlap"] == pytest.approx(1)
     assert 0 <= told["detcon"]["cover"] <= 1 and told["detcon"]["proposals"] >= 1

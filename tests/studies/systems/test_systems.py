@@ -1,13 +1,12 @@
 """The table of systems: each is declared whole, and as its method and its files say."""
 
 import re
-from pathlib import Path
 
 import pytest
 from hydra.utils import get_class
 from synthetic_results import settings_of
 
-from studies.related_systems import NOT_YET, SYSTEMS
+from studies.systems.table import NOT_YET, SYSTEMS
 
 IDS = re.compile(r"R[1-5]-[a-e]")
 
@@ -17,13 +16,16 @@ def test_a_system_is_declared_whole(system):
     assert system.compares and system.shares and system.differs
     assert system.questions and all(IDS.fullmatch(question) for question in system.questions)
     assert all(text and source for text, source in system.published)
-    assert [arm.default for arm in system.arms] == [system.default] * len(system.arms)
+    own = [arm.default for arm in system.arms]
+    ways = 2 if system.given else 1  # its own arm, and the one that is told the objects
+    assert own == [system.default] * ways + [False] * len(system.variants)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
 def test_what_it_is_given_is_what_its_method_needs(system):
     settings = settings_of("related")
-    config, *told = [settings.configure(arm, 0) for arm in system.arms]
+    ways = 2 if system.given else 1
+    config, *told = [settings.configure(arm, 0) for arm in system.arms[:ways]]
     needs = get_class(config["method"]["_target_"]).needs
     if config["wrapper"]:
         needs |= get_class(config["wrapper"]["_target_"]).needs
@@ -50,8 +52,9 @@ def test_phrases_that_a_sentence_goes_on_with_have_no_end():
             assert not phrase.endswith((".", ";")) and "  " not in phrase
 
 
-def test_the_file_of_each_system_exists():
-    baselines = Path(__file__).resolve().parents[2] / "baselines"
+def test_each_system_has_a_file_of_its_own():
+    settings = settings_of("related")
     for system in SYSTEMS:
-        name = system.overrides.get("wrapper", system.overrides["method"])
-        assert (baselines / f"{name}.py").is_file()
+        config = settings.configure(system.arms[0], 0)
+        module = (config["wrapper"] or config["method"])["_target_"].rpartition(".")[0]
+        assert module.startswith("baselines.") and module not in {"baselines.moco", "baselines.byol"}

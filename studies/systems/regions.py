@@ -1,97 +1,10 @@
-"""The systems of the study ``related``: what each compares, shares with SCD and does otherwise, and what it published.
+"""Systems that compare regions, boxes or points of an image: SCD's nearest relatives."""
 
-Another system is one more entry of ``SYSTEMS``. Its arms, contrasts, claim and rows of the page follow from it.
-"""
+from studies.systems.system import BYOL, MOCO, Quoted, System, around
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
-from studies.suite.planning.study import Arm, merge
-
-
-class Quoted(NamedTuple):
-    """A published number: what it is, and where it stands."""
-
-    text: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Host:
-    """What systems are put on or, as methods of their own, share views with: three arms of the study, by name."""
-
-    host: str
-    label: str
-    scd: str
-    oracle: str
-
-
-MOCO, BYOL = Host("moco", "MoCo", "scd", "oracle"), Host("byol", "BYOL", "scd_byol", "oracle_byol")
-
-
-@dataclass(frozen=True)
-class System:
-    """A published system that separates regions, boxes or points.
-
-    Attributes:
-        name, label: of its arm.
-        host: what it is compared with; overrides: how it is put into a run, see :class:`Arm`.
-        compares: what its loss compares; shares: with SCD; differs: from SCD; each one phrase.
-        questions: ids of the reviewers' questions that name it; stands_for: a system that they name in its place.
-        published: quoted numbers.
-        given: "boxes" or "segments" of the images that it learns from; empty where it takes the images alone.
-        default: False: run where the command line names it. No claim is made of it then.
-    """
-
-    name: str
-    label: str
-    host: Host
-    overrides: dict[str, str]
-    compares: str
-    shares: str
-    differs: str
-    questions: tuple[str, ...]
-    published: tuple[Quoted, ...] = ()
-    stands_for: str = ""
-    given: str = ""
-    default: bool = True
-
-    @property
-    def asked(self) -> str:
-        """The questions, and what the system stands for there."""
-        return ", ".join(self.questions) + (f" (for {self.stands_for})" if self.stands_for else "")
-
-    @property
-    def oracle(self) -> str:
-        """Name of the arm with the data's own boxes or segments; empty where it takes the images alone."""
-        return f"oracle_{self.name}" if self.given else ""
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """Its arm, and the one that is told the objects."""
-        same = f"all of {self.host.label}" if "wrapper" in self.overrides else f"{self.host.label}'s views and schedule"
-        own = Arm(self.name, self.label, dict(self.overrides), same, f"compares {self.compares}", default=self.default)
-        if not self.given:
-            return (own,)
-        told = {"annotations": {self.given: {"preset": "oracle", "provides": self.given}}}
-        return own, Arm(
-            self.oracle,
-            f"{self.label} with the true {self.given}",
-            merge(self.overrides, told),
-            f"all of {self.label}",
-            f"the {self.given} are those of the true masks",
-            default=self.default,
-        )
-
-
-def on_moco(wrapper: str) -> dict[str, str]:
-    """A wrapper around MoCo."""
-    return {"method": "moco", "wrapper": wrapper}
-
-
-SYSTEMS = (
+REGIONS = (
     System(
-        "densecl", "DenseCL", MOCO, on_moco("densecl"),
+        "densecl", "DenseCL", MOCO, around(MOCO, "densecl"),
         compares="every position of a view with the most similar position of the other view",
         shares="a loss on the feature map beside the image-level loss",
         differs="no map and no groups: positions of the object and of the background count alike; negatives come from "
@@ -106,7 +19,7 @@ SYSTEMS = (
         ),
     ),
     System(
-        "vader", "VADeR", MOCO, on_moco("vader"),
+        "vader", "VADeR", MOCO, around(MOCO, "vader"),
         compares="points that show the same place of the image in two views",
         shares="a loss on the feature map beside the image-level loss",
         differs="no map and no groups: pairs follow from the geometry of the crops, and points of the background count "
@@ -115,7 +28,7 @@ SYSTEMS = (
         published=(Quoted("COCO, box / mask AP: 39.2 / 35.6", "a secondary list; the paper's tables were not read"),),
     ),
     System(
-        "pointcl", "PointCL", MOCO, on_moco("pointcl"),
+        "pointcl", "PointCL", MOCO, around(MOCO, "pointcl"),
         compares="points of the same cell of a grid, and affinities between points",
         shares="a repulsion within the image: points of its other cells are negatives, as its background is in SCD",
         differs="16 cells without a meaning instead of an object and its background; no learned map; points instead of "
@@ -127,7 +40,7 @@ SYSTEMS = (
         ),
     ),
     System(
-        "lewel", "LEWEL-MoCo", MOCO, on_moco("lewel"),
+        "lewel", "LEWEL-MoCo", MOCO, around(MOCO, "lewel"),
         compares="vectors that are pooled under learned maps, each with that of the same map in the other view",
         shares="maps that are learned without supervision, and pool the feature map into vectors",
         differs="many maps from the projection head instead of one from an MLP; no complement; nothing within the "
@@ -177,8 +90,4 @@ SYSTEMS = (
                    "37.8", "README of CVMI-Lab/SlotCon"),
         ),
     ),
-)  # fmt: skip
-NOT_YET = (
-    "CAST", "InsLoc", "MaskContrast", "ContraCAM", "Hierarchical Grouping", "ORL", "Odin", "CrOC", "COMUS", "DenseSiam",
-    "Asym-Siam", "DiLo", "Reverse Attention", "Object-aware Cropping",
 )  # fmt: skip
