@@ -6,12 +6,9 @@ those of the true masks, so that the method and what it is told can be told apar
 one, what each system is given from outside, and published numbers, quoted. The systems are in systems/.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import pandas
 
 from scd.errors import unknown
 from studies.references import (
@@ -26,7 +23,6 @@ from studies.references import (
     separates,
 )
 from studies.suite.analysis import tables
-from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.conditions import (
     BUDGET_WORDS,
     conditions,
@@ -36,30 +32,22 @@ from studies.suite.analysis.conditions import (
     title,
     words,
 )
-from studies.suite.analysis.results import Results, only
-from studies.suite.analysis.verdict import outcome_of
+from studies.suite.analysis.results import Results
 from studies.suite.pages import sections as standard
 from studies.suite.pages import study_figures
-from studies.suite.pages.markdown import Blocks
 from studies.suite.pages.publish import Report
 from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm, Claim, Contrast, RunSpec, Study, contrast_factory, merge
+from studies.systems import page
+from studies.systems.page import EQUAL_EPOCHS, SCORED, SESOI, named_inputs
 from studies.systems.system import HOSTS as ALL_HOSTS
 from studies.systems.system import MOCO, Host, System
 from studies.systems.table import NOT_YET, SYSTEMS
 
-METRIC, FALLBACK, SESOI = "knn_top1", "saliency_maxf", 0.01  # one point
+METRIC, FALLBACK = "knn_top1", "saliency_maxf"
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
 MAPS = (*MAP_SCORES, "map_area", "map_std", "map_saturation", "map_entropy", "map_place_share")
 WITH_MAPS = ("scd", "scd_byol", "lewel")
-EQUAL_EPOCHS = {"budget": "epochs"}
-SCORED = 3000  # training images at most whose boxes and segments are compared with their masks
-SCORES = {  # of scd/evaluation/proposals.py: in words
-    "best_overlap": "IoU of a true box with the best of them",
-    "mean_overlap": "IoU of each of them with a true box",
-    "cover": "share of the object in segments that lie mostly on it",
-    "mask_overlap": "IoU of the mask with the true one",
-}
 
 
 # -------------------------------------------------------------------- arms and claims
@@ -154,14 +142,6 @@ def labelled(settings: Settings, arm: Arm, seed: int, budget: str) -> RunSpec:
     return replace(spec, labels={**spec.labels, "budget": budget})
 
 
-def named_inputs(config: Any) -> set[str]:
-    """The names of the earlier runs that a configuration asks for."""
-    if isinstance(config, Mapping):
-        own = {config["_input_"]} if "_input_" in config else set()
-        return own.union(*map(named_inputs, config.values()))
-    return set().union(*map(named_inputs, config)) if isinstance(config, list | tuple) else set()
-
-
 def halved(settings: Settings, arm: Arm) -> Arm:
     """The arm with half of its training."""
     budget = settings.configure(arm, 0)["training"]["budget"]
@@ -200,6 +180,7 @@ def sections(report: Report) -> None:
     """The study's part of the page."""
     results, out = report.results, report.out
     found = conditions(results, ("budget",))
+    systems = [each for each in SYSTEMS if each.name in report.labels]
     metric = METRIC if results.has(METRIC) or not results.has(FALLBACK) else FALLBACK
 
     def there(declared: Sequence[Contrast]) -> list[Contrast]:
@@ -207,15 +188,17 @@ def sections(report: Report) -> None:
 
     report.judge_claims(beside=there(CONTRASTS))
     report.show(
-        gains(results, report.labels, metric, {words(each): each for each in found}),
+        page.gains(systems, results, report.labels, metric, {words(each): each for each in found}),
         f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals, not corrected. SCD "
         "stands on the host of the row.",
         study_figures.differences(results, there(COMPARED), report.names, out),
     )
 
-    mechanisms(report.section("The mechanisms, one by one"), report, metric)
-    outside(report.section("What they are given"), report, metric)
-    quoted(report.section("Published numbers, quoted"), report)
+    page.mechanisms(systems, report.section("The mechanisms, one by one"), report, metric)
+    page.outside(systems, report.section("What they are given"), report, metric)
+    if any({each.better, each.worse} <= set(report.labels) for system in systems for each in system.effects):
+        page.directions(systems, report.section("Known effects of their parts"), report, metric)
+    page.quoted(systems, report.section("Published numbers, quoted"))
     accuracy = report.section("Accuracy and cost")
     relative = {"total_flops": f"training FLOPs / {MOCO.label}'s", "seconds_pretrain": f"time / {MOCO.label}'s"}
     for condition in found:
@@ -229,145 +212,6 @@ def sections(report: Report) -> None:
         "polarities are scored, beside a map that is 1 everywhere.",
         found,
     )  # fmt: skip
-
-
-def planned_systems(report: Report) -> list[System]:
-    """The systems whose arm is on the page."""
-    return [each for each in SYSTEMS if each.name in report.labels]
-
-
-def gains(
-    results: Results, labels: Mapping[str, str], metric: str, found: Mapping[str, Mapping[str, Any]]
-) -> tables.Table:
-    """One row per trained arm: its difference from its host, and SCD's difference from it, in each condition."""
-    notes, rows = tables.Notes(), []
-    hosts = {arm: host for host in HOSTS for arm in (host.scd, host.oracle)} | HOST_OF
-    for arm in (arm for arm in labels if arm in hosts):
-        host, row = hosts[arm], {"arm": labels[arm], "host": hosts[arm].label}
-        for name, condition in found.items():
-            suffix = f", {name}" if len(found) > 1 else ""
-            for heading, pair in (("arm − host", (arm, host.host)), ("SCD − arm", (host.scd, arm))):
-                if arm == host.scd and heading == "SCD − arm":
-                    row[heading + suffix] = tables.NONE
-                else:
-                    result = compare(results, *pair, metric, **condition)
-                    row[heading + suffix] = tables.difference_cell(metric, result, results, notes)
-        rows.append(row)
-    return tables.Table(pandas.DataFrame(rows), [*notes.lines, *tables.interval_note(results)], (metric,))
-
-
-def difference(report: Report, treatment: str, control: str, metric: str, notes: tables.Notes) -> str:
-    """A difference at equal epochs, its interval, and what follows from it."""
-    result = compare(report.results, treatment, control, metric, **EQUAL_EPOCHS)
-    cell = tables.difference_cell(metric, result, report.results, notes)
-    return f"{cell}: {outcome_of(result, SESOI)}" if result.n else cell
-
-
-def mechanisms(section: Blocks, report: Report, metric: str) -> None:
-    """What each system compares, shares with SCD and does otherwise, and what the number says."""
-    notes, rows = tables.Notes(), []
-    for each in planned_systems(report):
-        rows.append(
-            {
-                "system": each.label,
-                "asked in": each.asked,
-                "compares": each.compares,
-                "shared with SCD": each.shares,
-                "different from SCD": each.differs,
-                "SCD − system: SCD is": difference(report, each.host.scd, each.name, metric, notes),
-                "system − host: it is": difference(report, each.name, each.host.host, metric, notes),
-            }
-        )
-    section.text(
-        "SCD compares the foregrounds of two views, pooled under one learned map, and pushes them away from the "
-        "background of the same image, pooled under the map's complement. It takes the images alone, and keeps its "
-        "host's loss on whole images."
-    )
-    section.table(tables.Table(pandas.DataFrame(rows), notes.lines, (metric,)))
-    section.text(
-        f"Differences in {report.results.metric(metric).label}, in points, at equal epochs, with 95 % t intervals, not "
-        "corrected; outcomes by the rule of the contrasts."
-    )
-
-
-def outside(section: Blocks, report: Report, metric: str) -> None:
-    """What each arm needs beside the images, from where, how it is declared, and how well it fits the true masks."""
-    results, notes, rows = report.results, tables.Notes(), []
-    scores = results.about.get("given", {})
-    for arm in (arm for arm in report.labels if arm != RANDOM.name):
-        done, named = results.of(arm), annotations_of(results, arm)
-        source = [str(config["_target_"]).rpartition(".")[2] for config in named.values()]
-        row = {
-            "arm": report.labels[arm],
-            "needs": ", ".join(sorted(needs_of(results, arm))) or "nothing",
-            "from": ", ".join(source) or tables.NONE,
-            "supervision": (only(done["supervision"]) if "supervision" in done and len(done) else None) or tables.NONE,
-        }
-        if scores:
-            own = scores.get(arm, {})
-            row["of them in an image"] = f"{own['proposals']:.1f}" if own else tables.NONE
-            for score, name in SCORES.items():
-                row[name] = f"{100 * own[score]:.1f} %" if score in own else tables.NONE
-        rows.append(row)
-    section.table(tables.Table(pandas.DataFrame(rows)))
-    section.text(
-        f"Measured on the first {SCORED:,} training images at most, against their masks and the boxes around the "
-        "masks' connected parts; IoUs are means, and those of each box are with the most similar true box. Boxes and "
-        "segments do not say which of them is an object (`scd/evaluation/proposals.py`)."
-        if scores
-        else "How well boxes and segments fit the objects was not measured: the images have no masks, or no run with "
-        "boxes or segments has finished."
-    )
-    told = [each for each in planned_systems(report) if each.given and each.oracle in report.labels]
-    if told:
-        section.heading("The method apart from its teacher")
-        pairs = {
-            "with the true ones − with its own": lambda each: (each.oracle, each.name),
-            "with the true ones − host": lambda each: (each.oracle, each.host.host),
-            "SCD with the true mask − with the true ones": lambda each: (each.host.oracle, each.oracle),
-        }
-        rows = [
-            {"system": f"{each.label} ({each.given})"}
-            | {name: difference(report, *pair(each), metric, notes) for name, pair in pairs.items()}
-            for each in told
-        ]
-        section.table(tables.Table(pandas.DataFrame(rows), notes.lines, (metric,)))
-
-
-def configuration_of(results: Results, arm: str) -> dict[str, Any]:
-    """The configuration of an arm's first run."""
-    return merge(results.about["base"], results.about["overrides"].get(arm, {}))
-
-
-def annotations_of(results: Results, arm: str) -> dict[str, Any]:
-    """The annotators of an arm, by what they provide."""
-    return configuration_of(results, arm).get("annotations") or {}
-
-
-def needs_of(results: Results, arm: str) -> frozenset[str]:
-    """What method, wrapper and map source of an arm declare to need of the images."""
-    config = configuration_of(results, arm)
-    wrapper = config.get("wrapper") or {}
-    needs: frozenset[str] = frozenset()
-    for part in (config["method"], wrapper, wrapper.get("saliency") or {}):
-        if "_target_" in part:
-            module, _, name = part["_target_"].rpartition(".")
-            needs |= getattr(importlib.import_module(module), name).needs
-    return needs
-
-
-def quoted(section: Blocks, report: Report) -> None:
-    """Published numbers of each system, with where they stand."""
-    rows = []
-    for each in planned_systems(report):
-        rows += [{"system": each.label, "quoted": quote.text, "from": quote.source} for quote in each.published] or [
-            {"system": each.label, "quoted": "no number in the facts", "from": tables.NONE}
-        ]
-    section.table(tables.Table(pandas.DataFrame(rows)))
-    section.text(
-        "None of these numbers was measured here. They come from other code, other schedules and a ResNet-50, and "
-        "compare with nothing on this page."
-    )
 
 
 def notes(results: Results) -> dict[str, str]:

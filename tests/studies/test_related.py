@@ -11,6 +11,7 @@ from studies.related import ARMS, CLAIMS, STUDY, SYSTEMS
 from studies.suite.pages import figures
 from studies.suite.pages.publish import Report, publish
 from studies.suite.planning.command_line import load_study
+from studies.systems.page import outside, quoted
 
 DEFAULT = [system for system in SYSTEMS if system.default]
 
@@ -163,14 +164,14 @@ def test_published_numbers_are_quoted_with_their_source(page):
     assert "None of these numbers was measured here." in page
 
 
-def test_what_is_not_known_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(related, "SYSTEMS", (replace(SYSTEMS[0], published=()), *SYSTEMS[1:]))
+def test_what_is_not_known_is_said(tmp_path):
+    systems = (replace(SYSTEMS[0], published=()), *SYSTEMS[1:])
     report = Report(STUDY, study_results(STUDY, {}, settings_of("related", tmp_path)), tmp_path)
     numbers, given = report.section("Numbers"), report.section("Given")
-    related.quoted(numbers, report)
-    related.outside(given, report, related.METRIC)
+    quoted(systems, numbers)
+    outside(systems, given, report, related.METRIC)
     assert table_after(numbers.markdown, "Numbers")[0] == ["DenseCL", "no number in the facts", "–"]
-    assert "How well boxes and segments fit the objects was not measured" in given.markdown
+    assert "How well boxes, segments and masks fit the objects was not measured" in given.markdown
 
 
 def test_systems_that_are_missing_are_named(page):
