@@ -48,9 +48,7 @@ def whole_images(batch: Batch) -> WholeImages:
         UsageError: another number of views, or a view that shows a part.
     """
     views = list(batch.views.values())
-    if len(views) != 1 or not torch.equal(
-        views[0].rectangles, views[0].rectangles.new_tensor(WHOLE).expand(len(views[0].rectangles), 4)
-    ):
+    if len(views) != 1 or not _shows_all(views[0]):
         raise UsageError(
             "a method that cuts its own views needs one view of whole images: views.recipe=single views.scale=[1,1] "
             "views.size=(the side of the images that are kept)"
@@ -68,6 +66,12 @@ def whole_images(batch: Batch) -> WholeImages:
         None if view.segments is None else unmirrored(view.segments, view.flips),
         boxes,
     )
+
+
+def _shows_all(view: View) -> bool:
+    """Whether a view shows whole images; on the meta device, where nothing has values, it is taken to."""
+    rectangles = view.rectangles
+    return rectangles.is_meta or torch.equal(rectangles, rectangles.new_tensor(WHOLE).expand_as(rectangles))
 
 
 def unmirrored(maps: Tensor, flips: Tensor) -> Tensor:
@@ -101,8 +105,11 @@ def cut(
         distribution: name of the photometric augmentation.
 
     Returns:
-        The view, with the masks, segments and boxes that the images have.
+        The view, with the masks, segments and boxes that the images have. On the meta device it is empty: training
+        FLOPs are counted there, and the views of no method belong to them.
     """
+    if whole.images.is_meta:
+        return _empty(whole, rectangles, size, name, role, weight)
     count, side = len(rectangles), whole.images.shape[2]
     draws = uniform(count, 1 + PHOTOMETRIC_DRAWS)
     rectangles = rectangles.to(whole.images)
@@ -123,6 +130,20 @@ def cut(
         if whole.boxes is not None:
             shown = zip(whole.boxes, rectangles, flips, strict=True)
             view.boxes = [boxes_in_view(own, rectangle, mirrored)[0] for own, rectangle, mirrored in shown]
+    return view
+
+
+def _empty(whole: WholeImages, rectangles: Tensor, size: int, name: str, role: str, weight: float) -> View:
+    """A view without values."""
+    count = len(rectangles)
+    view = View(
+        name, role, whole.images.new_empty(count, 3, size, size), rectangles,
+        rectangles.new_empty(count, dtype=torch.bool), boxes=whole.boxes, weight=weight,
+    )  # fmt: skip
+    if whole.masks is not None:
+        view.masks = whole.masks.new_empty(count, size, size)
+    if whole.segments is not None:
+        view.segments = whole.segments.new_empty(count, size, size)
     return view
 
 
@@ -172,7 +193,7 @@ def drawn_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     draws = uniform(len(boxes), 1)[:, 0].tolist()
     chosen, found = [], []
     for own, draw in zip(boxes, draws, strict=True):
-        usable = own[(own[:, 2:] > own[:, :2]).all(dim=1)]
+        usable = own if own.is_meta else own[(own[:, 2:] > own[:, :2]).all(dim=1)]
         found.append(len(usable) > 0)
         chosen.append(usable[int(draw * len(usable))] if len(usable) else own.new_tensor(WHOLE))
     return torch.stack(chosen), torch.tensor(found, device=chosen[0].device)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from view_images import batch_of, coordinate_images, random_boxes, random_images
 
 from scd.data.crops import RECTANGLE_DRAWS, sample_rectangles
@@ -127,6 +128,22 @@ def test_dilation_is_relative_to_the_box_and_ends_at_the_image():
     boxes = torch.tensor([[0.2, 0.4, 0.4, 0.5], [0.0, 0.9, 1.0, 1.0]])
     expected = torch.tensor([[0.16, 0.38, 0.44, 0.52], [0.0, 0.88, 1.0, 1.0]])
     assert torch.allclose(dilated(boxes, 0.2), expected)
+
+
+def test_on_the_meta_device_views_have_shapes_and_cost_nothing():
+    images = random_images(COUNT).to("meta")
+    masks, boxes = torch.zeros(COUNT, 48, 48, dtype=torch.uint8, device="meta"), torch.zeros(2, 4, device="meta")
+    recipe = build_recipe("single", 48, scale=[1.0, 1.0])
+    maker = ViewMaker(recipe, 0, "meta", needs=frozenset({"masks", "boxes"}))
+    with FlopCounterMode(display=False) as made:
+        batch = maker(batch_of(images, masks=masks, boxes=[boxes] * COUNT), 0)
+    with FlopCounterMode(display=False) as counted:
+        whole = whole_images(batch)
+        chosen, _ = drawn_boxes(whole.boxes)
+        view = cut(whole, rectangles_inside(dilated(chosen, 0.1), (0.2, 1.0)), 24, "mocov2", "v1")
+    assert view.images.shape == (COUNT, 3, 24, 24) and view.masks.shape == (COUNT, 24, 24)
+    assert view.rectangles.shape == (COUNT, 4) and view.flips.shape == (COUNT,) and len(view.boxes) == COUNT
+    assert made.get_total_flops() > 0 == counted.get_total_flops()
 
 
 def test_a_batch_of_other_views_is_refused():
