@@ -254,7 +254,10 @@ def test_an_image_is_mixed_with_the_given_probability():
     ("made", "text"),
     [
         (lambda: ObjectAwareRandomCrop(moco(), size=0), "size is 1 pixel or more, not 0"),
-        (lambda: ObjectAwareRandomCrop(moco(), scale=(0.5, 0.2)), r"two ascending shares in \(0, 1\], not \[0.5, 0.2\]"),
+        (
+            lambda: ObjectAwareRandomCrop(moco(), scale=(0.5, 0.2)),
+            r"two ascending shares in \(0, 1\], not \[0.5, 0.2\]",
+        ),
         (lambda: ObjectAwareRandomCrop(moco(), photometric="moco"), "unknown photometric"),
         (lambda: BackgroundMixup(moco(), probability=1.5), "probability is a share in .* not 1.5"),
         (lambda: BackgroundMixup(Supervised(Patches(), classes=3)), "needs a method that compares pairs of views"),

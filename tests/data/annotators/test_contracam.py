@@ -164,7 +164,10 @@ def test_images_of_one_colour_and_an_image_alone_have_an_empty_map():
 def official_network(numbers):
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.ReLU())
     projector = nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 5))
-    given = [numbers["conv"], *(numbers[f"{layer}.{kind}"] for layer in ("first", "last") for kind in ("weight", "bias"))]
+    given = [
+        numbers["conv"],
+        *(numbers[f"{layer}.{kind}"] for layer in ("first", "last") for kind in ("weight", "bias")),
+    ]
     parameters = [*backbone.parameters(), *projector.parameters()]
     with torch.no_grad():
         for parameter, value in zip(parameters, given, strict=True):
