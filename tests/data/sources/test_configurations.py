@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from small_moco import moco
 
 from scd.data.annotators.annotator import Annotator
 from scd.data.sources.source import Source
@@ -41,4 +42,5 @@ def test_annotators(file):
     options = OmegaConf.to_container(OmegaConf.load(file))
     annotator = named_class(options.pop("_target_"))
     assert issubclass(annotator, Annotator) and set(options) == set(inspect.signature(annotator).parameters)
-    annotator(**options)
+    inputs = {name: moco() for name, value in options.items() if isinstance(value, dict) and "_input_" in value}
+    annotator(**options | inputs)
