@@ -73,9 +73,6 @@ class ObjectAwareRandomCrop(Wrapper):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The host's loss on the new views; logs the share of images that have a box."""
-        (shown, *_) = batch.views.values()
-        if shown.images.is_meta:  # an augmentation has no operations that are counted
-            return self.siamese(replace(batch, views={name: shapes(shown, name, self.size) for name in NAMES}))
         whole = whole_images(batch)
         boxes, found = drawn_boxes(whole.boxes)
         views = {name: self.inside(whole, boxes, name) for name in NAMES}
@@ -131,16 +128,6 @@ class BackgroundMixup(Wrapper):
         views = {**batch.views, first: replace(view, images=images)}
         shares = {"mixed": chosen.float().mean(), "with_background": has.float().mean()}
         return {**self.siamese(replace(batch, views=views)), **shares}
-
-
-def shapes(view: View, name: str, size: int) -> View:
-    """A view without values, of this side and otherwise like another one."""
-    maps = {
-        kind: values.new_empty(len(values), *values.shape[1:-2], size, size)
-        for kind in ("images", "masks", "segments")
-        if (values := getattr(view, kind)) is not None
-    }
-    return replace(view, name=name, **maps)
 
 
 # -------------------------------------------------------------------- backgrounds
