@@ -11,6 +11,7 @@ from contract_methods import (
     METHODS,
     batch,
     build,
+    configuration,
     has_queue,
     host,
     is_target,
@@ -27,7 +28,9 @@ from scd.method import Batch, View
 from scd.nn.queue import Queue
 from scd.siamese import JointEmbedding, MomentumSiamese
 
-every_pair_method = pytest.mark.parametrize("name", [n for n in METHODS if isinstance(host(n), JointEmbedding)])
+# Methods that cut their pairs of views themselves have a recipe of one view, and tests of their own.
+PAIRED = [n for n in METHODS if isinstance(host(n), JointEmbedding) and configuration(n)["views"]["recipe"] != "single"]
+every_pair_method = pytest.mark.parametrize("name", PAIRED)
 every_momentum_method = pytest.mark.parametrize("name", [n for n in METHODS if isinstance(host(n), MomentumSiamese)])
 every_method_with_a_queue = pytest.mark.parametrize("name", [n for n in METHODS if has_queue(n)])
 
