@@ -19,7 +19,7 @@ COUNT = 40
 def cropping(**options) -> ObjectAwareCropping:
     torch.manual_seed(0)
     host = MoCo(build_backbone("resnet_tiny", widths=(4, 6), strides=(1, 2)), dim=6, hidden=8, queue_size=COUNT)
-    return ObjectAwareCropping(host, **{"size": 16, **options}).train()
+    return ObjectAwareCropping(host, **{"size": 16, "photometrics": ("none", "none"), **options}).train()
 
 
 def batch(images: torch.Tensor, boxes: list[torch.Tensor] | None):
@@ -87,7 +87,7 @@ def test_small_boxes_are_extended_around_their_centre_and_moved_into_the_image()
 def test_the_pixels_are_those_of_the_rectangles():
     torch.manual_seed(1)
     images = coordinate_images(COUNT)
-    views, _ = cropping(photometrics=("none", "none"), size=24).views(batch(images, [BOX] * COUNT))
+    views, _ = cropping(size=24).views(batch(images, [BOX] * COUNT))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     for view in views.values():
         assert view.flips.any() and not view.flips.all()
