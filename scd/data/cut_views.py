@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from scd.data.crops import RECTANGLE_DRAWS, TRIES, interpolation_matrix, nearest_pixels, pick_pixels, resample
 from scd.data.photometric import PHOTOMETRIC_DRAWS, apply_photometric, draw_parameters, photometric
@@ -190,13 +192,14 @@ def drawn_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         (B, 4), the whole image where no box counts; and (B,) bool.
     """
-    draws = uniform(len(boxes), 1)[:, 0].tolist()
-    chosen, found = [], []
-    for own, draw in zip(boxes, draws, strict=True):
-        usable = own if own.is_meta else own[(own[:, 2:] > own[:, :2]).all(dim=1)]
-        found.append(len(usable) > 0)
-        chosen.append(usable[int(draw * len(usable))] if len(usable) else own.new_tensor(WHOLE))
-    return torch.stack(chosen), torch.tensor(found, device=chosen[0].device)
+    padded = pad_sequence([F.pad(own, (0, 0, 0, 1)) for own in boxes], batch_first=True)  # (B, n, 4), at least one row
+    usable = (padded[:, :, 2:] > padded[:, :, :2]).all(dim=2)
+    number = usable.sum(dim=1)
+    wanted = (uniform(len(boxes), 1).to(padded.device)[:, 0] * number).long()  # among those that count
+    row = (usable & (usable.cumsum(dim=1) == wanted[:, None] + 1)).int().argmax(dim=1)
+    chosen = padded.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
+    found = number > 0
+    return torch.where(found[:, None], chosen, padded.new_tensor(WHOLE)), found
 
 
 def dilated(boxes: Tensor, share: float) -> Tensor:

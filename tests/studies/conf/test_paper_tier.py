@@ -24,6 +24,7 @@ MOCO = {  # facebookresearch/moco, main_moco.py with --mlp --moco-t 0.2 --aug-pl
     "method.temperature": 0.2, "method.symmetric": False, "method.bn_groups": 1,  # on each of the 8 GPUs
     "backbone.name": "resnet50", "heads": {"projector": [2048, 128]}, "blur": [(0.5, 1.0), (0.5, 1.0)],
 }  # fmt: skip
+NOT_INSLOCS = ("method.hidden", "method.symmetric", "heads", "blur")
 LARS = {
     "optimizer.name": "lars", "optimizer.momentum": 0.9, "optimizer.trust": 0.001, "optimizer.nesterov": False,
     "optimizer.exclude_bias_norm": True, "optimizer.clip": None, "schedule.name": "cosine", "schedule.per": "step",
@@ -44,6 +45,14 @@ DINO = {  # facebookresearch/dino: defaults of main_dino.py; batch 1024 as in th
 PAPERS = {
     "moco": MOCO,
     "moco_symmetric": {**MOCO, "method.symmetric": True},
+    "insloc": {  # limbo0000/InstanceLoc, configs/FPN/insloc_fpn_200ep.py; docs: for 8 GPUs with 32 images each
+        **{key: value for key, value in MOCO.items() if key not in NOT_INSLOCS},
+        "optimizer.nesterov": True, "views.recipe": "single", "views.size": 256, "views.scale": [1.0, 1.0],
+        "method.size": 256, "method.scale": [0.2, 1.0], "method.ratio": [0.5, 2.0], "method.sides": [0.5, 1.0],
+        "method.overlap": 0.5, "method.channels": 256, "method.roi": 7, "method.box_convs": 4, "method.box_layers": 2,
+        "method.head_width": 1024, "method.photometric": "mocov2", "method.blur_reference": 256,
+        "heads": {"box_head": [1024, 1024], "projector": [128]},
+    },
     "byol": {  # deepmind-research/byol, configs/byol.py for 300 epochs: base rate 0.3, weight decay 1e-6, m 0.99
         **LARS, "optimizer.lr": 0.3 * 4096 / 256, "optimizer.weight_decay": 1e-6, "schedule.warmup_epochs": 10,
         "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
@@ -123,6 +132,7 @@ PAPERS = {
 }  # fmt: skip
 DECLARED = {  # what differs from the paper, by the points that the configuration declares
     "moco": set(), "moco_symmetric": set(), "mae": set(),
+    "insloc": {"levels", "backgrounds", "anchors", "initial weights", "transfer"},
     "byol": {"batch norm", "colours"}, "simsiam": {"batch norm", "initial weights"},
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
