@@ -95,8 +95,10 @@ class System:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Its arm, the one that is told the objects, and its variants."""
-        shared = "views and schedule" if "views" not in self.changes else "schedule"
-        same = f"all of {self.host.label}" if "wrapper" in self.overrides else f"{self.host.label}'s {shared}"
+        what = "schedule" if "views" in self.changes else "views and schedule"
+        same = f"{self.host.label}'s {what}"
+        if "wrapper" in self.overrides:
+            same = f"all of {self.host.label}" + (" but the place of the views" if "views" in self.changes else "")
         found = [Arm(self.name, self.label, dict(self.overrides), same, f"compares {self.compares}",
                      default=self.default)]  # fmt: skip
         if self.given:

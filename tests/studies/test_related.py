@@ -59,7 +59,7 @@ def test_arms_differ_from_their_host_in_what_they_declare():
     for system in SYSTEMS:
         changed = {key for key in specs[system.name] if specs[system.name][key] != specs[system.host.host][key]}
         expected = {"wrapper"} if "wrapper" in system.overrides else {"method"}
-        assert changed == expected | ({"annotations"} if system.given else set())
+        assert changed == expected | ({"annotations"} if system.given else set()) | set(system.changes)
 
 
 def test_arms_are_those_of_other_studies_so_that_runs_are_shared():
@@ -70,6 +70,20 @@ def test_arms_are_those_of_other_studies_so_that_runs_are_shared():
         for name in ("moco", "scd", "oracle", "byol", "scd_byol"):
             parts = [{k: v for k, v in config.items() if k != "evaluation"} for config in (own[name], theirs[name])]
             assert parts[0] == parts[1]
+
+
+def test_the_first_stage_of_a_system_is_its_hosts_run(tmp_path):
+    settings = settings_of("related", tmp_path, 1, axes={"budgets": ["epochs", "flops"]}, words=("arms=all",))
+    specs = {(s.labels["budget"], s.labels["arm"]): s for s in related.plan(settings)}
+    staged = {arm for (_, arm), spec in specs.items() if spec.inputs}
+    assert {"contracam_crop", "contracam_mixup"} <= staged and "oracle_contracam_crop" not in staged
+    for arm in staged:
+        host = related.HOST_OF[arm].host
+        (stage,) = specs["epochs", arm].inputs.values()
+        assert stage.id == specs["epochs", host].id  # it is trained once
+        (half,), whole = specs["flops", arm].inputs.values(), specs["epochs", host].config["training"]["budget"]
+        assert half.config["training"]["budget"] == {**whole, "value": whole["value"] / 2}
+        assert specs["flops", arm].config["training"]["budget"]["of"]["value"] == whole["value"] / 2
 
 
 def test_images_without_masks_have_no_arm_that_is_told_them(monkeypatch):
@@ -147,11 +161,12 @@ def test_the_mechanisms_have_a_row_for_each_system(page):
 
 def test_what_arms_are_given_is_read_from_their_methods_and_annotators(page):
     rows = {row[0]: row[1:] for row in table_after(page, "What they are given")}
-    assert rows["SoCo"] == ["boxes", "SelectiveSearch", "none", "7.2", "62.5 %", "12.5 %", "–", "–"]
-    assert rows["DetCon"] == ["segments", "Felzenszwalb", "none", "5.0", "–", "–", "87.5 %", "–"]
+    assert rows["SoCo"] == ["boxes", "SelectiveSearch", "none", "7.2", "62.5 %", "12.5 %", "–", "–", "–"]
+    assert rows["DetCon"] == ["segments", "Felzenszwalb", "none", "5.0", "–", "–", "87.5 %", "–", "–"]
     assert rows["SoCo with the true boxes"][:2] == ["boxes", "OracleAnnotator"]
     assert rows["SCD-MoCo with the true mask"][:2] == ["masks", "OracleAnnotator"]
     assert {name for name, row in rows.items() if row[0] == "nothing"} >= {"SCD-MoCo", "SCD-BYOL", "VADeR", "SlotCon"}
+    assert rows["ContraCAM's object-aware crop"][-1] == "MoCo, of the same seed"
     told = page.split("The method apart from its teacher")[1].split("</details>")[0]
     assert "| SoCo (boxes)" in told and "| DetCon (segments)" in told and told.count("better") >= 2
 
@@ -175,7 +190,7 @@ def test_what_is_not_known_is_said(tmp_path):
 
 
 def test_systems_that_are_missing_are_named(page):
-    assert "that are not in the suite yet: CAST, InsLoc, MaskContrast" in page
+    assert "that are not in the suite yet: CAST, MaskContrast" in page
 
 
 def test_scores_of_true_boxes_and_segments_are_perfect(tmp_path, monkeypatch):
