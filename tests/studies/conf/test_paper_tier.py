@@ -53,6 +53,12 @@ PAPERS = {
         "method.head_width": 1024, "method.photometric": "mocov2", "method.blur_reference": 256,
         "heads": {"box_head": [1024, 1024], "projector": [128]},
     },
+    "asym_siam": {  # facebookresearch/asym-siam, main_moco.py with its defaults; README: 8 GPUs, 100 epochs
+        **{key: value for key, value in MOCO.items() if key != "method.symmetric"},
+        "training.budget": {"unit": "epochs", "value": 100}, "method.three_layers": True,
+        **{f"method.{switch}": False for switch in ("scale_mix", "asym_aug", "asym_bn", "mean_enc")},
+        "heads": {"projector": [2048, 2048, 128]},
+    },
     "byol": {  # deepmind-research/byol, configs/byol.py for 300 epochs: base rate 0.3, weight decay 1e-6, m 0.99
         **LARS, "optimizer.lr": 0.3 * 4096 / 256, "optimizer.weight_decay": 1e-6, "schedule.warmup_epochs": 10,
         "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
@@ -131,7 +137,7 @@ PAPERS = {
     },
 }  # fmt: skip
 DECLARED = {  # what differs from the paper, by the points that the configuration declares
-    "moco": set(), "moco_symmetric": set(), "mae": set(),
+    "moco": set(), "moco_symmetric": set(), "mae": set(), "asym_siam": {"MultiCrop", "RandAugment"},
     "insloc": {"levels", "backgrounds", "anchors", "initial weights", "transfer"},
     "byol": {"batch norm", "colours"}, "simsiam": {"batch norm", "initial weights"},
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
