@@ -52,6 +52,7 @@ class DiLo(Wrapper):
         UsageError: a probability outside [0, 1], a blur that is not above 0, or an unknown background.
     """
 
+    needs = frozenset({"masks"})
     addition = "pasted objects"
 
     def __init__(

@@ -1,10 +1,11 @@
 """All systems of the study ``related``. Another one is one more entry; its arms, contrasts and rows follow from it."""
 
+from studies.systems.asymmetric import ASYMMETRIC
 from studies.systems.regions import REGIONS
 from studies.systems.views import VIEWS
 
-SYSTEMS = (*REGIONS, *VIEWS)
+SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
 NOT_YET = (
-    "CAST", "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "CrOC", "COMUS", "DenseSiam", "Asym-Siam", "DiLo",
+    "CAST", "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "CrOC", "COMUS", "DenseSiam",
     "Reverse Attention",
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """Systems that choose what is cropped or pasted, before the network sees it."""
 
-from studies.systems.system import MOCO, Quoted, System, around
+from studies.systems.system import MOCO, Effect, Quoted, System, Variant, around
+
+DILO = "a secondary list that quotes the paper's tables"
 
 VIEWS = (
     System(
@@ -54,5 +56,31 @@ VIEWS = (
         "and pools nothing; the background is exchanged and not contrasted; two trainings",
         questions=("R1-a",),
         given="masks",
+    ),
+    System(
+        "dilo", "DiLo", MOCO, around(MOCO, "dilo"),
+        compares="the whole of two views, some of which show their object on another background",
+        shares="the aim: features that depend on the object and not on its background",
+        differs="the object comes from a mask from outside and acts on pixels; no map is learned, no features are "
+        "pooled, nothing is repelled within the image",
+        questions=("R3-c",),
+        published=(
+            Quoted("ImageNet, linear top-1 after 200 epochs with RBD, MoCo v1: 62.8 (MoCo v1: 60.6)", DILO),
+            Quoted("the same with 30 / 50 / 70 / 100 % of the views pasted: 62.8 / 62.2 / 61.6 / 47.6", DILO),
+            Quoted("the same with BASNet, which learns from masks: 65.0; MoCo v2: 69.2 (MoCo v2 alone: 67.5)", DILO),
+        ),
+        given="masks",
+        variants=(
+            Variant("dilo_always", "DiLo, every view pasted", {"wrapper": {"preset": "dilo", "probability": 1.0}},
+                    "no view shows the image as it is"),
+            Variant("dilo_images", "DiLo, other images' backgrounds",
+                    {"wrapper": {"preset": "dilo", "background": "images"}},
+                    "backgrounds of other images of the batch instead of one grey level"),
+        ),
+        effects=(
+            Effect("dilo", "moco", "ImageNet, linear top-1 on MoCo v1: 62.8 against 60.6", DILO),
+            Effect("dilo", "dilo_always", "the same, 30 against 100 % of the views pasted: 62.8 against 47.6", DILO),
+            Effect("dilo", "dilo_images", "the same, grey against other images' backgrounds: 62.8 against 62.1", DILO),
+        ),
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ def context():
     """Training images whose background is their class's in nine of ten cases, test images where it is drawn."""
     train, test = objects(80, 0, correlated=True), objects(120, 1, correlated=False)
     train.backgrounds[::10] = (train.backgrounds[::10] + 1) % 4
-    return context_of(ChannelMethod(), source_of(train=train, test=test), 16)
+    return context_of(ChannelMethod(0, 2), source_of(train=train, test=test), 16)
 
 
 def test_numbers_by_a_loop_over_images(context):
@@ -61,7 +61,7 @@ def test_the_usual_background_is_the_most_frequent_one():
 
 def test_images_without_backgrounds_have_no_groups():
     data = source_of(leave_out=("background",), train=objects(40, 0, True), test=objects(40, 1, False))
-    assert WorstGroup(l2=L2)(context_of(ChannelMethod(), data, 16)) == {}
+    assert WorstGroup(l2=L2)(context_of(ChannelMethod(0, 2), data, 16)) == {}
 
 
 def test_impossible_settings_say_so():

@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import get_class
 from synthetic_results import settings_of
 
+from studies.related import ARMS
 from studies.systems.table import NOT_YET, SYSTEMS
 
 IDS = re.compile(r"R[1-5]-[a-e]")
@@ -58,3 +59,9 @@ def test_each_system_has_a_file_of_its_own():
         config = settings.configure(system.arms[0], 0)
         module = (config["wrapper"] or config["method"])["_target_"].rpartition(".")[0]
         assert module.startswith("baselines.") and module not in {"baselines.moco", "baselines.byol"}
+
+
+def test_effects_are_between_arms_of_the_study():
+    names = {arm.name for arm in ARMS}
+    effects = [effect for system in SYSTEMS for effect in system.effects]
+    assert effects and all({effect.better, effect.worse} <= names for effect in effects)
