@@ -13,6 +13,7 @@ import pandas
 from scd.errors import DataError
 from scd.evaluation.metric import Metric
 from studies.suite.analysis.results import Results
+from studies.suite.analysis.statistics import estimate, quantile
 from studies.suite.analysis.tables import Table
 from studies.suite.pages import map_figures
 from studies.suite.pages.markdown import Picture
@@ -36,7 +37,7 @@ PUBLIC = {
     SECOND: {1: (6.942, 30.06), 2: (7.199, 30.91), 3: (7.251, 32.67), 4: (7.149, 34.74), 5: (6.914, 38.00)},
 }  # fmt: skip
 PEAK = 3  # the epoch of the highest loss, in both public runs
-CLOSE = 3.0  # largest distance of a loss from the public runs, in units of their difference, for the same level
+LEAST_SEEDS = 3  # from which the level is judged: the initial weights alone move it
 QUANTITIES = {LOSS: "mean loss of the epoch", KNN: "kNN top-1 (%)"}
 ARM = Arm("moco", "MoCo", {}, "all settings of MoCo's CIFAR-10 demo", "the code, and the seed")
 
@@ -90,7 +91,7 @@ def sections(report: Report) -> None:
     results = report.results
     ours = curves(results)
     loss = {epoch: values[LOSS] for epoch, values in ours.items() if LOSS in values}
-    text, report.outcome = signature(loss, max(map(abs, distances(ours, LOSS).values()), default=0.0))
+    text, report.outcome = signature(loss, level(results))
     report.say(text, distance_sentence(ours), summary=text)
     report.show(
         Table(pandas.DataFrame(rows(ours)), metrics=(LOSS, KNN)),
@@ -112,15 +113,14 @@ def curves(results: Results) -> dict[int, dict[str, float]]:
     return dict(sorted(found.items()))
 
 
-def signature(loss: dict[int, float], far: float) -> tuple[str, str]:
+def signature(loss: dict[int, float], is_level: bool | None) -> tuple[str, str]:
     """Whether the loss rises until epoch 3 and then falls, at the public runs' level; the sentence, and the outcome.
 
-    The rise: loss 1 < loss 2 < loss 3. The fall: the loss of epoch 4 is below that of epoch 3. The level: no epoch is
-    further than ``CLOSE`` from the public runs.
+    The rise: loss 1 < loss 2 < loss 3. The fall: the loss of epoch 4 is below that of epoch 3.
 
     Args:
         loss: epoch -> mean loss.
-        far: the largest distance of a loss from the public runs, see :func:`distance`.
+        is_level: see :func:`level`.
     """
     if not all(epoch in loss for epoch in range(1, PEAK + 1)):
         return f"**Not read:** the sign is the loss of epochs 1 to {PEAK}; fewer were trained.", "not read"
@@ -128,13 +128,40 @@ def signature(loss: dict[int, float], far: float) -> tuple[str, str]:
     rises = all(loss[epoch] < loss[epoch + 1] for epoch in range(1, PEAK))
     falls = loss[PEAK + 1] < loss[PEAK] if PEAK + 1 in loss else None
     words = {True: "yes", False: "no", None: f"not trained that far (axes.epochs={PEAK + 1})"}
-    is_close = far <= CLOSE
-    answer = "no" if not rises or falls is False or not is_close else "yes"
+    judged = {**words, None: f"not judged below {LEAST_SEEDS} seeds (seeds={LEAST_SEEDS})"}
+    failed = not rises or falls is False or is_level is False
+    answer = "no" if failed else "not resolved" if is_level is None else "yes"
     text = (
         f"**{answer.capitalize()}.** The loss rises until epoch {PEAK}: {words[rises]}; then it falls: {words[falls]} "
-        f"({shown}). The public runs' level, within {CLOSE:g} of their differences: {words[is_close]}."
+        f"({shown}). The public runs' level lies within what other initial weights give: {judged[is_level]}."
     )
     return text, answer
+
+
+def level(results: Results) -> bool | None:
+    """Whether the public runs' losses are such as our seeds give: their mean lies in a 95 % prediction interval.
+
+    The interval is that of the mean of the public runs, if they came from the distribution of our seeds: t with n - 1
+    degrees of freedom, and a spread of sd * sqrt(1 / n + 1 / 2). It has to hold at every epoch with two public values.
+
+    Returns:
+        None where fewer than ``LEAST_SEEDS`` seeds have finished.
+    """
+    epochs, found = results.about["axes"]["epochs"], []
+    for column in results.finished:
+        name, at, share = column.partition("@")
+        if name != LOSS or not at:
+            continue
+        epoch = round(float(share) * epochs)
+        public = [run[epoch][0] for run in PUBLIC.values() if epoch in run]
+        if len(public) < 2:
+            continue
+        ours = estimate(results.finished[column])
+        if ours.n < LEAST_SEEDS:
+            return None
+        half = quantile(0.025, ours.n - 1) * ours.sd * math.sqrt(1 / ours.n + 1 / len(public))
+        found.append(abs(ours.mean - sum(public) / len(public)) <= half)
+    return all(found) if found else None
 
 
 def distance(ours: float, public: list[float]) -> float | None:
@@ -213,6 +240,8 @@ def notes(results: Results) -> dict[str, str]:
     return {
         "Public values": "the log that is printed in the demo's notebook, and a second public run of it; each is one "
         "run, so their difference is one draw of what a seed changes",
+        "Level": "judged against the spread of this engine's own seeds: a 95 % prediction interval of the mean of the "
+        "public runs, at each epoch",
         "Length": f"the schedule is that of 200 epochs, of which {results.about['axes']['epochs']:g} are trained",
         "Loss": "the mean over the steps of an epoch, while the network learns, as the demo prints it",
         "kNN": "on the output of the linear head, as in the demo; the bank is the whole training set",

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import scipy.stats
 from synthetic_results import settings_of, study_results
 
 from scd.errors import DataError
 from scd.evaluation.metric import SHARE, Metric
 from studies import moco_curve
-from studies.moco_curve import OFFICIAL, PUBLIC, SECOND, STUDY, distance, signature, snapshots_of
+from studies.moco_curve import OFFICIAL, PUBLIC, SECOND, STUDY, distance, level, signature, snapshots_of
 from studies.suite.execution.run import losses_over_training
 from studies.suite.pages.publish import publish
 
@@ -73,23 +75,38 @@ def test_other_images_are_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("losses", "far", "outcome"),
+    ("losses", "is_level", "outcome"),
     [
-        ((6.96, 7.25, 7.29, 7.10), 0.0, "yes"),
-        ((6.96, 7.25, 7.29), 2.9, "yes"),
-        ((6.96, 7.25, 7.29), 3.1, "no"),  # the shape alone is not enough
-        ((6.96, 7.25, 7.29, 7.30), 0.0, "no"),
-        ((6.96, 7.25, 7.24), 0.0, "no"),
-        ((6.96, 7.25), 0.0, "not read"),
+        ((6.96, 7.25, 7.29, 7.10), True, "yes"),
+        ((6.96, 7.25, 7.29), True, "yes"),
+        ((6.96, 7.25, 7.29), False, "no"),  # the shape alone is not enough
+        ((6.96, 7.25, 7.29), None, "not resolved"),
+        ((6.96, 7.25, 7.29, 7.30), True, "no"),
+        ((6.96, 7.25, 7.24), None, "no"),
+        ((6.96, 7.25), True, "not read"),
     ],
 )
-def test_the_sign_follows_from_the_losses(losses, far, outcome):
-    assert signature(dict(enumerate(losses, start=1)), far)[1] == outcome
+def test_the_sign_follows_from_the_losses(losses, is_level, outcome):
+    assert signature(dict(enumerate(losses, start=1)), is_level)[1] == outcome
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [((6.95, 6.90, 7.00), True), ((6.80, 6.78, 6.82), False), ((6.80, 6.90, 7.05), True), ((6.95, 6.90), None)],
+)
+def test_the_level_is_judged_by_the_spread_of_our_seeds(first, expected):
+    settings = settings_of("moco_curve", seeds=len(first))
+    results = study_results(STUDY, {}, settings, lambda arm, seed: {"loss@0.333333": first[seed]})
+    assert level(results) is expected
+    assert expected is None or expected == (
+        abs(np.mean(first) - 6.9495)
+        <= scipy.stats.t.ppf(0.975, len(first) - 1) * np.std(first, ddof=1) * (1 / len(first) + 1 / 2) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("run", [OFFICIAL, SECOND])
 def test_both_public_runs_show_the_sign(run):
-    assert signature({epoch: values[0] for epoch, values in PUBLIC[run].items()}, 0.0)[1] == "yes"
+    assert signature({epoch: values[0] for epoch, values in PUBLIC[run].items()}, True)[1] == "yes"
 
 
 def test_the_distance_is_to_the_nearer_public_value_in_units_of_their_difference():
@@ -111,12 +128,15 @@ def test_the_page_has_our_values_beside_the_public_ones(tmp_path, no_figures):
     results = study_results(STUDY, {}, settings, numbers)
     results = results.with_runs(results.runs, {"knn_over_training": Metric("kNN", SHARE, "higher", "kNN")})
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
-    assert "**Yes.** The loss rises until epoch 3: yes; then it falls: not trained that far" in text
+    assert "**Not resolved.** The loss rises until epoch 3: yes; then it falls: not trained that far" in text
     (third,) = [line for line in text.splitlines() if line.startswith("| 3 ")]
     cells = [cell.strip() for cell in third.strip("|").split("|")]
     assert cells == ["3", "7.311 (+0.5)", "7.290", "7.251", "33.0 (+0.0)", "34.7", "32.7"]
     about = json.loads((tmp_path / "records" / "moco_curve.json").read_text(encoding="utf-8"))
-    assert about["outcome"] == "yes" and moco_curve.curves(results)[2] == {"loss": 7.22, "knn_over_training": 32.0}
+    assert about["outcome"] == "not resolved" and moco_curve.curves(results)[2] == {
+        "loss": 7.22,
+        "knn_over_training": 32.0,
+    }
 
 
 def test_a_log_by_epoch_gives_the_loss_of_each_epoch(tmp_path):
