@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from scd.errors import DataError
 from studies.suite.analysis.results import Results
 from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm, Contrast, contrast_factory
@@ -78,27 +79,33 @@ def correlation_lines(results: Results) -> dict[str, str]:
 def chosen_arms(settings: Settings, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms that are asked for.
 
-    The supervised one is left out where the images have no labels, and the true mask where they have no masks, unless
-    the command line names them.
+    The supervised one is left out where the images have no labels, and the true mask where the training images have no
+    masks, unless the command line names them.
+
+    Raises:
+        DataError: the command line names an arm that learns from masks, and the training images have none.
     """
-
-    def possible(arm: Arm) -> bool:
-        if arm.name == SUPERVISED.name:
-            return has_labels(settings)
-        return not arm.name.startswith(ORACLE.name) or has_masks(settings)
-
-    return tuple(arm for arm in settings.select(arms) if arm.name in settings.arms or possible(arm))
+    chosen = []
+    for arm in settings.select(arms):
+        needed = "labels" if arm.name == SUPERVISED.name else "masks" if arm.name.startswith(ORACLE.name) else ""
+        if not needed or (has_labels(settings) if needed == "labels" else has_masks(settings)):
+            chosen.append(arm)
+        elif arm.name in settings.arms:
+            if needed == "masks":
+                raise DataError(f"the arm '{arm.name}' learns from masks, and the training images have none")
+            chosen.append(arm)  # refused with its reason when the run is planned
+    return tuple(chosen)
 
 
 def has_masks(settings: Settings) -> bool:
-    """Whether the images have masks."""
+    """Whether the training images have masks."""
     if settings.embedded:
         return True
     if settings.declared:
         return bool(settings.declared.get("masks"))
     from studies.suite.planning.assembly import open_data  # imports torch, which importing a study must not
 
-    return open_data(settings.base["data"], settings.locations).mask_kind is not None
+    return "mask" in open_data(settings.base["data"], settings.locations).split("train").column_names
 
 
 def has_labels(settings: Settings) -> bool:

@@ -116,6 +116,8 @@ class Scenes(Protocol):
                     f"'{data.source.name}' {split} has neither objects with an instance map nor a mask of class ids, "
                     "which the scene evaluation needs"
                 )
+            if not data.source.embedded:  # objects and masks that cannot be read are found before any training
+                _ = data.train_scenes if split == "train" else data.test_scenes
 
     def measure(self, context: Context) -> dict[str, float]:
         test, parts = context.data.test_scenes, frozenset(self.parts)

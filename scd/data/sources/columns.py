@@ -60,6 +60,7 @@ def read_columns(
     labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
     backgrounds = number_labels(name, labels.splits, "background")
     splits = backgrounds.splits
+    check_object_columns(name, splits)
     check_categories(name, splits)
     has_masks, has_objects = (any(it in d.column_names for d in splits.values()) for it in ("mask", "objects"))
     outside = {split: files_outside(name, split, dataset) for split, dataset in splits.items()}
@@ -108,6 +109,27 @@ def without_columns(dataset: Dataset, columns: Collection[str]) -> Dataset:
     return dataset.remove_columns([column for column in columns if column in dataset.column_names])
 
 
+def check_object_columns(name: str, splits: Mapping[str, Dataset]) -> None:
+    """Raise DataError for a column ``objects`` that does not hold boxes with categories.
+
+    Beside such a column a mask is a map of the objects. Beside names or counts of objects it is none.
+    """
+    for split, dataset in splits.items():
+        fields = object_fields(dataset.features["objects"]) if "objects" in dataset.column_names else {}
+        if fields is None or (fields and not {"bbox", "category"} <= set(fields)):
+            found = ", ".join(fields) if fields else "no fields"
+            raise DataError(
+                f"'{name}' {split}: the column objects has {found}, where boxes with categories are expected (bbox, "
+                "category); if it is something else, leave it out with data.options.columns.objects=''"
+            )
+
+
+def object_fields(objects: Any) -> Mapping[str, Any] | None:
+    """The fields of a column of objects, lists in a mapping or a list of mappings; None where it has none."""
+    fields = objects if isinstance(objects, dict) else getattr(objects, "feature", None)
+    return fields if isinstance(fields, dict) else None
+
+
 def check_categories(name: str, splits: Mapping[str, Dataset]) -> None:
     """Raise DataError where the categories of objects have other names, or another order of them, in another split."""
     first: tuple[str, list[str] | None] | None = None
@@ -125,8 +147,7 @@ def check_categories(name: str, splits: Mapping[str, Dataset]) -> None:
 
 def category_names(objects: Any) -> list[str] | None:
     """The names of the categories of a column ``objects``, lists in a mapping or a list of mappings; None without."""
-    fields = objects if isinstance(objects, dict) else getattr(objects, "feature", None)
-    category = fields.get("category") if isinstance(fields, dict) else None
+    category = (object_fields(objects) or {}).get("category")
     return getattr(getattr(category, "feature", category), "names", None)
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.planning.settings import Settings
+
+MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
@@ -33,10 +36,10 @@ def left_out_protocols(settings: Settings, protocols: Sequence[Mapping[str, Any]
 
 
 def notes_on_limits(images: EvaluationData) -> list[str]:
-    """Notes on splits without labels of which a limit leaves out the last rows: they may be sorted by content."""
+    """Notes on what limits leave out: classes, and the last rows of splits without labels, which may be sorted."""
     if images.source.embedded:
         return []
-    notes = []
+    notes = notes_on_classes(images)
     for split, name, limit in (
         ("train", "train_limit", images.train_limit),
         (images.split, "test_limit", images.test_limit),
@@ -48,3 +51,21 @@ def notes_on_limits(images: EvaluationData) -> list[str]:
                 f"used (data.{name})."
             )
     return notes
+
+
+def notes_on_classes(images: EvaluationData) -> list[str]:
+    """A note on classes of which no image is trained on or scored: the numbers are of the other classes."""
+    names, parts = images.source.class_names, []
+    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
+        dataset = images.source.split(split)
+        if "label" not in dataset.column_names:
+            return []
+        labels = dataset["label"][:]
+        used = {labels[row] for row in chosen_rows(dataset, limit)}
+        words = "training" if split == "train" else split
+        missing = sorted(set(range(len(names or ()))) - used)
+        if missing:
+            shown = ", ".join(f"'{names[label]}'" for label in missing[:MOST_NAMED])
+            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+            parts.append(f"Classes without an image among the {words} images that are used: {shown}{more}.")
+    return parts

@@ -1,5 +1,7 @@
 """Columns under the user's names, labels as numbers in one order, and what masks hold."""
 
+import re
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
@@ -90,8 +92,13 @@ def test_kinds_of_masks(value, kind):
     assert found.mask_kind == kind and load_images(found, "train", 20).masks.float().mean() == 0.5
 
 
+def with_objects(column: list) -> Dataset:
+    """One image with a mask and a column ``objects``."""
+    return dataset(image=[PIXELS], mask=[half_mask(255)]).add_column("objects", column)
+
+
 def test_objects_make_masks_instances():
-    rows = dataset(image=[PIXELS], mask=[half_mask(255)], objects=[1])
+    rows = with_objects([{"bbox": [[0, 0, 4, 4]], "category": [0]}])
     assert source({"train": rows}).mask_kind == "instances"
     assert source({"train": rows}, mask_kind="binary").mask_kind == "binary"
 
@@ -193,6 +200,25 @@ def test_what_a_column_of_pictures_needs_is_said():
         source({"train": fields})
     with pytest.raises(DataError, match="its columns: photo; name yours with data.options.columns.image=NAME"):
         source({"train": dataset(photo=[PIXELS])})
+
+
+@pytest.mark.parametrize(
+    ("objects", "found"),
+    [
+        ([1], "no fields"),
+        ([["cat", "dog"]], "no fields"),
+        ([{"bbox": [[0, 0, 4, 4]]}], "bbox"),
+        ([{"name": ["a"]}], "name"),
+    ],
+)
+def test_a_column_of_other_things_called_objects_is_refused(objects, found):
+    rows = with_objects(objects)
+    text = (
+        f"'mine' train: the column objects has {found}, where boxes with categories are expected (bbox, category); if "
+        "it is something else, leave it out with data.options.columns.objects=''"
+    )
+    with pytest.raises(DataError, match=re.escape(text)):
+        source({"train": rows})
 
 
 def test_objects_without_a_map_are_named():
