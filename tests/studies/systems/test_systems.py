@@ -18,8 +18,7 @@ def test_a_system_is_declared_whole(system):
     assert system.questions and all(IDS.fullmatch(question) for question in system.questions)
     assert all(text and source for text, source in system.published)
     own = [arm.default for arm in system.arms]
-    ways = 2 if system.given else 1  # its own arm, and the one that is told the objects
-    assert own == [system.default] * ways + [False] * len(system.variants)
+    assert own == [system.default] + [False] * (bool(system.given) + len(system.variants))
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
