@@ -1,200 +1,35 @@
-"""CrOC against loops over images, heads and patches, against its official code, and its edge cases."""
-
-import math
+"""CrOC's loss against loops over clusters and its official code; its edge cases. Clusters: ``test_croc_clusters``."""
 
 import numpy as np
 import pytest
 import torch
 from golden_numbers import assert_same, begin, follow, golden
-from torch import Tensor, nn
+from small_croc import (
+    BATCH,
+    CHANNELS,
+    LEFT,
+    PLACES,
+    RIGHT,
+    SIDE,
+    Patches,
+    WithKeys,
+    croc,
+    dino,
+    make_views,
+    outputs,
+    softmax,
+    unit,
+)
 
 from baselines.byol import BYOL
-from baselines.croc import ClusterDistillation, CrOC, JointClustering, cluster_vectors, merged, patches_and_cosines
-from baselines.dino import DINO, Temperatures
+from baselines.croc import ClusterDistillation, CrOC, JointClustering, cluster_vectors
+from baselines.dino import Temperatures
 from scd.errors import UsageError
 from scd.method import Batch, View
 from scd.nn.backbone import build_backbone
-from scd.nn.vit import Tokens, vit
-from scd.siamese import Features
-
-BATCH, SIDE, CHANNELS = 4, 12, 6
-WHOLE, LEFT, RIGHT = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]
-PLACES = ([WHOLE, [0.1, 0.0, 0.9, 0.6], [0.0, 0.0, 0.5, 0.5], LEFT], [[0.2, 0.1, 0.7, 0.9], WHOLE, WHOLE, RIGHT])
-FLIPS = ([False, True, False, True], [True, True, False, False])
-
-
-class WithKeys(nn.Module):
-    """A 1 x 1 convolution whose maps carry the keys of two heads, products of the positions, as a ViT's do."""
-
-    dim = CHANNELS
-
-    def __init__(self, mix: Tensor):
-        super().__init__()
-        self.conv = nn.Conv2d(3, CHANNELS, 1, bias=False)
-        self.register_buffer("mix", mix)
-
-    def forward(self, images):
-        maps = self.conv(images)
-        tokens = maps.flatten(2).transpose(1, 2)
-        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        keys = (tokens @ self.mix).unflatten(2, (2, -1)).transpose(1, 2)  # (B, 2, 1 + hw, d)
-        maps.tokens = Tokens(keys[:, :, 0], keys.detach(), tuple(maps.shape[2:]), 1.0)
-        return maps, tokens[:, 0]
-
-
-class Patches(nn.Module):
-    """Maps of 3 x 3 positions without attention."""
-
-    dim = CHANNELS
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, CHANNELS, 4, stride=4)
-
-    def forward(self, images):
-        return self.conv(images)
-
-
-def dino(backbone=None, **options):
-    torch.manual_seed(0)
-    options = {"prototypes": 12, "hidden": 10, "bottleneck": 5, "momentum": 0.9, **options}
-    return DINO(Patches() if backbone is None else backbone, **options)
-
-
-def croc(backbone=None, **options):
-    """A CrOC in float64 whose target networks differ from their online ones."""
-    method = CrOC(dino(backbone), **{"prototypes": 9, "seeds": 5, **options}).double()
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return method
-
-
-def make_views(places=PLACES, extras=()):
-    draw = torch.Generator().manual_seed(1)
-    sides = {"v1": SIDE, "v2": SIDE, **dict.fromkeys(extras, 8)}
-    return {
-        name: View(
-            name, "extra" if name in extras else "global",
-            torch.randn(BATCH, 3, side, side, generator=draw, dtype=torch.float64),
-            torch.tensor(places[i % 2], dtype=torch.float64), torch.tensor(FLIPS[i % 2]),
-        )
-        for i, (name, side) in enumerate(sides.items())
-    }  # fmt: skip
-
-
-def outputs(method, views, seed=5):
-    torch.manual_seed(seed)
-    return method(Batch(views))
-
+from scd.nn.vit import vit
 
 # -------------------------------------------------------------------- the equations, written a second time
-
-
-def unit(x):
-    return x / np.linalg.norm(x)
-
-
-def softmax(x):
-    weights = np.exp(np.asarray(x) - max(x))
-    return weights / weights.sum()
-
-
-def transport_by_hand(cost, r, c, settings):
-    plan = np.exp(-settings.sharpness * cost)
-    for _ in range(settings.iterations):
-        for n in range(len(r)):
-            plan[n] *= r[n] / sum(plan[n])
-        for k in range(len(c)):
-            plan[:, k] *= c[k] / sum(plan[:, k])
-    return plan
-
-
-def clusters_by_hand(patches, whole, places, seeds, settings, first):
-    """Weights (n, K_max) of both views' patches and K of each row: an image and a head; ``first``: those of view 1."""
-    rows = range(len(patches))
-    x = [[unit(p) for p in patches[row]] for row in rows]
-    cosines = [[p @ unit(whole[row][int(n >= first)]) for n, p in enumerate(x[row])] for row in rows]
-    r = [softmax(np.array(cosines[row]) / settings.patch_temperature) for row in rows]
-    c = [softmax([cosines[row][s] / settings.centroid_temperature for s in seeds[row]]) for row in rows]
-    centroids = [[x[row][s] for s in seeds[row]] for row in rows]
-    middles = [[places[row][s] for s in seeds[row]] for row in rows]
-    found = [[] for _ in rows]
-    for k in range(settings.seeds, 1, -1):
-        costs = []
-        for row in rows:
-            far = np.array([[math.dist(place, middle) for middle in middles[row]] for place in places[row]])
-            near = np.array([[p @ unit(centroid) for centroid in centroids[row]] for p in x[row]])
-            costs.append(settings.position_weight * far / far.max() - near)
-        low, high = min(cost.min() for cost in costs), max(cost.max() for cost in costs)
-        for row in rows:
-            cost = (costs[row] - low) / (high - low)
-            plan = transport_by_hand(cost, r[row], c[row], settings)
-            found[row].append((float((plan * cost).sum()), k, plan))
-            means = [sum(plan[n, m] * x[row][n] for n in range(len(x[row]))) / sum(plan[:, m]) for m in range(k)]
-            pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
-            i, j = max(pairs, key=lambda pair: means[pair[0]] @ means[pair[1]])
-            kept = [plan[:, m] for m in range(k) if m not in (i, j)] + [plan[:, i] + plan[:, j]]
-            shares = [column / column.sum() for column in kept]
-            centroids[row] = [sum(s * p for s, p in zip(share, x[row], strict=True)) for share in shares]
-            middles[row] = [sum(s * np.array(p) for s, p in zip(share, places[row], strict=True)) for share in shares]
-            masses = np.array([share @ r[row] for share in shares])
-            c[row] = masses / masses.sum()
-    weights, chosen = [], []
-    for row in rows:
-        _, k, plan = min((stage for stage in found[row] if stage[1] <= settings.most), key=lambda stage: stage[0])
-        hard = np.zeros((len(plan), settings.most))
-        for view in (range(first), range(first, len(plan))):
-            columns = np.array([[plan[n, m] / sum(plan[i, m] for i in view) for m in range(k)] for n in view])
-            for n, line in zip(view, columns, strict=True):
-                hard[n, line.argmax()] = line.max()
-        weights.append(hard)
-        chosen.append(k)
-    return np.stack(weights), chosen
-
-
-def places_by_hand(view, image, side):
-    x0, y0, x1, y1 = view.rectangles[image].tolist()
-    found = []
-    for row in range(side):
-        for column in range(side):
-            u = (column + 0.5) / side
-            u = 1 - u if view.flips[image] else u
-            found.append((x0 + u * (x1 - x0), y0 + (row + 0.5) / side * (y1 - y0)))
-    return found
-
-
-@pytest.mark.parametrize("kind", ["a map", "keys of two heads"])
-def test_the_clusters_equal_loops_over_rows_patches_and_centroids(kind, monkeypatch):
-    two = kind != "a map"
-    torch.manual_seed(3)
-    method = croc(WithKeys(torch.randn(CHANNELS, 8)) if two else None, position_weight=1.0, centroid_temperature=0.7)
-    places, heads, side = (PLACES, 2, 4) if two else (PLACES, 1, 3)
-    views = make_views(places)
-    if two:
-        for view in views.values():
-            view.images = view.images[:, :, ::3, ::3].clone()
-    seeds = []
-    draw = JointClustering.draw
-    monkeypatch.setattr(JointClustering, "draw", lambda self, x: seeds.append(draw(self, x)) or seeds[-1])
-    encoded = method.siamese.encode(views)
-    with torch.no_grad():
-        found, chosen = method.clusters(encoded, ("v1", "v2"))
-    rows = [(image, head) for image in range(BATCH) for head in range(heads)]
-    patches, whole = [], []
-    for image, head in rows:
-        both = [encoded.target[name] for name in ("v1", "v2")]
-        if two:
-            keys = [each.maps.tokens.key[image, head].numpy() for each in both]
-            patches.append(np.concatenate([key[1:] for key in keys]))
-            whole.append([key[0] for key in keys])
-        else:
-            patches.append(np.concatenate([each.maps[image].flatten(1).T.numpy() for each in both]))
-            whole.append([each.pooled[image].numpy() for each in both])
-    where = [sum((places_by_hand(view, image, side) for view in views.values()), []) for image, _ in rows]
-    weights, counts = clusters_by_hand(patches, whole, where, seeds[0].tolist(), method.clustering, side**2)
-    assert np.allclose(torch.cat(found, dim=2).flatten(0, 1).numpy(), weights, atol=1e-10)
-    assert chosen.tolist() == counts and len(set(counts)) > 1
 
 
 def test_the_loss_equals_loops_over_clusters():
@@ -283,22 +118,6 @@ def test_steps_equal_the_official_code(monkeypatch):
 # -------------------------------------------------------------------- geometry
 
 
-def test_the_same_place_is_in_the_same_cluster_whatever_the_view_and_the_flip():
-    """Features that say nothing: the place alone decides. Both views show the whole image, some of them mirrored."""
-    settings = JointClustering(seeds=4, most=4)
-    view, other = make_views(([WHOLE] * BATCH, [WHOLE] * BATCH)).values()
-    grids = [each.grid(4, 4) for each in (view, other)]
-    patches = torch.ones(BATCH, 32, 1, dtype=torch.float64)
-    seeds = torch.tensor([[0, 3, 12, 15]]).expand(BATCH, -1)  # the corners of the first view
-    places = torch.cat([grid.flatten(1, 2) for grid in grids], dim=1)
-    stages = settings.stages(patches, torch.zeros(BATCH, 32, dtype=torch.float64), places, seeds)
-    (one, two), _ = settings.assign(stages[:1] * 3, (16, 16))
-    for b in range(BATCH):
-        one_map, two_map = (w[b].argmax(dim=1).view(4, 4) for w in (one, two))
-        assert len(one_map.unique()) == 4
-        assert torch.equal(two_map.flip(1) if FLIPS[0][b] != FLIPS[1][b] else two_map, one_map)
-
-
 def test_without_the_position_term_places_do_not_matter():
     method = croc(position_weight=0.0)
     assert outputs(method, make_views())["loss"] == outputs(method, make_views(PLACES[::-1]))["loss"]
@@ -370,46 +189,6 @@ def test_the_distillation_counts_rows_and_not_their_number():
 # -------------------------------------------------------------------- parts
 
 
-def test_seeds_are_drawn_without_replacement_by_the_patches_masses():
-    settings = JointClustering(seeds=2, most=2, patch_temperature=0.5)
-    cosines = torch.tensor([0.5, 0.0, -0.2, 0.9]).expand(20000, 4)
-    torch.manual_seed(0)
-    seeds = settings.draw(cosines)
-    assert (seeds[:, 0] != seeds[:, 1]).all()
-    p = softmax(np.array([1.0, 0.0, -0.4, 1.8]))
-    assert np.allclose(np.bincount(seeds[:, 0], minlength=4) / 20000, p, atol=0.012)
-    second = [sum(p[i] * p[j] / (1 - p[i]) for i in range(4) if i != j) for j in range(4)]
-    assert np.allclose(np.bincount(seeds[:, 1], minlength=4) / 20000, second, atol=0.012)
-
-
-def test_the_pair_with_the_largest_product_is_merged_and_comes_last():
-    plan = torch.arange(1.0, 11.0).view(1, 2, 5)
-    centroids = torch.eye(5)[None].clone()
-    centroids[0, 3, 1] = 0.5
-    assert torch.equal(merged(plan, centroids)[0], torch.tensor([[1.0, 3.0, 5.0, 2.0 + 4.0], [6.0, 8.0, 10.0, 16.0]]))
-
-
-def test_a_plan_has_the_masses_of_patches_and_centroids():
-    draw = torch.Generator().manual_seed(0)
-    cost = torch.rand(2, 7, 3, generator=draw)
-    masses, shares = torch.rand(2, 7, 1, generator=draw), torch.rand(2, 1, 3, generator=draw)
-    masses, shares = masses / masses.sum(1, keepdim=True), shares / shares.sum(2, keepdim=True)
-    plan = JointClustering(iterations=300, sharpness=5.0).transport(cost, masses, shares)
-    assert torch.allclose(plan.sum(2, keepdim=True), masses, atol=1e-5)
-    assert torch.allclose(plan.sum(1, keepdim=True), shares, atol=1e-5)
-
-
-def test_heads_are_clustered_by_their_keys_and_the_class_tokens_key_comes_first():
-    torch.manual_seed(0)
-    key = torch.randn(2, 3, 2 + 4, 5)  # class token and a register before four patches
-    maps = torch.randn(2, 15, 2, 2)
-    maps.tokens = Tokens(key[:, :, 0], key, (2, 2), 1.0)
-    patches, cosines = patches_and_cosines(Features(maps, torch.randn(2, 15)))
-    assert patches.shape == (2, 3, 4, 5) and torch.allclose(patches.norm(dim=3), torch.ones(2, 3, 4))
-    expected = torch.cosine_similarity(key[:, :, 2:], key[:, :, :1], dim=3)
-    assert torch.allclose(cosines, expected, atol=1e-6)
-
-
 def backbone_of(kind):
     torch.manual_seed(0)
     if kind == "cnn":
@@ -417,8 +196,7 @@ def backbone_of(kind):
     return vit("vit_tiny_patch16_224", img_size=SIDE, patch_size=4, embed_dim=8, depth=2, num_heads=2)
 
 
-@pytest.mark.parametrize("kind", ["cnn", "vit"])
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("kind", "device"), [("cnn", "cpu"), ("vit", "cpu"), ("vit", "meta")])
 def test_a_cnn_and_a_vit_take_steps_and_local_views_do_not_change_the_clusters(kind, device):
     method = CrOC(dino(backbone_of(kind)), prototypes=9).to(device)
     views = {name: view.part(slice(0, 4)) for name, view in make_views(extras=("local",)).items()}
