@@ -48,7 +48,7 @@ from baselines.slotcon import masked_mean
 from scd.errors import UsageError
 from scd.nn.points import overlap, random_shares
 from scd.nn.precision import at_least_float32, no_autocast
-from scd.nn.queue import gather
+from scd.nn.processes import gather
 from scd.siamese import Encoded, Features, JointEmbedding
 from scd.wrapper import Wrapper
 

@@ -1,6 +1,6 @@
 """Systems that compare regions, boxes or points of an image: SCD's nearest relatives."""
 
-from studies.systems.system import BYOL, MOCO, Quoted, System, around
+from studies.systems.system import BYOL, DINO, MOCO, SIMSIAM, Quoted, System, around
 
 REGIONS = (
     System(
@@ -89,5 +89,38 @@ REGIONS = (
             Quoted("COCO, box / mask AP after 800 epochs on COCO: 41.0 / 37.0; after 200 epochs on ImageNet: 41.8 / "
                    "37.8", "README of CVMI-Lab/SlotCon"),
         ),
+    ),
+    System(
+        "densesiam", "DenseSiam", SIMSIAM, around(SIMSIAM, "densesiam"),
+        compares="every place of one view with the same place of the other, and soft regions with those of their "
+        "number",
+        shares="a loss on the feature map beside the image-level loss; maps that are learned without supervision and "
+        "pool the feature map into vectors, of which those of one image repel each other",
+        differs="many soft regions that all images share and that compete for each place, none of them a foreground; "
+        "places match by the geometry of the crops; no negatives from other images and no momentum branch",
+        questions=("R1-d",),
+        published=(
+            Quoted("COCO, mask AP of a pre-trained ResNet-50 with the 1x schedule: 36.8", "README of "
+                   "ZwwWayne/DenseSiam"),
+            Quoted("unsupervised segmentation of COCO with 27 classes, mIoU: 16.4 (PiCIE in the same code: 14.4)",
+                   "README of ZwwWayne/DenseSiam"),
+        ),
+        default=False,
+    ),
+    System(
+        "croc", "CrOC", DINO, around(DINO, "croc"),
+        compares="clusters of patches that two views share, each with itself in the other view",
+        shares="groups of positions that are found without supervision during the training, a few for each image, and "
+        "pooled into vectors that are pulled together across views",
+        differs="clusters of both views together, found anew in each step by optimal transport of a teacher's features "
+        "and places instead of a learned map of each view; nothing within the image is repelled",
+        questions=("R1-b",),
+        published=(
+            Quoted("ViT-S/16, linear segmentation of VOC12, mIoU after pre-training on COCO / ImageNet: 54.9 / 70.6",
+                   "README of stegmuel/CrOC, of runs somewhat longer than the paper's on COCO"),
+            Quoted("the same of COCO's things / stuff after pre-training on COCO: 55.7 / 49.9; on ImageNet: 66.1 / "
+                   "52.6", "README of stegmuel/CrOC, of runs somewhat longer than the paper's on COCO"),
+        ),
+        default=False,
     ),
 )  # fmt: skip

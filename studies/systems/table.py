@@ -6,6 +6,6 @@ from studies.systems.views import VIEWS
 
 SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
 NOT_YET = (
-    "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "CrOC", "COMUS", "DenseSiam",
+    "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "COMUS",
     "Reverse Attention",
 )  # fmt: skip
