@@ -1,6 +1,6 @@
 """Systems that compare regions, boxes or points of an image: SCD's nearest relatives."""
 
-from studies.systems.system import BYOL, DINO, MOCO, SIMSIAM, Quoted, System, around
+from studies.systems.system import BYOL, DINO, MOCO, SIMSIAM, Quoted, System, Variant, around
 
 REGIONS = (
     System(
@@ -122,5 +122,26 @@ REGIONS = (
                    "52.6", "README of stegmuel/CrOC, of runs somewhat longer than the paper's on COCO"),
         ),
         default=False,
+    ),
+    System(
+        "orl", "ORL", BYOL, {"method": {"preset": "orl", "stage1": {"_input_": "byol"}}},
+        compares="two crops of an image, a box with its jittered copy, and similar boxes of two images",
+        shares="BYOL's loss on whole images is kept, and parts of the image are pulled together beside it",
+        differs="boxes from outside are cut out of the image and embedded one by one, instead of a map on the "
+        "features; the same kind of object is sought in other images, by a network that was trained before; nothing "
+        "is repelled; two trainings",
+        questions=("R1-b", "R1-d"),
+        published=(
+            Quoted("COCO, box / mask AP: 40.3 / 36.3", "an index of results; the paper's tables were not read"),
+            Quoted("ImageNet, linear top-1: 60.7 and 60.9, probably trained on COCO and on COCO+",
+                   "an index of results; the paper's tables were not read"),
+        ),
+        given="boxes",
+        default=False,
+        variants=(
+            Variant("orl_one_stage", "ORL in one stage", {"method": {"stage1": None}},
+                    "its own momentum network seeks the pairs: no training before it"),
+        ),
+        changes=("views",),
     ),
 )  # fmt: skip

@@ -5,7 +5,4 @@ from studies.systems.regions import REGIONS
 from studies.systems.views import VIEWS
 
 SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
-NOT_YET = (
-    "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "COMUS",
-    "Reverse Attention",
-)  # fmt: skip
+NOT_YET = ("MaskContrast", "Hierarchical Grouping", "Odin", "COMUS", "Reverse Attention")
