@@ -100,6 +100,16 @@ PAPERS = {
         "annotations.segments.min_size": 1000,
         "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
     },
+    "odin": {  # as DetCon; views of its own
+        **{key: value for key, value in LARS.items() if key not in ("views.recipe", "views.size", "views.scale", "blur")},
+        "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
+        "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
+        "training.budget": {"unit": "epochs", "value": 100}, "views.recipe": "single", "views.size": 256,
+        "views.scale": [1.0, 1.0], "method.size": 224, "method.scale": [0.08, 1.0], "method.whole_size": 256,
+        "method.blur_reference": 224, "method.dim": 256, "method.hidden": 4096, "method.regions": 16,
+        "method.temperature": 0.1, "method.momentum": 0.996, "method.momentum_schedule": "cosine",
+        "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
+    },
     "orl": {  # Jiahao000/ORL, configs/selfsup/orl/coco/stage3/r50_bs512_ep800.py and datasets/orl.py, correspondence.py
         "optimizer.name": "sgd", "optimizer.lr": 0.4, "optimizer.momentum": 0.9, "optimizer.weight_decay": 1e-4,
         "optimizer.nesterov": False, "optimizer.exclude_bias_norm": False, "optimizer.clip": None,
@@ -160,7 +170,8 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "orl": {"stage 1", "neighbours", "pairs", "proposals", "batch norm", "schedule", "initial weights"},
-    "detcon": {"batch norm", "colours", "segments"}, "supervised": {"schedule", "initial weights"},
+    "detcon": {"batch norm", "colours", "segments"},
+    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"}, "supervised": {"schedule", "initial weights"},
     "dino": {"evaluated network"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
