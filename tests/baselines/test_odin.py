@@ -133,11 +133,22 @@ def test_fewer_different_points_than_clusters_leave_clusters_empty():
     assert len(set(found[1].tolist())) == 1
 
 
+def test_a_cluster_that_loses_its_points_keeps_its_centroid_and_wins_points_again():
+    """Cluster 0 begins at (28, 26), is without points for an iteration, and has this point at the end."""
+    points = [[18, 25], [8, 13], [28, 26], [13, 13], [19, 27], [25, 36], [20, 25], [26, 32], [21, 7], [43, 37]]
+    numbers = [0.74, 0.51, 0.35, 0.79, 0.4]
+    expected, empty = k_means_by_loops(np.array(points, dtype=float), numbers, 8)
+    assert empty and expected == [4, 1, 0, 1, 4, 2, 4, 2, 1, 3]
+    found = k_means(torch.tensor([points], dtype=torch.float64), torch.tensor([numbers], dtype=torch.float64), 8)
+    assert found[0].tolist() == expected
+
+
 def test_first_centroids_are_drawn_by_squared_distance():
     points = torch.tensor([[0.0], [1.0], [3.0]]).expand(1000, 3, 1)
     numbers = torch.stack([torch.zeros(1000), (torch.arange(1000) + 0.5) / 1000], dim=1)
     drawn = first_centroids(points, numbers)[:, :, 0]
     assert (drawn[:, 0] == 0).all() and (drawn[:, 1] == 1).sum() == 100 and (drawn[:, 1] == 3).sum() == 900
+    assert first_centroids(points[:1], torch.zeros(1, 3)).flatten().tolist() == [0, 1, 3]  # none is drawn again
 
 
 # -------------------------------------------------------------------- regions

@@ -101,7 +101,7 @@ PAPERS = {
         "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
     },
     "odin": {  # as DetCon; views of its own
-        **{key: value for key, value in LARS.items() if key not in ("views.recipe", "views.size", "views.scale", "blur")},
+        **{key: value for key, value in LARS.items() if key != "blur"},
         "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
         "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
         "training.budget": {"unit": "epochs", "value": 100}, "views.recipe": "single", "views.size": 256,
@@ -171,7 +171,8 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "orl": {"stage 1", "neighbours", "pairs", "proposals", "batch norm", "schedule", "initial weights"},
     "detcon": {"batch norm", "colours", "segments"},
-    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"}, "supervised": {"schedule", "initial weights"},
+    "odin": {"batch norm", "colours", "networks", "reconstruction", "regions"},
+    "supervised": {"schedule", "initial weights"},
     "dino": {"evaluated network"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
