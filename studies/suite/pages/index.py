@@ -14,7 +14,7 @@ from scd.errors import DataError, UsageError
 from studies.suite.analysis.results import FOLDER, read_about
 from studies.suite.analysis.tables import Table
 from studies.suite.pages.markdown import Page
-from studies.suite.pages.questions import ID
+from studies.suite.pages.questions import QUESTIONS
 from studies.suite.planning.identity import fresh_fingerprint
 
 STALE = (
@@ -78,6 +78,7 @@ def page_rows(
         stale: whether a page is stale, by name, as far as it is known already.
     """
     rows, meaningless, answers, unread = [], [], [], []
+    known = {question.id for question in QUESTIONS}
     for path in sorted((out / FOLDER).glob("*.json")):
         try:
             about = read_about(path)
@@ -87,7 +88,7 @@ def page_rows(
         meaningful, name = about.get("meaningful", True), path.stem
         is_old = stale[name] if name in stale else is_stale(about)
         (rows if meaningful else meaningless).append(_row(name, about, is_old))
-        if meaningful and about.get("answer") and not any(map(ID.fullmatch, about.get("questions", []))):
+        if meaningful and about.get("answer") and not known & set(about.get("questions", [])):
             answers.append(f"{link(name)}: {about['answer']}")
     return rows, meaningless, answers, unread
 

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from answer_pages import save_page
@@ -12,6 +15,7 @@ from studies.suite.pages.index import write_index
 from studies.suite.pages.questions import ID, QUESTIONS, REVIEWERS, Source
 from studies.suite.planning.command_line import load_study, study_names
 
+ROOT = Path(__file__).resolve().parents[3]
 GAINS = {"scd": 0.05, "lewel": 0.0, "oracle": 0.08}
 LETTERS = {"R1": "abcde", "R2": "abc", "R3": "abc", "R4": "abcde", "R5": "abcde"}
 ORDER = [f"{reviewer}-{letter}" for reviewer, letters in LETTERS.items() for letter in letters]
@@ -198,3 +202,11 @@ def test_a_page_is_judged_once_for_each_state_of_its_files(out, monkeypatch):
     write_index(out)
     monkeypatch.setattr(reread, "load_study", lambda name: pytest.fail("judged again"))
     write_index(out)
+
+
+def test_the_sheet_needs_no_torch(out):
+    code = (
+        "import sys; from studies import answers; answers.main(['--out', sys.argv[1]]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines() == [str(out / "README.md"), str(out / "answers.html"), "False"]
