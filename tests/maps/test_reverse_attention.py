@@ -16,7 +16,8 @@ def source(**options) -> ReverseAttention:
     torch.manual_seed(0)
     made = ReverseAttention(6, **{"width": 5, **options})
     for refinement in made.refinements:
-        nn.init.normal_(refinement.convs[-1].weight, std=0.3)  # it starts at 0
+        nn.init.normal_(refinement.convs[-1].weight, std=0.3)  # it starts at 0, and so do the biases
+        nn.init.normal_(refinement.convert.bias)
     return made
 
 
@@ -128,7 +129,7 @@ def test_a_fresh_map_is_the_coarse_one():
 
 def test_what_the_map_holds_is_erased_from_the_features():
     refinement, features = source().refinements[0], maps(1, 6, 4, 4)
-    found, missing = torch.full((1, 4, 4), 60.0), torch.full((1, 4, 4), -60.0)
+    found, missing = torch.full((1, 4, 4), 90.0), torch.full((1, 4, 4), -90.0)
     other = features + maps(1, 6, 4, 4).flip(2)
     torch.testing.assert_close(refinement(features, found), refinement(other, found))  # nothing is left to see
     assert not torch.allclose(refinement(features, missing), refinement(other, missing))
