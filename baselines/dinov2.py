@@ -5,7 +5,7 @@ the vector of an image (the class token), s_p and t_p the logits of patch p, U t
 
     L = L_DINO + L_patch + 0.1 sum over the global views of L_KoLeo
     L_patch = mean over global views and images of  1 / |U|  sum over p in U of  -sum_k q_p,k log softmax(s_p / tau_s)_k
-    L_KoLeo = mean over images of  -log( | x_i - x_nn(i) | + eps )           x of unit length, nn(i) the nearest other one
+    L_KoLeo = mean over images of  -log( | x_i - x_nn(i) | + eps )       x of unit length, nn(i) the nearest other one
 
 (iBOT: Zhou et al., arXiv 2111.07832, equation 3; KoLeo: Sablayrolles et al., arXiv 1806.03198). L_DINO takes the class
 tokens of the masked global views, and the local views as they are. The teacher's distribution q is either centred,
@@ -17,10 +17,10 @@ then each row to 1, three times. Written in logarithms, this too is a centre, of
 :func:`sinkhorn_centre`.
 
 Official settings (``ssl_default_config.yaml``: ViT-L/16 on ImageNet-1k; the larger runs in brackets). One head for both
-kinds of tokens (two), K 65536 (131072), centring (Sinkhorn-Knopp), tau_t 0.04 to 0.07 over 30 of 100 epochs; half of the
-global views are masked, 10 to 50 % of their patches, in blocks of 4 patches at least; EMA 0.992 (0.994) to 1; AdamW, lr
-0.004 (0.0002) times the square root of batch / 1024, times 0.9 for each layer below the last one (no decay) and 0.2 in
-the patch embedding; weight decay 0.04 to 0.4 (0.2); stochastic depth 0.3 (0.4) and LayerScale from 1e-5.
+kinds of tokens (two), K 65536 (131072), centring (Sinkhorn-Knopp), tau_t 0.04 to 0.07 over 30 of 100 epochs; half of
+the global views are masked, 10 to 50 % of their patches, in blocks of 4 patches at least; EMA 0.992 (0.994) to 1;
+AdamW, lr 0.004 (0.0002) times the square root of batch / 1024, times 0.9 for each layer below the last one (no decay)
+and 0.2 in the patch embedding; weight decay 0.04 to 0.4 (0.2); stochastic depth 0.3 (0.4) and LayerScale from 1e-5.
 
 NOTE: as in DINO, the rows of the last layer have unit length; DINOv2's code starts their length at 1 and trains it.
 NOTE: iBOT's code centres the patches by the mean over all of them, DINOv2's and this one by that over the masked ones.

@@ -1,11 +1,11 @@
-"""A learned map that is refined where it found nothing yet: reverse attention (Chen et al., ECCV 2018, arXiv 1807.09940).
+"""A learned map that is refined where it found nothing: reverse attention (Chen et al., ECCV 2018, arXiv 1807.09940).
 
     S_0 = MLP(F)                                    coarse logits, as in SaliencyMLP
     S_r = S_(r-1) + convs_r(A_r · convert_r(F))     A_r = 1 - sigmoid(S_(r-1)), the reverse attention
     M   = sigmoid(S_R)
 
-What the map already holds is erased from the features, so that the residual has to find what is missing. The residual is
-added to the logits; the sigmoid serves the attention alone. Gradients pass through A_r.
+What the map already holds is erased from the features, so that the residual has to find what is missing. The residual
+is added to the logits; the sigmoid serves the attention alone. Gradients pass through A_r.
 
 The official network is a supervised one: its coarse logits come from the deepest stage, its refinements from the stages
 before it, the finest last, and all of them learn from masks. Here they learn without labels, from SCD's triplets; for
@@ -14,11 +14,12 @@ the supervised form see :func:`mask_loss` and ``baselines/reverse_attention.py``
 A refinement is that of the second PyTorch version without its batch norm (RAS-pytorch, v1): 1 x 1 convolution to 64
 channels, product with A, three 3 x 3 convolutions with ReLU, and one to a single channel.
 
-NOTE: every refinement reads the last feature map, since a map source is given no other; there is nothing to upsample. So
-the map has the resolution of the features, and no finer stage sharpens its boundaries, which is half of the paper's aim.
+NOTE: every refinement reads the last feature map, since a map source is given no other; there is nothing to upsample.
+So the map has the resolution of the features, and no finer stage sharpens its boundaries, which is half of the paper's
+aim.
 NOTE: the coarse logits are those of SCD's MLP; the official ones come from a module of 3 x 3 to 7 x 7 convolutions.
-NOTE: the last convolution of a refinement starts at 0, so that a fresh map is the coarse one. The official code draws it
-as all others, from a normal distribution with deviation 0.01 (v1) or by He's rule (v2, and here).
+NOTE: the last convolution of a refinement starts at 0, so that a fresh map is the coarse one. The official code draws
+it as all others, from a normal distribution with deviation 0.01 (v1) or by He's rule (v2, and here).
 NOTE: 3 x 3 convolutions see the zeros beyond the border. SCD's MLP is the same at every position; this map is not.
 """
 
