@@ -4,8 +4,8 @@ The student sees the global views with some patches replaced by one learned vect
 the vector of an image (the class token), s_p and t_p the logits of patch p, U the set of masked patches,
 
     L = L_DINO + L_patch + 0.1 sum over the global views of L_KoLeo
-    L_patch = mean over global views and images of  1 / |U| sum over p in U of  -sum_k q_p,k log softmax(s_p / tau_s)_k
-    L_KoLeo = mean over images of  -log( | x_i - x_nn(i) | + eps )         x of unit length, nn(i) the nearest other one
+    L_patch = mean over global views and images of  1 / |U|  sum over p in U of  -sum_k q_p,k log softmax(s_p / tau_s)_k
+    L_KoLeo = mean over images of  -log( | x_i - x_nn(i) | + eps )       x of unit length, nn(i) the nearest other one
 
 (iBOT: Zhou et al., arXiv 2111.07832, equation 3; KoLeo: Sablayrolles et al., arXiv 1806.03198). L_DINO takes the class
 tokens of the masked global views, and the local views as they are. The teacher's distribution q is either centred,

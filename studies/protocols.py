@@ -84,10 +84,14 @@ RANKED = tuple(arm.name for arm in ARMS if arm.name not in (RANDOM.name, SUPERVI
 def claim_in(metric: str) -> tuple[Claim, Contrast]:
     """SCD is better than MoCo by one protocol, with the controls in the same protocol."""
     text = f"by {PROTOCOLS[metric]} SCD-MoCo is better than MoCo"
-    contrast = contrast_factory(metric, SESOI, text)
+    make = contrast_factory(metric, SESOI, text)
+
+    def contrast(treatment: str, control: str, claim: str = text, remedy: str = "") -> Contrast:
+        return replace(make(treatment, control, claim), name=f"{treatment}-{control}, {metric}", remedy=remedy)
+
     controls = (
-        replace(contrast("moco", RANDOM.name, "MoCo is better than random weights"), remedy=LONGER),
-        replace(contrast(ORACLE.name, "moco", "a correct map helps"), remedy=PREDICTIVE),
+        contrast("moco", RANDOM.name, "MoCo is better than random weights", LONGER),
+        contrast(ORACLE.name, "moco", "a correct map helps", PREDICTIVE),
     )
     own = contrast("scd", "moco")
     return Claim(text, (own,), f"By {PROTOCOLS[metric]}?", controls), own

@@ -155,8 +155,8 @@ def halved(settings: Settings, arm: Arm) -> Arm:
 def prepare(results: Results, settings: Settings) -> Results:
     """Compare the boxes, segments and masks that finished runs learned from with the true masks, if there are any."""
     told = [arm for each in SYSTEMS if each.given for arm in each.arms[:2] if len(results.of(arm.name))]
-    scores = {}
-    if told and has_masks(settings):
+    scores, is_complete = {}, results.about["done"] == results.about["planned"]
+    if told and is_complete and has_masks(settings):  # it takes seconds, and the page is written again and again
         scores = {arm.name: scores_of(labelled(settings, arm, settings.seeds[0], "epochs"), settings) for arm in told}
     return replace(results, about={**results.about, "given": scores})
 
@@ -169,7 +169,10 @@ def scores_of(spec: RunSpec, settings: Settings) -> dict[str, float]:
     from studies.suite.execution.run import load_inputs
     from studies.suite.execution.store import Store
     from studies.suite.planning.assembly import instantiate, open_data
+    from studies.suite.planning.resolve import resolve
 
+    if spec.inputs:  # as they were planned: only then are they the runs of the store
+        (spec,) = [run.spec for run in resolve([spec]) if run.spec.labels == spec.labels and run.spec.inputs]
     data, (named,) = spec.config["data"], spec.config["annotations"].values()
     annotator = instantiate(named, inputs=load_inputs(spec, Store(settings.store)))
     images = open_data(data, settings.locations), "train", data["size"], data["train_limit"]

@@ -116,8 +116,8 @@ def outside(systems: Sequence[System], section: Blocks, report: Report, metric: 
         "segments do not say which of them is an object; of masks, the first column is the share of images that have "
         "one (`scd/evaluation/proposals.py`)."
         if scores
-        else "How well boxes, segments and masks fit the objects was not measured: the images have no masks, or no run "
-        "with such annotations has finished."
+        else "How well boxes, segments and masks fit the objects was not measured: the images have no masks, no run "
+        "has such annotations, or runs are missing."
     )
     told = [each for each in systems if each.given and each.oracle in report.labels]
     if told:

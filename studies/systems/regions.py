@@ -1,6 +1,6 @@
 """Systems that compare regions, boxes or points of an image: SCD's nearest relatives."""
 
-from studies.systems.system import BYOL, MOCO, Quoted, System, around
+from studies.systems.system import BYOL, DINO, MOCO, SIMSIAM, Quoted, System, Variant, around
 
 REGIONS = (
     System(
@@ -88,6 +88,76 @@ REGIONS = (
         published=(
             Quoted("COCO, box / mask AP after 800 epochs on COCO: 41.0 / 37.0; after 200 epochs on ImageNet: 41.8 / "
                    "37.8", "README of CVMI-Lab/SlotCon"),
+        ),
+    ),
+    System(
+        "densesiam", "DenseSiam", SIMSIAM, around(SIMSIAM, "densesiam"),
+        compares="every place of one view with the same place of the other, and soft regions with those of their "
+        "number",
+        shares="a loss on the feature map beside the image-level loss; maps that are learned without supervision and "
+        "pool the feature map into vectors, of which those of one image repel each other",
+        differs="many soft regions that all images share and that compete for each place, none of them a foreground; "
+        "places match by the geometry of the crops; no negatives from other images and no momentum branch",
+        questions=("R1-d",),
+        published=(
+            Quoted("COCO, mask AP of a pre-trained ResNet-50 with the 1x schedule: 36.8", "README of "
+                   "ZwwWayne/DenseSiam"),
+            Quoted("unsupervised segmentation of COCO with 27 classes, mIoU: 16.4 (PiCIE in the same code: 14.4)",
+                   "README of ZwwWayne/DenseSiam"),
+        ),
+        default=False,
+    ),
+    System(
+        "croc", "CrOC", DINO, around(DINO, "croc"),
+        compares="clusters of patches that two views share, each with itself in the other view",
+        shares="groups of positions that are found without supervision during the training, a few for each image, and "
+        "pooled into vectors that are pulled together across views",
+        differs="clusters of both views together, found anew in each step by optimal transport of a teacher's features "
+        "and places instead of a learned map of each view; nothing within the image is repelled",
+        questions=("R1-b",),
+        published=(
+            Quoted("ViT-S/16, linear segmentation of VOC12, mIoU after pre-training on COCO / ImageNet: 54.9 / 70.6",
+                   "README of stegmuel/CrOC, of runs somewhat longer than the paper's on COCO"),
+            Quoted("the same of COCO's things / stuff after pre-training on COCO: 55.7 / 49.9; on ImageNet: 66.1 / "
+                   "52.6", "README of stegmuel/CrOC, of runs somewhat longer than the paper's on COCO"),
+        ),
+        default=False,
+    ),
+    System(
+        "orl", "ORL", BYOL, {"method": {"preset": "orl", "stage1": {"_input_": "byol"}}},
+        compares="two crops of an image, a box with its jittered copy, and similar boxes of two images",
+        shares="BYOL's loss on whole images is kept, and parts of the image are pulled together beside it",
+        differs="boxes from outside are cut out of the image and embedded one by one, instead of a map on the "
+        "features; the same kind of object is sought in other images, by a network that was trained before; nothing "
+        "is repelled; two trainings",
+        questions=("R1-b", "R1-d"),
+        published=(
+            Quoted("COCO, box / mask AP: 40.3 / 36.3", "an index of results; the paper's tables were not read"),
+            Quoted("ImageNet, linear top-1: 60.7 and 60.9, probably trained on COCO and on COCO+",
+                   "an index of results; the paper's tables were not read"),
+        ),
+        given="boxes",
+        default=False,
+        variants=(
+            Variant("orl_one_stage", "ORL in one stage", {"method": {"stage1": None}},
+                    "its own momentum network seeks the pairs: no training before it"),
+        ),
+        changes=("views",),
+    ),
+    System(
+        "reverse_attention", "SCD with reverse attention", MOCO,
+        {"method": "moco", "wrapper": {"preset": "scd", "saliency": "reverse_attention"}},
+        compares="as SCD, the foreground and the background of two views, under a map that is refined where it found "
+        "nothing",
+        shares="all of SCD but the map; the complement 1 - M of a map",
+        differs="the complement serves to find what the map misses, as a weight of the features of a residual, and not "
+        "to pool a background; the published network learns from masks and trains no representation",
+        questions=("R3-c",),
+        default=False,
+        variants=(
+            Variant("oracle_reverse_attention", "SCD with reverse attention that learns from masks",
+                    {"wrapper": {"preset": "oracle_reverse_attention"}},
+                    "the map also learns from the true masks, by cross-entropy, as the published network does"),
         ),
     ),
 )  # fmt: skip

@@ -94,7 +94,7 @@ class System:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """Its arm, the one that is told the objects, and its variants."""
+        """Its arm, the one that is told the objects, and its variants; the last two by ``arms=all``."""
         what = "schedule" if "views" in self.changes else "views and schedule"
         same = f"{self.host.label}'s {what}"
         if "wrapper" in self.overrides:
@@ -110,7 +110,7 @@ class System:
                     merge(self.overrides, told),
                     f"all of {self.label}",
                     f"the {self.given} are those of the true masks",
-                    default=self.default,
+                    default=False,
                 )
             )
         found += [

@@ -5,7 +5,4 @@ from studies.systems.regions import REGIONS
 from studies.systems.views import VIEWS
 
 SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
-NOT_YET = (
-    "CAST", "MaskContrast", "Hierarchical Grouping", "ORL", "Odin", "CrOC", "COMUS", "DenseSiam",
-    "Reverse Attention",
-)  # fmt: skip
+NOT_YET = ("MaskContrast", "Hierarchical Grouping", "Odin", "COMUS")

@@ -2,6 +2,7 @@
 
 from studies.systems.system import MOCO, Effect, Quoted, System, Variant, around
 
+CAST = "Table 1 of arXiv 2012.04630"
 DILO = "a secondary list that quotes the paper's tables"
 
 VIEWS = (
@@ -56,6 +57,43 @@ VIEWS = (
         "and pools nothing; the background is exchanged and not contrasted; two trainings",
         questions=("R1-a",),
         given="masks",
+    ),
+    System(
+        "cast", "CAST", MOCO, around(MOCO, "cast"),
+        compares="two crops that cover a part of the mask, and where the gradient of their similarity looks with the "
+        "mask",
+        shares="MoCo's loss; a map of the object that tells the network where to look",
+        differs="the mask comes from outside, and supervises where the gradient looks (Grad-CAM of the logit with the "
+        "masked key) instead of pooling features; nothing within the image is repelled; views follow the mask",
+        questions=("R1-a",),
+        published=(
+            Quoted("pre-training on COCO, VOC07 linear mAP: 73.1 (MoCo: 66.9)", CAST),
+            Quoted("pre-training on COCO, VOC detection AP: 54.2 (MoCo: 47.5)", CAST),
+            Quoted("Backgrounds Challenge, Original: 77.33 (MoCo: 72.62); Mixed-Same 54.42 (45.75); Mixed-Rand 39.93 "
+                   "(30.44); Mixed-Next 37.46 (26.86); Only-FG 43.26 (30.42)",
+                   "Table 3 of arXiv 2012.04630, from public literature notes that quote it"),
+        ),
+        given="masks",
+        variants=(
+            Variant("cast_batch", "CAST with one cosine for all of a batch",
+                    {"wrapper": {"preset": "cast", "cosine": "batch"}},
+                    "the cosine of Grad-CAM and masks is taken over all values of a batch, as in the released code"),
+        ),
+        changes=("views",),
+    ),
+    System(
+        "sgcl", "SGCL (reconstruction)", MOCO, around(MOCO, "sgcl"),
+        compares="two crops that follow the network's own saliency, each pair weighted by the saliency inside it",
+        shares="MoCo's loss and network; a saliency map that comes from the network itself while it learns",
+        differs="the map selects and weights crops before the network, instead of features after it; it is the channel "
+        "mean of a feature map and not learned; nothing within the image is repelled",
+        questions=("R5-c",),
+        published=(
+            Quoted("scene images, ImageNet top-1 over the best earlier method for scene images: linear +1.1, 1 % of "
+                   "labels +4.3, 10 % of labels +2.2", "abstract of arXiv 2302.11461; absolute values were not found"),
+        ),
+        default=False,
+        changes=("views",),
     ),
     System(
         "dilo", "DiLo", MOCO, around(MOCO, "dilo"),

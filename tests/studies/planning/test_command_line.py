@@ -19,7 +19,7 @@ from studies.suite.planning.command_line import load_study, resolve_settings, st
         (["data=no/such/folder"], r"data: 'no/such/folder' does not exist; give a folder, or one of cifar10"),
         (["data=path"], r"data=path needs the folder itself: data=FOLDER"),
         (["data=parquet"], r"option 'data\.locations\.test' needs a value"),
-        (["method=mocco"], r"unknown method 'mocco'; did you mean 'moco'\? valid: barlow_twins, byol, detcon, "),
+        (["method=mocco"], r"unknown method 'mocco'; did you mean 'moco'\? valid: asym_siam, barlow_twins, byol, "),
         (["launcher=slrm"], r"unknown launcher 'slrm'; did you mean 'slurm'\? valid: local, slurm"),
         (["backbone=resnet"], r"unknown backbone 'resnet'; did you mean 'resnet50'\?.* valid: resnet18_small"),
         (["tiers=cpu"], r"unknown option 'tiers'; did you mean 'tier'\? valid: .*training"),

@@ -18,8 +18,7 @@ def test_a_system_is_declared_whole(system):
     assert system.questions and all(IDS.fullmatch(question) for question in system.questions)
     assert all(text and source for text, source in system.published)
     own = [arm.default for arm in system.arms]
-    ways = 2 if system.given else 1  # its own arm, and the one that is told the objects
-    assert own == [system.default] * ways + [False] * len(system.variants)
+    assert own == [system.default] + [False] * (bool(system.given) + len(system.variants))
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=[system.name for system in SYSTEMS])
@@ -57,8 +56,11 @@ def test_each_system_has_a_file_of_its_own():
     settings = settings_of("related")
     for system in SYSTEMS:
         config = settings.configure(system.arms[0], 0)
-        module = (config["wrapper"] or config["method"])["_target_"].rpartition(".")[0]
-        assert module.startswith("baselines.") and module not in {"baselines.moco", "baselines.byol"}
+        part = config["wrapper"] or config["method"]
+        if part["_target_"] == "scd.scd.SCD":  # its map is the system
+            part = part["saliency"]
+        module = part["_target_"].rpartition(".")[0]
+        assert module.startswith(("baselines.", "scd.maps.")) and module not in {"baselines.moco", "baselines.byol"}
 
 
 def test_effects_are_between_arms_of_the_study():
