@@ -21,7 +21,7 @@ LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
     "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
     "detcon": "DetCon", "insloc": "InsLoc", "orl": "ORL in one stage", "asym_siam": "Asym-Siam's baseline",
-    "mae": "MAE", "supervised": "supervised",
+    "dinov2": "DINOv2's losses", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
 WRAPPERS = {  # label, what it adds, its hosts
@@ -35,7 +35,7 @@ WRAPPERS = {  # label, what it adds, its hosts
     "densesiam": ("DenseSiam", "DenseSiam's pixel and region consistency", ("simsiam",)),
     "croc": ("CrOC", "CrOC's joint clustering of two views and its loss", ("dino",)),
 }
-NEEDS_VIT = ("mae",)  # methods that bring a ViT of their own
+NEEDS_VIT = ("mae", "dinov2")  # methods that bring a ViT of their own
 SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring
 SMOKE_ROUNDS = SMOKE_OTHERS = 2
 
