@@ -145,7 +145,7 @@ REGIONS = (
         changes=("views",),
     ),
     System(
-        "reverse_attention", "SCD with reverse attention", MOCO,
+        "reverse_attention", "Reverse Attention, as SCD's map", MOCO,
         {"method": "moco", "wrapper": {"preset": "scd", "saliency": "reverse_attention"}},
         compares="as SCD, the foreground and the background of two views, under a map that is refined where it found "
         "nothing",
@@ -155,7 +155,7 @@ REGIONS = (
         questions=("R3-c",),
         default=False,
         variants=(
-            Variant("oracle_reverse_attention", "SCD with reverse attention that learns from masks",
+            Variant("oracle_reverse_attention", "Reverse Attention, as SCD's map that learns from masks",
                     {"wrapper": {"preset": "oracle_reverse_attention"}},
                     "the map also learns from the true masks, by cross-entropy, as the published network does"),
         ),
