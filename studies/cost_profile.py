@@ -20,7 +20,8 @@ CLASSES = 1000  # of the supervised method, as in ImageNet
 LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
     "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
-    "detcon": "DetCon", "insloc": "InsLoc", "orl": "ORL in one stage", "asym_siam": "Asym-Siam's baseline",
+    "detcon": "DetCon", "odin": "Odin (reconstruction)", "insloc": "InsLoc", "orl": "ORL in one stage",
+    "asym_siam": "Asym-Siam's baseline",
     "dinov2": "DINOv2's losses", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
@@ -30,6 +31,7 @@ WRAPPERS = {  # label, what it adds, its hosts
     "densecl": ("DenseCL", "DenseCL's dense head and loss", ("moco",)),
     "vader": ("VADeR", "VADeR's dense head, points and loss", ("moco",)),
     "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
+    "mask_contrast": ("MaskContrast", "MaskContrast's positions, prototypes and mask head", ("moco",)),
     "cast": ("CAST", "CAST's constrained crops, masked key and Grad-CAM loss", ("moco",)),
     "sgcl": ("SGCL", "SGCL's saliency of whole images, and crops that follow it", ("moco",)),
     "densesiam": ("DenseSiam", "DenseSiam's pixel and region consistency", ("simsiam",)),

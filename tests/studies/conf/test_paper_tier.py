@@ -101,7 +101,7 @@ PAPERS = {
         "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
     },
     "odin": {  # as DetCon; views of its own
-        **{key: value for key, value in LARS.items() if key not in ("views.recipe", "views.size", "views.scale", "blur")},
+        **{name: value for name, value in LARS.items() if name != "blur" and not name.startswith("views.")},
         "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
         "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
         "training.budget": {"unit": "epochs", "value": 100}, "views.recipe": "single", "views.size": 256,
@@ -183,7 +183,8 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "orl": {"stage 1", "neighbours", "pairs", "proposals", "batch norm", "schedule", "initial weights"},
     "detcon": {"batch norm", "colours", "segments"},
-    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"}, "supervised": {"schedule", "initial weights"},
+    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"},
+    "supervised": {"schedule", "initial weights"},
     "dino": {"evaluated network"},
     "dinov2": {"evaluated network", "last layer", "clipping", "stochastic depth"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
