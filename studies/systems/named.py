@@ -81,8 +81,9 @@ NAMED = (
         ("dino", "moco"), "host of SCD and CrOC on a ViT; its cost is relative to MoCo",
     ),
     Named(
-        "DINOv2", ("R1-e",), (("dino_vit", "dinov2", "dino"),),
-        role="published weights, scored as they are by study `dino_vit` with `axes.pretrained=[dinov2]`",
+        "DINOv2", ("R1-e",), (("dino_vit", "dinov2", "dino"),), "method `dinov2`", "DINO",
+        role="its losses are a method, which no study compares yet; published weights are scored as they are by study "
+        "`dino_vit` with `axes.pretrained=[dinov2]`",
     ),
     Named(
         "GroupViT", ("R1-e",),

@@ -144,4 +144,20 @@ REGIONS = (
         ),
         changes=("views",),
     ),
+    System(
+        "reverse_attention", "Reverse Attention, as SCD's map", MOCO,
+        {"method": "moco", "wrapper": {"preset": "scd", "saliency": "reverse_attention"}},
+        compares="as SCD, the foreground and the background of two views, under a map that is refined where it found "
+        "nothing",
+        shares="all of SCD but the map; the complement 1 - M of a map",
+        differs="the complement serves to find what the map misses, as a weight of the features of a residual, and not "
+        "to pool a background; the published network learns from masks and trains no representation",
+        questions=("R3-c",),
+        default=False,
+        variants=(
+            Variant("oracle_reverse_attention", "Reverse Attention, as SCD's map that learns from masks",
+                    {"wrapper": {"preset": "oracle_reverse_attention"}},
+                    "the map also learns from the true masks, by cross-entropy, as the published network does"),
+        ),
+    ),
 )  # fmt: skip

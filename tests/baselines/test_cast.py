@@ -1,23 +1,19 @@
 """CAST: the official numbers, Grad-CAM and its loss by hand, the crops, and what mixed precision and DDP make of it."""
 
 import math
-import multiprocessing
 import os
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from golden_numbers import Convolution, assert_same, begin, follow, golden
 from golden_numbers import batch as golden_batch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from scipy.stats import truncnorm
 from small_moco import BATCH, ONE, SIDE, Patches, moco, views_at, with_moved_targets
 from torch import nn
+from two_processes import assert_two_processes_equal_one
 from view_images import batch_of, coordinate_images, random_images
 
 from baselines.byol import BYOL
@@ -39,7 +35,6 @@ from scd.errors import UsageError
 from scd.method import Batch
 from scd.nn.backbone import build_backbone
 from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from scd.training.loop import pretrain
 
 CANVAS, COUNT = 48, 40
 
@@ -368,41 +363,10 @@ class Images:
         return Batch({"v1": whole.part(batch.rows)})
 
 
-def trained(bn_groups, fabric):
-    """The state after 4 steps in float64."""
-    method = small_cast(bn_groups).double()
-    pretrain(
-        method, Images(), Images(), steps=4, seed=0, fabric=fabric, log_every=4,
-        optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}, schedule={"name": "constant"},
-    )  # fmt: skip
-    return method.state_dict()
-
-
-def train_as_one_of_two(rank: int, folder: Path) -> None:
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "none", "MASTER_PORT": "0"}
-    os.environ |= place
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", plugins=TorchElasticEnvironment())
-    fabric.launch()
-    torch.save(trained(1, fabric), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="two processes without a second import of torch need fork")
 def test_two_processes_equal_one_with_two_groups(tmp_path):
     """DDP sums gradients that went through Grad-CAM as any others."""
-    context = multiprocessing.get_context("fork")
-    pair = [context.Process(target=train_as_one_of_two, args=(rank, tmp_path)) for rank in range(2)]
-    for process in pair:
-        process.start()
-    for process in pair:
-        process.join(timeout=120)
-    assert [process.exitcode for process in pair] == [0, 0]
-    expected = trained(2, Fabric(accelerator="cpu", devices=1))
-    for rank in range(2):
-        state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name, value in expected.items():
-            torch.testing.assert_close(state[name], value, rtol=1e-8, atol=1e-8, msg=f"{name} on process {rank}")
+    assert_two_processes_equal_one(small_cast, Images(), tmp_path, 1e-8)
 
 
 # -------------------------------------------------------------------- settings

@@ -63,7 +63,7 @@ def colours(images: Tensor) -> Tensor:
 def test_steps_of_the_official_code():
     """All three losses, gradients, the weights of both networks, and the online BN statistics of six forward passes.
 
-    Not the target's, which training never reads: its passes have another order, the second view of a pair first.
+    Not those of the target, whose passes have another order: the second view of a pair comes first.
     """
     numbers = golden("orl")
     method = ORL(Convolution(), dim=8, hidden=10, momentum=0.8).double()

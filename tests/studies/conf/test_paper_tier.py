@@ -100,6 +100,16 @@ PAPERS = {
         "annotations.segments.min_size": 1000,
         "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
     },
+    "odin": {  # as DetCon; views of its own
+        **{key: value for key, value in LARS.items() if key not in ("views.recipe", "views.size", "views.scale", "blur")},
+        "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
+        "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
+        "training.budget": {"unit": "epochs", "value": 100}, "views.recipe": "single", "views.size": 256,
+        "views.scale": [1.0, 1.0], "method.size": 224, "method.scale": [0.08, 1.0], "method.whole_size": 256,
+        "method.blur_reference": 224, "method.dim": 256, "method.hidden": 4096, "method.regions": 16,
+        "method.temperature": 0.1, "method.momentum": 0.996, "method.momentum_schedule": "cosine",
+        "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
+    },
     "orl": {  # Jiahao000/ORL, configs/selfsup/orl/coco/stage3/r50_bs512_ep800.py and datasets/orl.py, correspondence.py
         "optimizer.name": "sgd", "optimizer.lr": 0.4, "optimizer.momentum": 0.9, "optimizer.weight_decay": 1e-4,
         "optimizer.nesterov": False, "optimizer.exclude_bias_norm": False, "optimizer.clip": None,
@@ -152,6 +162,18 @@ PAPERS = {
         "optimizer.weight_decay": 1e-4, "schedule.final_weight_decay": None, "views.scale": [0.14, 1.0],
         "views.extra.scale": [0.05, 0.14], "backbone.name": "resnet50",
     },
+    "dinov2": {  # facebookresearch/dinov2, ssl_default_config.yaml and vitl16_short.yaml: 32 GPUs, 100 times 1250 steps
+        **{key: value for key, value in DINO.items() if key != "method.teacher_temperature"},
+        "optimizer.name": "adamw", "optimizer.lr": 0.004 * (2048 / 1024) ** 0.5, "optimizer.weight_decay": 0.04,
+        "schedule.final_weight_decay": 0.4, "schedule.warmup_epochs": 20, "training.batch_size": 2048,
+        "training.budget": {"unit": "epochs", "value": 200}, "views.scale": [0.32, 1.0],
+        "views.extra.scale": [0.05, 0.32], "method.momentum": 0.992, "method.teacher_temperature_start": 0.04,
+        "method.teacher_temperature": 0.07, "method.teacher_temperature_warmup": 30 / 100, "method.koleo_weight": 0.1,
+        "method.patch_weight": 1.0, "method.shared_head": True, "method.centring": "centre",
+        "method.mask_probability": 0.5, "method.mask_ratio": [0.1, 0.5], "method.layer_decay": 0.9,
+        "method.patch_embed_lr": 0.2, "backbone.patch_size": 16, "backbone.embed_dim": 1024, "backbone.depth": 24,
+        "backbone.num_heads": 16, "backbone.drop_path_rate": 0.3, "backbone.init_values": 1e-5,
+    },
 }  # fmt: skip
 DECLARED = {  # what differs from the paper, by the points that the configuration declares
     "moco": set(), "moco_symmetric": set(), "mae": set(), "asym_siam": {"MultiCrop", "RandAugment"},
@@ -160,8 +182,10 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "barlow_twins": {"batch norm", "initial weights"}, "slotcon": {"batch norm", "crops", "data"},
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "orl": {"stage 1", "neighbours", "pairs", "proposals", "batch norm", "schedule", "initial weights"},
-    "detcon": {"batch norm", "colours", "segments"}, "supervised": {"schedule", "initial weights"},
+    "detcon": {"batch norm", "colours", "segments"},
+    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"}, "supervised": {"schedule", "initial weights"},
     "dino": {"evaluated network"},
+    "dinov2": {"evaluated network", "last layer", "clipping", "stochastic depth"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
 every_method = pytest.mark.parametrize("name", PAPERS)
