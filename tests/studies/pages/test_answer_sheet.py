@@ -205,8 +205,8 @@ def test_a_page_is_judged_once_for_each_state_of_its_files(out, monkeypatch):
 
 
 def test_the_sheet_needs_no_torch(out):
-    code = (
-        "import sys; from studies import answers; answers.main(['--out', sys.argv[1]]); print('torch' in sys.modules)"
+    code = "import sys; from studies import answers; answers.main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--out", out], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    done = subprocess.run([sys.executable, "-c", code, out], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines() == [str(out / "README.md"), str(out / "answers.html"), "False"]

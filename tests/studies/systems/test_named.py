@@ -61,12 +61,7 @@ def out(tmp_path_factory):
 def test_a_difference_is_that_of_the_page(out):
     readings = reread.read_pages(out)
     finding, results = readings["lewel"].difference("lewel", "moco")
-<<<<<<< HEAD
     values = results.where(**finding.contrast.conditions).runs.set_index(["arm", "seed"])["knn_top1"]
-=======
-    runs = results.runs[results.runs["scenario"] == "the main comparison"]
-    values = runs.set_index(["arm", "seed"])["knn_top1"]
->>>>>>> main
     assert finding.gain.mean == pytest.approx((values["lewel"] - values["moco"]).mean()) and finding.outcome == "worse"
     cell = rows(readings).loc["LEWEL-MoCo", "difference"]
     assert cell.startswith(f"−{abs(100 * finding.gain.mean):.2f} points [") and cell.endswith("[lewel](lewel.md))")
