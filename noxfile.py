@@ -68,6 +68,12 @@ def replicate(session: nox.Session) -> None:
     session.run(python(session), "-m", "studies.replicate", *session.posargs, external=True)
 
 
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def answers(session: nox.Session) -> None:
+    """Write every question with its answer from the committed records, as reports/README.md and as answers.html."""
+    session.run(python(session), "-m", "studies.answers", *session.posargs, external=True)
+
+
 @nox.session(venv_backend="none", requires=["environment"])
 def tests(session: nox.Session) -> None:
     """Run the tests in parallel; arguments go to pytest."""

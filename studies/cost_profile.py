@@ -20,7 +20,9 @@ CLASSES = 1000  # of the supervised method, as in ImageNet
 LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
     "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
-    "detcon": "DetCon", "mae": "MAE", "supervised": "supervised",
+    "detcon": "DetCon", "odin": "Odin (reconstruction)", "insloc": "InsLoc", "orl": "ORL in one stage",
+    "asym_siam": "Asym-Siam's baseline",
+    "dinov2": "DINOv2's losses", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
 WRAPPERS = {  # label, what it adds, its hosts
@@ -29,8 +31,13 @@ WRAPPERS = {  # label, what it adds, its hosts
     "densecl": ("DenseCL", "DenseCL's dense head and loss", ("moco",)),
     "vader": ("VADeR", "VADeR's dense head, points and loss", ("moco",)),
     "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
+    "mask_contrast": ("MaskContrast", "MaskContrast's positions, prototypes and mask head", ("moco",)),
+    "cast": ("CAST", "CAST's constrained crops, masked key and Grad-CAM loss", ("moco",)),
+    "sgcl": ("SGCL", "SGCL's saliency of whole images, and crops that follow it", ("moco",)),
+    "densesiam": ("DenseSiam", "DenseSiam's pixel and region consistency", ("simsiam",)),
+    "croc": ("CrOC", "CrOC's joint clustering of two views and its loss", ("dino",)),
 }
-NEEDS_VIT = ("mae",)  # methods that bring a ViT of their own
+NEEDS_VIT = ("mae", "dinov2")  # methods that bring a ViT of their own
 SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring
 SMOKE_ROUNDS = SMOKE_OTHERS = 2
 

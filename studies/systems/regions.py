@@ -144,4 +144,58 @@ REGIONS = (
         ),
         changes=("views",),
     ),
+    System(
+        "reverse_attention", "Reverse Attention, as SCD's map", MOCO,
+        {"method": "moco", "wrapper": {"preset": "scd", "saliency": "reverse_attention"}},
+        compares="as SCD, the foreground and the background of two views, under a map that is refined where it found "
+        "nothing",
+        shares="all of SCD but the map; the complement 1 - M of a map",
+        differs="the complement serves to find what the map misses, as a weight of the features of a residual, and not "
+        "to pool a background; the published network learns from masks and trains no representation",
+        questions=("R3-c",),
+        default=False,
+        variants=(
+            Variant("oracle_reverse_attention", "Reverse Attention, as SCD's map that learns from masks",
+                    {"wrapper": {"preset": "oracle_reverse_attention"}},
+                    "the map also learns from the true masks, by cross-entropy, as the published network does"),
+        ),
+    ),
+    System(
+        "odin", "Odin (reconstruction)", BYOL, {"method": "odin"},
+        compares="the mean features of the same region in two views, as DetCon",
+        shares="regions that are found without supervision during the training and pooled into vectors, and a "
+        "repulsion between regions of one image; nothing comes from outside",
+        differs="several hard clusters of a momentum network's features of the whole image, found anew in each step, "
+        "instead of a learned map of each view: the regions have no gradient, and none is a foreground; other images' "
+        "regions are negatives as well; no image-level loss",
+        questions=("R1-b", "R1-d"),
+        default=False,
+        variants=(
+            Variant("odin_two", "Odin with two clusters", {"method": {"clusters": 2}},
+                    "an image has two regions, as many as SCD separates"),
+        ),
+        changes=("views",),
+    ),
+    System(
+        "mask_contrast", "MaskContrast", MOCO, around(MOCO, "mask_contrast"),
+        compares="every position of the object in one view with the mean of the object in the other view",
+        shares="foregrounds are separated from the rest of the image, pooled into vectors and pulled together across "
+        "views",
+        differs="the mask comes from outside, and a head learns it instead of finding it; the object is repelled by "
+        "other images' objects and not by its own image's background, which is in no contrast",
+        questions=("R1-a", "R3-c"),
+        published=(
+            Quoted("VOC12, mIoU of a linear classifier with masks of an unsupervised / a supervised network: 58.4 / "
+                   "63.9", "README of wvangansbeke/Unsupervised-Semantic-Segmentation"),
+            Quoted("VOC12, mIoU of K-means with masks of an unsupervised / a supervised network: 35.0 / 44.2",
+                   "README of wvangansbeke/Unsupervised-Semantic-Segmentation"),
+        ),
+        given="masks",
+        default=False,
+        variants=(
+            Variant("mask_contrast_alone", "MaskContrast without MoCo's loss",
+                    {"wrapper": {"preset": "mask_contrast", "image_weight": 0.0}},
+                    "only the losses of the paper are trained, from random weights"),
+        ),
+    ),
 )  # fmt: skip

@@ -101,7 +101,7 @@ PAPERS = {
         "heads": {"projector": [4096, 256], "matcher.predictor": [4096, 256]},
     },
     "odin": {  # as DetCon; views of its own
-        **{key: value for key, value in LARS.items() if key != "blur"},
+        **{name: value for name, value in LARS.items() if name != "blur" and not name.startswith("views.")},
         "optimizer.lr": 0.2 * 4096 / 256, "optimizer.weight_decay": 1.5e-6, "schedule.warmup_epochs": 1,
         "schedule.warmup_start": 0, "end of the learning rate": 0, "training.batch_size": 4096,
         "training.budget": {"unit": "epochs", "value": 100}, "views.recipe": "single", "views.size": 256,
@@ -162,6 +162,18 @@ PAPERS = {
         "optimizer.weight_decay": 1e-4, "schedule.final_weight_decay": None, "views.scale": [0.14, 1.0],
         "views.extra.scale": [0.05, 0.14], "backbone.name": "resnet50",
     },
+    "dinov2": {  # facebookresearch/dinov2, ssl_default_config.yaml and vitl16_short.yaml: 32 GPUs, 100 times 1250 steps
+        **{key: value for key, value in DINO.items() if key != "method.teacher_temperature"},
+        "optimizer.name": "adamw", "optimizer.lr": 0.004 * (2048 / 1024) ** 0.5, "optimizer.weight_decay": 0.04,
+        "schedule.final_weight_decay": 0.4, "schedule.warmup_epochs": 20, "training.batch_size": 2048,
+        "training.budget": {"unit": "epochs", "value": 200}, "views.scale": [0.32, 1.0],
+        "views.extra.scale": [0.05, 0.32], "method.momentum": 0.992, "method.teacher_temperature_start": 0.04,
+        "method.teacher_temperature": 0.07, "method.teacher_temperature_warmup": 30 / 100, "method.koleo_weight": 0.1,
+        "method.patch_weight": 1.0, "method.shared_head": True, "method.centring": "centre",
+        "method.mask_probability": 0.5, "method.mask_ratio": [0.1, 0.5], "method.layer_decay": 0.9,
+        "method.patch_embed_lr": 0.2, "backbone.patch_size": 16, "backbone.embed_dim": 1024, "backbone.depth": 24,
+        "backbone.num_heads": 16, "backbone.drop_path_rate": 0.3, "backbone.init_values": 1e-5,
+    },
 }  # fmt: skip
 DECLARED = {  # what differs from the paper, by the points that the configuration declares
     "moco": set(), "moco_symmetric": set(), "mae": set(), "asym_siam": {"MultiCrop", "RandAugment"},
@@ -171,9 +183,10 @@ DECLARED = {  # what differs from the paper, by the points that the configuratio
     "soco": {"batch norm", "crops", "cutouts", "proposals", "third view", "transfer"},
     "orl": {"stage 1", "neighbours", "pairs", "proposals", "batch norm", "schedule", "initial weights"},
     "detcon": {"batch norm", "colours", "segments"},
-    "odin": {"batch norm", "colours", "networks", "reconstruction", "regions"},
+    "odin": {"reconstruction", "networks", "regions", "batch norm", "colours"},
     "supervised": {"schedule", "initial weights"},
     "dino": {"evaluated network"},
+    "dinov2": {"evaluated network", "last layer", "clipping", "stochastic depth"},
     "dino on a ResNet": {"evaluated network", "batch norm", "epochs"},
 }  # fmt: skip
 every_method = pytest.mark.parametrize("name", PAPERS)

@@ -65,7 +65,7 @@ def test_records_and_index_have_the_answer_and_write_the_page_again(tmp_path):
     before = path.read_bytes()
     about = json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8"))
     assert about["outcome"] == "supported" and about["answer"].startswith("**Supported:** A is better than B.")
-    assert about["answer"] in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| supported " in (tmp_path / "README.md").read_text(encoding="utf-8")
     publish(STUDY, load(tmp_path, "toy"), tmp_path)
     assert path.read_bytes() == before
 

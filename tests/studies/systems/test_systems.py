@@ -56,8 +56,11 @@ def test_each_system_has_a_file_of_its_own():
     settings = settings_of("related")
     for system in SYSTEMS:
         config = settings.configure(system.arms[0], 0)
-        module = (config["wrapper"] or config["method"])["_target_"].rpartition(".")[0]
-        assert module.startswith("baselines.") and module not in {"baselines.moco", "baselines.byol"}
+        part = config["wrapper"] or config["method"]
+        if part["_target_"] == "scd.scd.SCD":  # its map is the system
+            part = part["saliency"]
+        module = part["_target_"].rpartition(".")[0]
+        assert module.startswith(("baselines.", "scd.maps.")) and module not in {"baselines.moco", "baselines.byol"}
 
 
 def test_effects_are_between_arms_of_the_study():
