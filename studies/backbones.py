@@ -109,7 +109,7 @@ def sections(report: Report) -> None:
     networks(report.section("The networks"), results)
     accuracy = report.section("Accuracy, network by network")
     for name, condition in found.items():
-        accuracy.heading(name.removeprefix("the ").capitalize() if name != NETWORKS[VIT] else "ViT")
+        accuracy.heading(name[0].upper() + name[1:])
         accuracy.table(tables.arm_table(results, report.labels, MAIN, {}, **condition))
     accuracy.figure(study_figures.seeds(results, report.labels, metric, out, ("network",), reference=MOCO.name))
     standard.indicators(
