@@ -7,7 +7,7 @@ a correct separation, can be seen there; and the rankings of the arms are compar
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy
@@ -123,8 +123,8 @@ def sections(report: Report) -> None:
     results, labels, out = report.results, report.labels, report.out
     metrics = [metric for metric in PROTOCOLS if results.has(metric)]
     report.judge_claims(beside=[each for each in planned(CONTRASTS, results) if each.metric in metrics])
-    agreement = agreements(results, metrics)
-    report.say(ranking_sentence(results, metrics, agreement))
+    agreement, orders = agreements(results, metrics), {metric: Order.by(results, metric) for metric in metrics}
+    report.say(ranking_sentence(orders, agreement))
     report.show(
         gains(results, metrics),
         "Paired differences in points, at the epochs of each arm's recipe, with 95 % t intervals, not corrected.",
@@ -134,7 +134,7 @@ def sections(report: Report) -> None:
     )
     accuracy = report.section("Every arm by every protocol")
     accuracy.table(tables.arm_table(results, labels, metrics))
-    rankings(report.section("Rankings, with ties by interval"), results, labels, metrics)
+    rankings(report.section("Rankings, with ties by interval"), orders, labels)
     if len(agreement):
         section = report.section("Do protocols agree?")
         path = f"figures/{results.page}-agreement.png"
@@ -147,7 +147,7 @@ def sections(report: Report) -> None:
                 "mean over seeds. 1: the same order, 0: unrelated, −1: the reverse.",
             )
         )
-        agreement_table(section, results, metrics)
+        agreement_table(section, results, orders)
     groups = [name for name in ("usual_background_top1", "other_background_top1", "group_weighted_top1", "groups")
               if results.has(name)]  # fmt: skip
     if groups:
@@ -177,25 +177,49 @@ def gains(results: Results, metrics: list[str]) -> tables.Table:
     return tables.Table(pandas.DataFrame(rows), [*notes.lines, *tables.interval_note(results)], tuple(metrics))
 
 
-def ranks(results: Results, metric: str) -> dict[str, int]:
-    """Place of each self-supervised arm: one more than the arms that are better by their paired interval.
+@dataclass(frozen=True)
+class Order:
+    """The self-supervised arms by one protocol, each pair of them compared once.
 
-    Arms whose difference no interval resolves share a place.
+    Attributes:
+        arms: those that have finished runs.
+        outcomes: of a pair of them, "better" or "worse" where its paired interval excludes 0.
     """
-    arms = [arm for arm in RANKED if len(results.of(arm))]
-    places = dict.fromkeys(arms, 1)
-    for first, second in combinations(arms, 2):
-        outcome = outcome_of(compare(results, first, second, metric), 0.0)
-        if outcome in (BETTER, WORSE):
-            places[second if outcome == BETTER else first] += 1
-    return places
+
+    arms: tuple[str, ...]
+    outcomes: Mapping[tuple[str, str], str]
+
+    @classmethod
+    def by(cls, results: Results, metric: str) -> "Order":
+        """By the number that stands for a protocol."""
+        arms = tuple(arm for arm in RANKED if len(results.of(arm)))
+        return cls(arms, {pair: outcome_of(compare(results, *pair, metric), 0.0) for pair in combinations(arms, 2)})
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Place of each arm: one more than the arms that are better; arms that no interval resolves share one."""
+        places = dict.fromkeys(self.arms, 1)
+        for (first, second), outcome in self.outcomes.items():
+            if outcome in (BETTER, WORSE):
+                places[second if outcome == BETTER else first] += 1
+        return places
+
+    def resolved(self, other: "Order") -> tuple[int, int]:
+        """Pairs whose order this protocol and another one resolve: how many alike, and how many the other way round."""
+        both = [
+            (outcome, other.outcomes[pair])
+            for pair, outcome in self.outcomes.items()
+            if {outcome, other.outcomes.get(pair)} <= {BETTER, WORSE}
+        ]
+        same = sum(one == two for one, two in both)
+        return same, len(both) - same
 
 
-def rankings(section: Blocks, results: Results, labels: Mapping[str, str], metrics: list[str]) -> None:
+def rankings(section: Blocks, orders: Mapping[str, Order], labels: Mapping[str, str]) -> None:
     """The places of the arms by every protocol."""
-    found = {metric: ranks(results, metric) for metric in metrics}
+    found = {metric: order.places for metric, order in orders.items()}
     rows = [
-        {"arm": labels[arm], **{COLUMNS[metric]: str(found[metric].get(arm, tables.NONE)) for metric in metrics}}
+        {"arm": labels[arm], **{COLUMNS[metric]: str(found[metric].get(arm, tables.NONE)) for metric in orders}}
         for arm in RANKED
         if arm in labels
     ]
@@ -237,12 +261,12 @@ def agreements(results: Results, metrics: list[str]) -> pandas.DataFrame:
     return frame
 
 
-def agreement_table(section: Blocks, results: Results, metrics: list[str]) -> None:
+def agreement_table(section: Blocks, results: Results, orders: Mapping[str, Order]) -> None:
     """Agreement of each protocol with the linear probe: over seeds, and of pairs of arms that both resolve."""
     rows = []
-    for metric in (each for each in metrics if each != REFERENCE and REFERENCE in metrics):
+    for metric in (each for each in orders if each != REFERENCE and REFERENCE in orders):
         found = estimate(taus(results, REFERENCE, metric))
-        same, reverse = resolved(results, REFERENCE, metric)
+        same, reverse = orders[REFERENCE].resolved(orders[metric])
         known = found.half is not None
         rows.append(
             {
@@ -261,24 +285,13 @@ def agreement_table(section: Blocks, results: Results, metrics: list[str]) -> No
         )
 
 
-def resolved(results: Results, one: str, other: str) -> tuple[int, int]:
-    """Pairs of arms whose order both protocols resolve: how many have the same order, and how many the reverse."""
-    arms, same, reverse = [arm for arm in RANKED if len(results.of(arm))], 0, 0
-    for pair in combinations(arms, 2):
-        outcomes = [outcome_of(compare(results, *pair, metric), 0.0) for metric in (one, other)]
-        if all(outcome in (BETTER, WORSE) for outcome in outcomes):
-            same += outcomes[0] == outcomes[1]
-            reverse += outcomes[0] != outcomes[1]
-    return same, reverse
-
-
-def ranking_sentence(results: Results, metrics: list[str], agreement: pandas.DataFrame) -> str:
+def ranking_sentence(orders: Mapping[str, Order], agreement: pandas.DataFrame) -> str:
     """Whether the ranking of the self-supervised arms depends on the protocol, in one paragraph."""
-    others = [metric for metric in metrics if metric != REFERENCE]
-    if REFERENCE not in metrics or not others or agreement.loc[COLUMNS[REFERENCE]].isna().all():
+    others = [metric for metric in orders if metric != REFERENCE]
+    if REFERENCE not in orders or not others or agreement.loc[COLUMNS[REFERENCE]].isna().all():
         return "**Does the ranking depend on the protocol?** It is not known yet."
     own = agreement.loc[COLUMNS[REFERENCE]].drop(COLUMNS[REFERENCE]).dropna()
-    counted = [resolved(results, REFERENCE, metric) for metric in others]
+    counted = [orders[REFERENCE].resolved(orders[metric]) for metric in others]
     both, reverse = sum(sum(pair) for pair in counted), sum(pair[1] for pair in counted)
     name = {heading: PROTOCOLS[metric] for metric, heading in COLUMNS.items()}
     return (

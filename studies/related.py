@@ -199,8 +199,8 @@ def sections(report: Report) -> None:
 
     page.mechanisms(systems, report.section("The mechanisms, one by one"), report, metric)
     page.outside(systems, report.section("What they are given"), report, metric)
-    if any({each.better, each.worse} <= set(report.labels) for system in systems for each in system.effects):
-        page.directions(systems, report.section("Known effects of their parts"), report, metric)
+    if effects := page.planned_effects(systems, report):
+        page.directions(effects, report.section("Known effects of their parts"), report, metric)
     page.quoted(systems, report.section("Published numbers, quoted"))
     accuracy = report.section("Accuracy and cost")
     relative = {"total_flops": f"training FLOPs / {MOCO.label}'s", "seconds_pretrain": f"time / {MOCO.label}'s"}

@@ -14,7 +14,7 @@ from studies.suite.analysis.verdict import BETTER, EQUIVALENT, NOT_RESOLVED, WOR
 from studies.suite.pages.markdown import Blocks
 from studies.suite.pages.publish import Report
 from studies.suite.planning.study import merge
-from studies.systems.system import HOSTS, System
+from studies.systems.system import HOSTS, Effect, System
 
 SESOI = 0.01  # one point
 EQUAL_EPOCHS = {"budget": "epochs"}
@@ -184,12 +184,16 @@ def quoted(systems: Sequence[System], section: Blocks) -> None:
     )
 
 
-def directions(systems: Sequence[System], section: Blocks, report: Report, metric: str) -> None:
+def planned_effects(systems: Sequence[System], report: Report) -> list[Effect]:
+    """The known effects whose two arms are on the page."""
+    effects = [effect for each in systems for effect in each.effects]
+    return [effect for effect in effects if {effect.better, effect.worse} <= set(report.labels)]
+
+
+def directions(effects: Sequence[Effect], section: Blocks, report: Report, metric: str) -> None:
     """Known effects of the systems' own parts: as published, and as found here."""
     notes, rows = tables.Notes(), []
-    for effect in (effect for each in systems for effect in each.effects):
-        if not {effect.better, effect.worse} <= set(report.labels):
-            continue
+    for effect in effects:
         result = compare(report.results, effect.better, effect.worse, metric, **EQUAL_EPOCHS)
         outcome = outcome_of(result, SESOI) if result.n else ""
         rows.append(

@@ -6,7 +6,7 @@ from synthetic_results import settings_of, study_results
 
 from scd.evaluation.metric import SHARE, Metric
 from studies import protocols
-from studies.protocols import CLAIMS, PROTOCOLS, RANKED, REFERENCE, STUDY
+from studies.protocols import CLAIMS, PROTOCOLS, RANKED, REFERENCE, STUDY, Order
 from studies.suite.pages.publish import publish
 
 METRICS = {name: Metric(text, SHARE, "higher", f"what {name} is") for name, text in PROTOCOLS.items()}
@@ -64,7 +64,7 @@ def test_one_claim_for_each_protocol_with_controls_in_the_same_protocol(tmp_path
 def test_places_are_ties_where_no_interval_resolves_the_difference():
     close = {"moco": 0.4, "scd": 0.4001, "lewel": 0.3, "byol": 0.5, "scd_byol": 0.5001, "dino": 0.6, "scd_dino": 0.1}
     results = results_with(lambda arm, metric: close.get(arm, 0.2), noise=0.002)
-    places = protocols.ranks(results, REFERENCE)
+    places = Order.by(results, REFERENCE).places
     assert places["dino"] == 1 and places["byol"] == places["scd_byol"] == 2
     assert places["moco"] == places["scd"] == 4 and places["lewel"] == 6
     assert places["mae"] == 7 and places["scd_dino"] == 8
@@ -76,15 +76,17 @@ def test_agreement_is_kendalls_tau_within_each_seed():
     assert protocols.taus(results, REFERENCE, "finetune_top1") == pytest.approx([1.0] * 5)
     assert protocols.taus(results, REFERENCE, "knn_top1") == pytest.approx([-1.0] * 5)
     pairs = len(RANKED) * (len(RANKED) - 1) // 2
-    assert protocols.resolved(results, REFERENCE, "knn_top1") == (0, pairs)
-    assert protocols.resolved(results, REFERENCE, "finetune_top1") == (pairs, 0)
+    orders = {metric: Order.by(results, metric) for metric in PROTOCOLS}
+    assert orders[REFERENCE].resolved(orders["knn_top1"]) == (0, pairs)
+    assert orders[REFERENCE].resolved(orders["finetune_top1"]) == (pairs, 0)
     frame = protocols.agreements(results, list(PROTOCOLS))
     assert frame.loc["linear", "kNN"] == pytest.approx(-1) and frame.loc["linear", "linear"] == 1
-    text = protocols.ranking_sentence(results, list(PROTOCOLS), frame)
+    text = protocols.ranking_sentence(orders, frame)
     assert "between -1.00 (kNN) and 1.00" in text and f"{pairs} have the reverse order" in text
 
 
 def test_nothing_is_said_of_rankings_without_a_second_protocol():
     results = results_with(usual, seeds=1)
     alone = results.with_runs(results.runs.drop(columns=[name for name in PROTOCOLS if name != REFERENCE]))
-    assert "not known yet" in protocols.ranking_sentence(alone, [REFERENCE], protocols.agreements(alone, [REFERENCE]))
+    orders = {REFERENCE: Order.by(alone, REFERENCE)}
+    assert "not known yet" in protocols.ranking_sentence(orders, protocols.agreements(alone, [REFERENCE]))
