@@ -171,7 +171,7 @@ REGIONS = (
         questions=("R1-b", "R1-d"),
         default=False,
         variants=(
-            Variant("odin_two", "Odin with two clusters", {"method": {"clusters": 2}},
+            Variant("odin_two", "Odin with two clusters", {"method": {"preset": "odin", "clusters": 2}},
                     "an image has two regions, as many as SCD separates"),
         ),
         changes=("views",),

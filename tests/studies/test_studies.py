@@ -12,6 +12,7 @@ from studies.suite.analysis.results import load
 from studies.suite.analysis.verdict import family
 from studies.suite.pages.markdown import OPEN_LINES, open_lines
 from studies.suite.pages.publish import publish
+from studies.suite.planning.assembly import check_arguments
 from studies.suite.planning.command_line import load_study, study_names
 
 AXES = {
@@ -24,6 +25,12 @@ OF_ALL_QUESTIONS = ("calibration",)
 STUDIES = [name for name in study_names() if load_study(name).contrasts]
 OF_ONE_CLAIM = [name for name in STUDIES if not load_study(name).claims]
 WITH_CLAIMS = [name for name in STUDIES if load_study(name).claims and name not in OF_ALL_QUESTIONS]
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_arm_takes_the_arguments_that_it_is_given(name):
+    for spec in load_study(name).plan(settings_of(name, seeds=1, words=("arms=all",))):
+        check_arguments([part for key, part in spec.config.items() if key != "evaluation"])
 
 
 def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
