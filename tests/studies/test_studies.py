@@ -32,8 +32,9 @@ WITH_CLAIMS = [name for name in STUDIES if load_study(name).claims and name not 
 @pytest.mark.parametrize("name", study_names())
 def test_every_arm_takes_the_arguments_that_it_is_given(name):
     for spec in load_study(name).plan(settings_of(name, seeds=1, words=("arms=all",))):
-        config = {**spec.config, "method": with_classes(spec.config["method"], 2, "any")} if spec.kind == TRAINING else {}
-        check_arguments([part for key, part in config.items() if key != "evaluation"])
+        if spec.kind == TRAINING:
+            parts = {key: part for key, part in spec.config.items() if key != "evaluation"}
+            check_arguments({**parts, "method": with_classes(parts["method"], 2, "any")})
 
 
 def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
