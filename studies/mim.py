@@ -62,7 +62,7 @@ MOCO, SCD_MOCO = BY_NAME["moco"], replace(BY_NAME["scd_moco"], default=True)
 MAE = Arm("mae", "MAE", {"method": "mae"}, "ViT", "one view; 75 % of its patches are masked and predicted, no pairs")
 FEW_MASKED = Arm(
     "mae_25", "MAE, 25 % masked", {"method": {"preset": "mae", "mask_ratio": 0.25}}, "all of MAE",
-    "25 % of the patches are masked", pool="",
+    "25 % of the patches are masked",
 )  # fmt: skip
 ARMS = (RANDOM, DINO, SCD, MOCO, SCD_MOCO, MAE, FEW_MASKED)
 LABELS = {arm.name: arm.label for arm in ARMS}
@@ -163,7 +163,7 @@ def sections(report: Report) -> None:
     results, labels, out = report.results, report.labels, report.out
     found, metrics = conditions(results, ("budget",)), [metric for metric in AXES if results.has(metric)]
     main = LINEAR if results.has(LINEAR) or not metrics else metrics[0]
-    beside = [*CONTRASTS, *cross_conditions(COMPARED, [each for each in found if each != AT_FLOPS])]
+    beside = [*CONTRASTS, *cross_conditions((*COMPARED, MASKING), [each for each in found if each != AT_FLOPS])]
     beside = [each for each in planned_there(beside, results) if each.metric in measured(results, each.conditions)]
     verdicts = report.judge_claims(beside=beside)
     report.say(*filter(None, (as_published(verdicts[-1].outcome), cost_sentence(results), shares_sentence(results))))
@@ -186,9 +186,9 @@ def sections(report: Report) -> None:
     cost = report.section("Cost of the training")
     cost.table(cost_table(results, labels))
     cost.text(
-        "FLOPs count 2 per multiply-add, forward and backward pass, the momentum network included. Parameters are those "
-        "of the training; MAE's decoder and the heads of the others are not used afterwards. Times are means over "
-        "seeds, measured while other runs shared the machine."
+        "FLOPs count 2 per multiply-add, forward and backward pass, the momentum network included. Parameters are "
+        "those that are trained; MAE's decoder and the heads of the others are not used afterwards. Times are means "
+        "over seeds, measured while other runs shared the machine."
     )
     cost.figure(study_figures.cost(results, labels, main, out, shared=IN_BOTH))
     published = report.section("Published numbers, quoted")
@@ -212,6 +212,7 @@ def gains(results: Results, metrics: Sequence[str], condition: Mapping[str, Any]
     """Every arm minus MAE, and MAE minus random weights, by each protocol."""
     notes, rows = tables.Notes(), []
     pairs = [(arm, MAE.name) for arm in (*HOST_OF, *HOST_OF.values())] + [(MAE.name, RANDOM.name)]
+    pairs = [pair for pair in pairs if set(pair) <= set(results.about["arms"])]
     for metric in metrics:
         row = {"protocol": AXES[metric]}
         for treatment, control in pairs:
@@ -347,16 +348,13 @@ def quoted(results: Results, condition: Mapping[str, Any]) -> tables.Table:
             "from": quote.source or tables.NONE,
             "better, as published": ("DINO or MoCo" if quote.other_is_better else "MAE") if known else tables.NONE,
         }
-        for arm in HOST_OF.values():
+        for arm in (arm for arm in HOST_OF.values() if arm in results.about["arms"]):
             found = compare(results, arm, MAE.name, metric, **condition) if results.has(metric) else None
-            row[f"{LABELS[arm]} − MAE here"] = (
-                tables.difference_cell(metric, found, results, notes) if found else notes.dash("not measured")
-            )
-            outcome = outcome_of(found, SESOI) if known and found and found.n else ""
-            agrees = (outcome == BETTER) == quote.other_is_better
-            row[f"{LABELS[arm]}: as published?"] = (
-                ("yes" if agrees else "no") if outcome in (BETTER, WORSE) else outcome or tables.NONE
-            )
+            cell = tables.difference_cell(metric, found, results, notes) if found else notes.dash("not measured")
+            row[f"{LABELS[arm]} − MAE here"] = cell
+            outcome = outcome_of(found, SESOI) if known and found and found.n else tables.NONE
+            agrees = "yes" if (outcome == BETTER) == quote.other_is_better else "no"
+            row[f"{LABELS[arm]}: as published?"] = agrees if outcome in (BETTER, WORSE) else outcome
         rows.append(row)
     return tables.Table(pandas.DataFrame(rows), notes.lines)
 
