@@ -70,6 +70,12 @@ def better(treatment: str, control: str) -> Contrast:
     return contrast(treatment, control, f"{LABELS[treatment]} is better than {LABELS[control]}")
 
 
+def asked(system: System) -> list[str]:
+    """The study's questions in which the reviewers name a system, or what it stands for."""
+    named = [question for each in NAMED if system in systems_of(each.name) for question in each.questions]
+    return [question for question in sorted(QUESTION_IDS) if question in (*named, *system.questions)]
+
+
 PRETRAINED = replace(
     contrast(SUPERVISED.name, RANDOM.name, "supervised pretraining helps this detector"), remedy=LONGER
 )
@@ -85,7 +91,7 @@ def claim(question: str, treatment: str, control: str, host: Host) -> Claim:
 
 CLAIMS = (
     *(claim(f"Does SCD help on {host.label}?", host.scd, host.host, host) for host in HOSTS),
-    *(claim(f"{each.asked}: {each.label}?", each.host.scd, each.name, each.host) for each in CLAIMED),
+    *(claim(f"{', '.join(asked(each))}: {each.label}?", each.host.scd, each.name, each.host) for each in CLAIMED),
     *(claim(f"Is {each.label} above its host?", each.name, each.host.host, each.host) for each in CLAIMED),
 )
 COMPARED = (  # in the first figure
@@ -133,7 +139,7 @@ def run_of(settings: Settings, arm: Arm, seed: int, images: Images) -> RunSpec:
     if stages := named_inputs(settings.configure(arm, seed, form)):
         host = related.HOST_ARMS[related.HOST_OF[arm.name].host]
         inputs = dict.fromkeys(stages, settings.spec(host, seed, "epochs", overrides=form))
-    spec = settings.at_equal_epochs(arm, seed, arm is not RANDOM, form, inputs)
+    spec = settings.at_equal_epochs(arm, seed, arm.name != RANDOM.name, form, inputs)
     return images.folder.in_place(spec) if is_supervised and images.folder else spec
 
 
@@ -178,7 +184,7 @@ def summary(results: Results, labels: Mapping[str, str]) -> tables.Table:
     for arm, label in labels.items():
         done, host = results.of(arm), hosts.get(arm)
         row = {"arm": label, "host": host.label if host else tables.NONE}
-        for metric in (METRIC, MASKS[0]):
+        for metric in main_metrics(results):
             row[notation.heading(results.metric(metric))] = tables.mean_or_dash(metric, done, results, notes)
         pairs = {"arm − host": (arm, host.host), "SCD − arm": (host.scd, arm)} if host else {}
         for heading in ("arm − host", "SCD − arm"):
@@ -188,14 +194,20 @@ def summary(results: Results, labels: Mapping[str, str]) -> tables.Table:
                 row[heading] = tables.difference_cell(METRIC, result, results, notes)
         rows.append(row)
     lines = [*notes.lines, *tables.interval_note(results)]
-    return tables.Table(pandas.DataFrame(rows), lines, (METRIC, MASKS[0]))
+    return tables.Table(pandas.DataFrame(rows), lines, tuple(main_metrics(results)))
+
+
+def main_metrics(results: Results) -> list[str]:
+    """AP of boxes, and of masks where the detector has any."""
+    return [name for name in (METRIC, MASKS[0]) if name == METRIC or results.has(name)]
 
 
 def detector(section: Blocks, report: Report) -> None:
     """All numbers of the detector, what the training before it costs, and what it adds."""
     results, labels = report.results, report.labels
     relative = {"total_flops": f"training FLOPs / {MOCO.label}'s", "seconds_pretrain": f"time / {MOCO.label}'s"}
-    section.table(tables.arm_table(results, labels, (*BOXES, *MASKS), relative, MOCO.host))
+    shown = [name for name in (*BOXES, *MASKS) if name in BOXES or results.has(name)]
+    section.table(tables.arm_table(results, labels, shown, relative, MOCO.host))
     section.text(
         "FLOPs and time are of the training before the detector. The detector takes as many steps from every backbone, "
         "and costs the same for all arms with the same backbone."
@@ -203,7 +215,7 @@ def detector(section: Blocks, report: Report) -> None:
     if not results.has(METRIC):
         return
     section.heading("What the training adds to the detector")
-    for metric in (METRIC, MASKS[0]):
+    for metric in main_metrics(results):
         column = {f"{results.metric(metric).label} (points)": {}}
         section.table(tables.gain_table(results, labels, metric, RANDOM.name, column))
     section.figure(study_figures.seeds(results, labels, METRIC, report.out, reference=RANDOM.name))
@@ -216,21 +228,20 @@ def named_systems(section: Blocks, labels: Mapping[str, str]) -> None:
     """Every system that the reviewers name in the study's questions: whether it is an arm here, and why not."""
     rows = []
     for each in NAMED:
-        asked = [question for question in each.questions if question in QUESTION_IDS]
-        if not asked:
+        questions = ", ".join(question for question in each.questions if question in QUESTION_IDS)
+        if not questions:
             continue
-        systems = systems_of(each.name)
         rows += [
             {
                 "system": each.name,
-                "asked in": ", ".join(asked),
+                "asked in": questions,
                 "arm": f"`{system.name}`, {system.label}",
                 "on this page": "yes" if system.name in labels else left_out(system),
             }
-            for system in systems
+            for system in systems_of(each.name)
         ] or [
             {
-                "system": each.name, "asked in": ", ".join(asked), "arm": tables.NONE,
+                "system": each.name, "asked in": questions, "arm": tables.NONE,
                 "on this page": each.role or "no: it is not in the suite",
             }
         ]  # fmt: skip
