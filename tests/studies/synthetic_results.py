@@ -99,6 +99,7 @@ def study_results(study, gains, settings, numbers_of=None, spread=0.002):
             "linear_top1": value,
             "shift_linear_top1": value,
             "scene_map": value,
+            **{contrast.metric: value for contrast in study.contrasts if contrast.metric == "det_ap"},
             **(numbers_of(arm, seed) if numbers_of else {}),
         }
         numbers.setdefault(spec.id, record)
