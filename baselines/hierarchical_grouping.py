@@ -7,9 +7,9 @@
     loss     = image_weight * host(z, z') + tree_weight * (L_1 + L_2)
 
 Pixels in one region of the finest cut attract each other in both terms, and pixels in two regions of the coarsest cut
-repel each other in both. Pairs at a distance of l are neither in L_l, because only a weak contour is between them: those
-at distance 1 attract each other in L_2 alone, those at distance 2 repel each other in L_1 alone. In a flat tree d is 0
-or 3, and L_1 = L_2 is the contrast of the pixels of one region with all others. SCD learns one map of two parts and
+repel each other in both. Pairs at distance l do not count in L_l, because only a weak contour is between them: those at
+distance 1 attract each other in L_2 alone, those at distance 2 repel each other in L_1 alone. In a flat tree d is 0 or
+3, and L_1 = L_2 is the contrast of the pixels of one region with all others. SCD learns one map of two parts and
 compares two pooled vectors; here the parts are given, and pixels are compared one by one.
 
 "Self-Supervised Visual Representation Learning from Hierarchical Grouping", arXiv 2012.03044. From its abstract are the

@@ -33,7 +33,8 @@ WRAPPERS = {  # label, what it adds, its hosts
     "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
     "mask_contrast": ("MaskContrast", "MaskContrast's positions, prototypes and mask head", ("moco",)),
     "hierarchical_grouping": (
-        "Hierarchical Grouping (reconstruction)", "Hierarchical Grouping's pixel head, tree distances and contrast",
+        "Hierarchical Grouping (reconstruction)",
+        "Hierarchical Grouping's pixel head, tree distances and contrast",
         ("moco",),
     ),
     "cast": ("CAST", "CAST's constrained crops, masked key and Grad-CAM loss", ("moco",)),

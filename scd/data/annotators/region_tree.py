@@ -175,7 +175,10 @@ def tree_ids(tree: np.ndarray, regions: Sequence[int]) -> np.ndarray:
     if not len(tree):
         return ids
     for count, step in zip(reversed(regions), (1, *reversed(MODULI[1:])), strict=True):
-        labels = fcluster(tree, count, criterion="maxclust")
+        height = (
+            tree[len(ids) - count - 1, 2] if len(ids) > count else 0.0
+        )  # of the merge that leaves ``count`` regions
+        labels = fcluster(tree, height, criterion="distance")
         found, where = np.unique(np.stack([ids, labels], axis=1), axis=0, return_inverse=True)  # parents are in order
         number = np.arange(len(found)) - np.searchsorted(found[:, 0], found[:, 0])  # within each parent
         ids += step * number[where.ravel()]
