@@ -32,6 +32,11 @@ WRAPPERS = {  # label, what it adds, its hosts
     "vader": ("VADeR", "VADeR's dense head, points and loss", ("moco",)),
     "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
     "mask_contrast": ("MaskContrast", "MaskContrast's positions, prototypes and mask head", ("moco",)),
+    "hierarchical_grouping": (
+        "Hierarchical Grouping (reconstruction)",
+        "Hierarchical Grouping's pixel head, tree distances and contrast",
+        ("moco",),
+    ),
     "cast": ("CAST", "CAST's constrained crops, masked key and Grad-CAM loss", ("moco",)),
     "sgcl": ("SGCL", "SGCL's saliency of whole images, and crops that follow it", ("moco",)),
     "densesiam": ("DenseSiam", "DenseSiam's pixel and region consistency", ("simsiam",)),
