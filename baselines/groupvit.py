@@ -102,7 +102,7 @@ class GroupViT(Method):
     """A grouping ViT and a text transformer that learn to match images and their captions.
 
     Args:
-        backbone: a :class:`scd.nn.vit.ViT` without class token.
+        backbone: a :class:`scd.nn.vit.ViT`; see :class:`scd.nn.grouping.GroupingViT`.
         classes: number of classes; labels are 0 to ``classes`` - 1.
         names: of the classes, as text; when None, each class has one made-up word.
         templates: of captions and prompts, with ``{}`` for the name or the word.

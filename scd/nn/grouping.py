@@ -87,25 +87,20 @@ class GroupingViT(nn.Module):
     """A ViT whose blocks are divided into stages, with an assignment of segments to groups after each but the last.
 
     Args:
-        vit: without class token or registers; its blocks, embeddings and norms are used.
+        vit: its blocks, embeddings and norms are used. A class token and registers are taken out of it.
         groups: number of groups of each stage that ends in an assignment.
         blocks: of each stage and of the rest; when None, half of them in the first stage and the others in equal parts.
 
     Feature maps are the patches after the first stage: the last ones that each patch has for itself.
 
     Raises:
-        UsageError: prefix tokens, or numbers of groups or blocks that do not fit.
+        UsageError: numbers of groups or blocks that do not fit.
 
     NOTE: all stages have the same width, as in the official models.
     """
 
     def __init__(self, vit: ViT, groups: Sequence[int], blocks: Sequence[int] | None = None):
         super().__init__()
-        if vit.prefix:
-            raise UsageError(
-                "GroupViT has no class token: set backbone.class_token=false backbone.global_pool=avg "
-                "backbone.fc_norm=false backbone.vector=mean"
-            )
         if not groups or min(groups) < 1:
             raise UsageError(f"GroupViT's groups are one or more numbers of 1 or more, not {list(groups)}")
         depth, dim = len(vit.model.blocks), vit.dim
@@ -115,7 +110,7 @@ class GroupingViT(nn.Module):
                 f"GroupViT's blocks are {len(groups) + 1} numbers, of each stage and of the rest, that sum to {depth}, "
                 f"not {blocks}"
             )
-        self.vit = vit
+        self.vit = without_prefix(vit)
         self.dim = dim
         self.name = f"grouping {vit.name}"
         self.ends = [sum(blocks[: i + 1]) for i in range(len(blocks))]
@@ -223,6 +218,19 @@ class AlongTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(x.transpose(1, 2)).transpose(1, 2)
+
+
+@torch.no_grad()
+def without_prefix(vit: ViT) -> ViT:
+    """The same ViT without class token, registers and their positions."""
+    model = vit.model
+    if vit.prefix and not model.no_embed_class:
+        free = model.pos_embed.requires_grad
+        model.pos_embed = nn.Parameter(model.pos_embed[:, vit.prefix :].clone(), requires_grad=free)
+    model.cls_token = model.reg_token = None
+    model.has_class_token, model.num_reg_tokens, model.num_prefix_tokens = False, 0, 0
+    vit.prefix, vit.vector = 0, "mean"
+    return vit
 
 
 def start(module: nn.Module) -> None:

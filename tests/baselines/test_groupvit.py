@@ -20,13 +20,12 @@ from scd.nn.vit import ViT, vit
 
 NAMES = ("amber_striped_disc", "moss_dotted_star", "teal disc", "Rose")
 TEMPLATES = ("a photo of a {}", "the {} here", "{}")
-NO_CLASS_TOKEN = {"class_token": False, "global_pool": "avg", "fc_norm": False, "vector": "mean"}
 
 
 def network(side: int = 12, **options) -> ViT:
     torch.manual_seed(0)
     given = {"img_size": side, "patch_size": 4, "embed_dim": 8, "depth": 4, "num_heads": 2, "mlp_ratio": 2}
-    return vit("vit_tiny_patch16_224", **{**given, **NO_CLASS_TOKEN, "embed_norm_layer": nn.LayerNorm, **options})
+    return vit("vit_tiny_patch16_224", **{**given, "embed_norm_layer": nn.LayerNorm, **options})
 
 
 def tiny(backbone: ViT | None = None, **options) -> GroupViT:

@@ -15,8 +15,7 @@ from scd.nn.vit import ViT, tokens_of, vit
 def network(**options) -> ViT:
     torch.manual_seed(0)
     given = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 4, "num_heads": 2, "mlp_ratio": 2}
-    bare = {"class_token": False, "global_pool": "avg", "fc_norm": False, "vector": "mean"}
-    return vit("vit_tiny_patch16_224", **{**given, **bare, **options})
+    return vit("vit_tiny_patch16_224", **{**given, **options})
 
 
 def grouping_vit(groups=(5, 3), **options) -> GroupingViT:
@@ -154,6 +153,18 @@ def test_vectors_are_the_mean_of_the_last_segments():
         torch.testing.assert_close(model(images())[1], model.segments(images()).vectors.mean(dim=1))
 
 
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"reg_tokens": 2, "no_embed_class": True}])
+def test_class_token_and_registers_are_taken_out_of_the_vit(options):
+    plain = network(**options)
+    positions = plain.model.pos_embed[:, -16:].clone()
+    model = GroupingViT(plain, (5, 3)).eval()
+    assert torch.equal(model.vit.model.pos_embed, positions) and model.vit.model.pos_embed.requires_grad
+    assert not any(name.endswith(("cls_token", "reg_token")) for name in model.state_dict())
+    assert model(images(side=24))[0].shape == (3, 8, 6, 6)
+    maps, pooled = model.vit(images())  # is still a ViT
+    torch.testing.assert_close(pooled, maps.mean(dim=(2, 3)))
+
+
 # ---------------------------------------------------------------- memberships and attention
 
 
@@ -196,12 +207,6 @@ def test_takes_views_of_another_size_and_one_stage():
 
 
 # ---------------------------------------------------------------- refusals
-
-
-def test_refuses_a_class_token():
-    with_class_token = network(class_token=True, global_pool="token", vector="cls")
-    with pytest.raises(UsageError, match="no class token: set backbone.class_token=false"):
-        GroupingViT(with_class_token, (5, 3))
 
 
 @pytest.mark.parametrize("groups", [(), (5, 0)])
