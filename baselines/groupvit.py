@@ -193,20 +193,23 @@ class GroupViT(Method):
 
     @torch.no_grad()
     def saliency(self, view: View) -> Tensor:
-        """How much of each patch belongs to segments that show a class, (B, h, w) in [0, 1].
+        """Whether each patch belongs to a segment that shows a class, (B, h, w) in [0, 1].
 
         A segment shows a class if its class score reaches min(``background``, the image's largest class score); see
-        :func:`class_scores`. This is how GroupViT separates classes from the background in VOC.
+        :func:`class_scores`. This is how GroupViT separates classes from the background in VOC. With a and b the
+        patch's largest memberships in a segment that does and in one that does not, the map is a / (a + b).
 
-        NOTE: a patch belongs to segments in parts, by the product of the soft assignments; in the official evaluation
-        to the largest one alone. A class has the mean of its text vectors by all templates.
+        NOTE: officially a patch belongs to one segment, that of its largest membership; here it does where the map is
+        0.5 or more. A class has the mean of its text vectors over all templates (official).
         """
         found = self.backbone.segments(view.images)
         segments, image = self.projector(found.vectors), self.projector(found.pooled)
         scores = class_scores(segments, image, self.class_vectors(), self.scale(self.log_scale))  # (B, G)
         least = scores.amax(dim=1, keepdim=True).clamp(max=self.background)
-        shows = (scores >= least).to(scores)
-        return (found.memberships() * shows[:, :, None, None]).sum(dim=1).clamp(0, 1)
+        shows = (scores >= least)[:, :, None, None]
+        memberships = found.memberships()  # (B, G, h, w)
+        inside, outside = (memberships.masked_fill(~kind, 0).amax(dim=1) for kind in (shows, ~shows))
+        return inside / (inside + outside)
 
     def class_vectors(self) -> Tensor:
         """One vector (C, D) of unit length for each class: the mean of its text vectors over templates."""

@@ -384,7 +384,7 @@ def is_shown(name: str) -> bool:
 def notes(results: Results) -> dict[str, str]:
     """What only this study has to say about how it was measured."""
     groupvit = {
-        "GroupViT": "its own map is how much of a patch belongs to segments that show a class, by its paper's rule for "
+        "GroupViT": "its own map says how far a patch belongs to segments that show a class, by its paper's rule for "
         "background; texts of the classes, and so their names, are part of it. It has no class token: a head of its "
         "attention is a segment, and the mean over heads is the part of each patch in the image's vector, which is the "
         "mean of the segments. TokenCut takes the keys by which patches are first assigned to groups"

@@ -96,7 +96,7 @@ def test_the_page_says_what_groupvits_maps_are_where_it_has_the_arm(tmp_path, no
     for words, said in (((), False), (("arms=random,dino,dinov2,groupvit",), True)):
         settings = settings_of("dino_vit", tmp_path, 2, words=words)
         text = publish(STUDY, study_results(STUDY, {}, settings, emerged(0.0)), tmp_path).read_text(encoding="utf-8")
-        assert ("- **GroupViT:** its own map is" in text) is said
+        assert ("- **GroupViT:** its own map says" in text) is said
         assert ("| GroupViT " in text) is said and ("| DINOv2's losses " in text) is said
 
 
