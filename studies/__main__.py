@@ -237,10 +237,18 @@ class PageOfStudy:
         self.next = time.monotonic() + RENDER_SECONDS
 
     def on_end(self) -> None:
-        """A run has ended; write the page unless that was done a moment ago. It takes a small share of the time."""
+        """A run has ended; write the page unless that was done a moment ago. It takes a small share of the time.
+
+        A page that cannot be made of the runs so far does not end the study: they go on, and it is written at the end.
+        """
         began = time.monotonic()
         if began > self.next:
-            self.write()
+            try:
+                self.write()
+            except UsageError:
+                raise
+            except Exception as error:  # a fault of the page
+                tell(f"the page cannot be written yet ({type(error).__name__}: {error}); the runs go on")
             ended = time.monotonic()
             self.next = ended + max(RENDER_SECONDS, (ended - began) / RENDER_SHARE)
 

@@ -287,10 +287,10 @@ def agreement_table(section: Blocks, results: Results, orders: Mapping[str, Orde
 
 def ranking_sentence(orders: Mapping[str, Order], agreement: pandas.DataFrame) -> str:
     """Whether the ranking of the self-supervised arms depends on the protocol, in one paragraph."""
-    others = [metric for metric in orders if metric != REFERENCE]
-    if REFERENCE not in orders or not others or agreement.loc[COLUMNS[REFERENCE]].isna().all():
+    others, heading = [metric for metric in orders if metric != REFERENCE], COLUMNS[REFERENCE]
+    own = agreement.loc[heading].drop(heading).dropna() if REFERENCE in orders else agreement.iloc[0:0]
+    if own.empty:
         return "**Does the ranking depend on the protocol?** It is not known yet."
-    own = agreement.loc[COLUMNS[REFERENCE]].drop(COLUMNS[REFERENCE]).dropna()
     counted = [orders[REFERENCE].resolved(orders[metric]) for metric in others]
     both, reverse = sum(sum(pair) for pair in counted), sum(pair[1] for pair in counted)
     name = {heading: PROTOCOLS[metric] for metric, heading in COLUMNS.items()}

@@ -76,12 +76,13 @@ def resolved(name, seeds, words):
     return resolve_settings(name, [*tier, f"seeds={seeds}", *words])
 
 
-def study_results(study, gains, settings, numbers_of=None, spread=0.002):
+def study_results(study, gains, settings, numbers_of=None, spread=0.002, finished=None):
     """An accuracy of 0.4 + the arm's gain + a seed's own luck and a little more; random weights are at 0.2.
 
     Args:
         gains: arm -> its gain.
         numbers_of: further numbers of an arm and a seed.
+        finished: how many of the runs have finished, in the order of the plan; None: all.
     """
     draw = numpy.random.default_rng(0)
     luck, numbers, specs = draw.normal(0, 0.02, 100), {}, planned(study, settings)
@@ -104,7 +105,9 @@ def study_results(study, gains, settings, numbers_of=None, spread=0.002):
         }
         numbers.setdefault(spec.id, record)
     metrics = {name: Metric(*metric) for name, metric in STUDY_METRICS.items()}
-    progress = Progress(planned=len(numbers), done=len(numbers))
+    count = len(numbers)
+    numbers = dict(list(numbers.items())[:finished])
+    progress = Progress(planned=count, done=len(numbers))
     return assemble(study, settings, specs, numbers, metrics, {"name": "shapes"}, progress)
 
 

@@ -48,6 +48,13 @@ def results_of(name, tmp_path, gain, control=0.1, spread=0.002):
     return study_results(study, {arm: value for arm, value in gains.items() if value}, settings, spread=spread)
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_is_written_when_the_first_run_has_ended(name, tmp_path, no_figures):
+    settings = settings_of(name, tmp_path, load_study(name).looks[0], AXES.get(name))
+    results = study_results(load_study(name), {}, settings, finished=1)
+    assert "runs have finished" in publish(load_study(name), results, tmp_path).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", OF_ONE_CLAIM)
 @pytest.mark.parametrize(
     ("gain", "control", "spread", "outcome"),
