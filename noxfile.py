@@ -74,6 +74,18 @@ def answers(session: nox.Session) -> None:
     session.run(python(session), "-m", "studies.answers", *session.posargs, external=True)
 
 
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def status(session: nox.Session) -> None:
+    """Show what is in the store, study by study, and its size; arguments: STUDY ... tier=gpu --store=FOLDER."""
+    session.run(python(session), "-m", "studies.status", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def clean(session: nox.Session) -> None:
+    """Show the runs that the code has outdated, and remove them after a yes; arguments: yes --store=FOLDER."""
+    session.run(python(session), "-m", "studies.clean", *session.posargs, external=True)
+
+
 @nox.session(venv_backend="none", requires=["environment"])
 def tests(session: nox.Session) -> None:
     """Run the tests in parallel; arguments go to pytest."""

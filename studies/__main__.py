@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from studies.suite.execution.ranks import Team
     from studies.suite.execution.rounds import Rounds
 
-RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end
+RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end;
+RENDER_SHARE = 0.05  # it takes at most this share of the time
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
@@ -233,13 +234,15 @@ class PageOfStudy:
         self.planned = planned
         self.store = store
         self.rounds = rounds
-        self.last = time.monotonic()
+        self.next = time.monotonic() + RENDER_SECONDS
 
     def on_end(self) -> None:
-        """A run has ended; write the page unless that was done a moment ago."""
-        if time.monotonic() - self.last > RENDER_SECONDS:
+        """A run has ended; write the page unless that was done a moment ago. It takes a small share of the time."""
+        began = time.monotonic()
+        if began > self.next:
             self.write()
-            self.last = time.monotonic()
+            ended = time.monotonic()
+            self.next = ended + max(RENDER_SECONDS, (ended - began) / RENDER_SHARE)
 
     def write(self) -> Path | None:
         """Write the page from all records that there are; None while there are none.

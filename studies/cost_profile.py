@@ -16,13 +16,14 @@ from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import MEASUREMENT, Arm, RunSpec, Study, merge
 
 NAME = "cost_profile"
-CLASSES = 1000  # of the supervised method, as in ImageNet
+CLASSES = 1000  # of methods that learn from labels, as in ImageNet
+FROM_LABELS = ("supervised", "groupvit")
 LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
     "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
     "detcon": "DetCon", "odin": "Odin (reconstruction)", "insloc": "InsLoc", "orl": "ORL in one stage",
     "asym_siam": "Asym-Siam's baseline",
-    "dinov2": "DINOv2's losses", "mae": "MAE", "supervised": "supervised",
+    "dinov2": "DINOv2's losses", "groupvit": "GroupViT", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views
 WRAPPERS = {  # label, what it adds, its hosts
@@ -32,12 +33,17 @@ WRAPPERS = {  # label, what it adds, its hosts
     "vader": ("VADeR", "VADeR's dense head, points and loss", ("moco",)),
     "pointcl": ("PointCL", "PointCL's points, region contrast and affinities", ("moco",)),
     "mask_contrast": ("MaskContrast", "MaskContrast's positions, prototypes and mask head", ("moco",)),
+    "hierarchical_grouping": (
+        "Hierarchical Grouping (reconstruction)",
+        "Hierarchical Grouping's pixel head, tree distances and contrast",
+        ("moco",),
+    ),
     "cast": ("CAST", "CAST's constrained crops, masked key and Grad-CAM loss", ("moco",)),
     "sgcl": ("SGCL", "SGCL's saliency of whole images, and crops that follow it", ("moco",)),
     "densesiam": ("DenseSiam", "DenseSiam's pixel and region consistency", ("simsiam",)),
     "croc": ("CrOC", "CrOC's joint clustering of two views and its loss", ("dino",)),
 }
-NEEDS_VIT = ("mae", "dinov2")  # methods that bring a ViT of their own
+NEEDS_VIT = ("mae", "dinov2", "groupvit")  # methods that bring a ViT of their own
 SMOKE_ARMS = ("moco", "scd_moco", "moco_local")  # of a tier that only tests the wiring
 SMOKE_ROUNDS = SMOKE_OTHERS = 2
 
@@ -95,7 +101,7 @@ def methods() -> list[str]:
 
 def host_arm(name: str) -> Arm:
     """A method alone."""
-    method = {"preset": name, "classes": CLASSES} if name == "supervised" else name
+    method = {"preset": name, "classes": CLASSES} if name in FROM_LABELS else name
     differs = "nothing: what all others are compared with" if name == "moco" else "the method with its own views"
     return Arm(name, LABELS.get(name, name), {"method": method}, "backbone, images, batch size", differs)
 

@@ -19,6 +19,7 @@ from studies.references import (
     background_correlation,
     chosen_arms,
     correlation_lines,
+    has_labels,
     learns,
     separates,
 )
@@ -67,8 +68,9 @@ def on(method: str, **overrides: Any) -> dict[str, Any]:
     return merge({"method": {"preset": method, **groups}, "backbone": {"fixed_patches": True}}, overrides)
 
 
+GROUPVIT = "groupvit"  # the name of its arm
 DINO = Arm("dino", "DINO", dino(), "ViT", "two global views and local views, no separation")
-OTHERS = (  # other hosts and another backbone, by arms=all
+OTHERS = (  # other hosts, another backbone, and systems in which objects are said to emerge, by arms=all
     Arm("moco", "MoCo on the ViT", on("moco"), "ViT, two global views", "MoCo v2's loss, queue and head"),
     Arm(
         "scd_moco", "SCD-MoCo on the ViT", on("moco", wrapper="scd"), "all of MoCo on the ViT",
@@ -83,6 +85,14 @@ OTHERS = (  # other hosts and another backbone, by arms=all
     Arm(
         "scd_resnet", "SCD-DINO on a ResNet", dino(wrapper="scd"), "all of DINO on a ResNet",
         "learned map, triplet loss",
+    ),
+    Arm(
+        "dinov2", "DINOv2's losses", {"method": "dinov2"}, "all of DINO",
+        "a loss on masked patches and the KoLeo regulariser",
+    ),
+    Arm(
+        GROUPVIT, "GroupViT", {"method": "groupvit"}, "the ViT's blocks, images, epochs",
+        "patches are grouped into segments; one view, matched with a caption that is made of the label", pool="",
     ),
 )  # fmt: skip
 ARMS = (
@@ -147,6 +157,9 @@ CONTRASTS = (
     contrast("scd_byol", "byol", "on a ViT SCD adds to BYOL"),
     contrast("scd_resnet", "dino_resnet", "on a ResNet SCD adds to DINO"),
     contrast("dino", "dino_global", "local views add to DINO"),
+    contrast("dinov2", "dino", "DINOv2's losses add to DINO"),
+    contrast("scd", "dinov2", "SCD adds more to DINO than DINOv2's losses do"),
+    contrast(GROUPVIT, "dino", "captions made of labels teach more than DINO's views"),
     separates("oracle", "constant", METRIC, remedy=OTHER_SCD),
     separates("oracle_global", "dino_global", METRIC, remedy=OTHER_SCD),
     learns("dino", "DINO"),
@@ -163,6 +176,12 @@ MAP_CONTRASTS = (
     found("dino:attention", "dino_global:attention", "local views help objects to emerge"),
     found("scd:learned", "scd_resnet:learned", "a ViT's learned map is better than that of a ResNet of like cost"),
     found("dino:attention", "random:attention", "objects emerge in DINO's attention"),
+    found("dinov2:attention", "dino:attention", "DINOv2's losses help objects to emerge in the attention"),
+    found("dinov2:tokencut", "dino:tokencut", "DINOv2's losses help objects to emerge in the keys"),
+    found("scd:learned", "dinov2:attention", "a learned map finds the object better than DINOv2's attention"),
+    found("groupvit:learned", "random:centre", "GroupViT's segments are better than a bump at the centre of the image"),
+    found("groupvit:learned", "dino:attention", "GroupViT's segments find the object better than DINO's attention"),
+    found("scd:learned", "groupvit:learned", "a learned map finds the object better than GroupViT's segments"),
 )
 SEES = replace(  # a map that finds the object at all is above one that looks at no image
     found("dino:tokencut", "random:whole", "what emerges in DINO is better than the whole image"), remedy=LONGER
@@ -205,10 +224,11 @@ def plan(settings: Settings) -> list[RunSpec]:
     images = background_correlation(settings)
     axes = dict.fromkeys(ON_RESNET, {"backbone": settings.axes["resnet"]})
     axes |= dict.fromkeys(OTHER_HOSTS, like_dino(settings))
+    arms = [with_names(arm, settings) for arm in chosen_arms(settings, ARMS) if is_possible(arm, settings)]
     runs = [
         settings.at_equal_epochs(arm, seed, arm is not RANDOM, merge(images, axes.get(arm.name, {})))
         for seed in settings.seeds
-        for arm in chosen_arms(settings, ARMS)
+        for arm in arms
     ]
     return runs + pretrained_vits.checkpoint_runs(settings, "dino", CHECKPOINTS)
 
@@ -218,6 +238,32 @@ def like_dino(settings: Settings) -> dict[str, Any]:
     config = settings.configure(DINO, settings.seeds[0])
     shared = {key: config[key] for key in ("optimizer", "schedule", "training", "views")}
     return merge(shared, NO_LOCAL_VIEWS)
+
+
+def is_possible(arm: Arm, settings: Settings) -> bool:
+    """False for GroupViT on images without labels, unless the command line names it: it is refused with its reason."""
+    return arm.name != GROUPVIT or arm.name in settings.arms or has_labels(settings)
+
+
+def with_names(arm: Arm, settings: Settings) -> Arm:
+    """GroupViT with the names of the images' classes, of which its captions are made; other arms as they are."""
+    named = settings.arguments.get("presets", {}).get("method", {}).get(GROUPVIT, {}).get("names")
+    if arm.name != GROUPVIT or named is not None or not (names := class_names_of(settings)):
+        return arm
+    return replace(arm, overrides=merge(arm.overrides, {"method": {"preset": GROUPVIT, "names": names}}))
+
+
+def class_names_of(settings: Settings) -> list[str]:
+    """Names of the images' classes; none where they have none, or are not on this machine."""
+    if settings.embedded:
+        from scd.data.sources.drawing import class_names
+
+        return list(class_names(settings.base["data"]["options"]["classes"]))
+    if settings.declared or not has_labels(settings):
+        return []
+    from studies.suite.planning.assembly import open_data  # imports torch, which importing a study must not
+
+    return list(open_data(settings.base["data"], settings.locations).class_names or ())
 
 
 # -------------------------------------------------------------------- page
@@ -337,6 +383,12 @@ def is_shown(name: str) -> bool:
 
 def notes(results: Results) -> dict[str, str]:
     """What only this study has to say about how it was measured."""
+    groupvit = {
+        "GroupViT": "its own map says how far a patch belongs to segments that show a class, by its paper's rule for "
+        "background; texts of the classes, and so their names, are part of it. It has no class token: a head of its "
+        "attention is a segment, and the mean over heads is the part of each patch in the image's vector, which is the "
+        "mean of the segments. TokenCut takes the keys by which patches are first assigned to groups"
+    }
     return {
         "Settings of the arms": (
             "learning rate, schedule, weight decay and gradient clipping are the same in every arm. They were chosen "
@@ -344,6 +396,7 @@ def notes(results: Results) -> dict[str, str]:
         ),
         "MoCo and BYOL on the ViT": "two global views, the class token is projected, fixed patch projection (MoCo v3); "
         "a ViT has no batch norm, so MoCo's is not split into groups",
+        **(groupvit if GROUPVIT in results.about["arms"] else {}),
         **correlation_lines(results),
     }
 

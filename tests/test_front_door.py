@@ -37,7 +37,7 @@ def sessions() -> dict[str, str]:
 
 
 def test_sessions_are_listed(sessions):
-    assert {"environment", "answers", "tests", "slurm", "lint", "bench"} <= set(sessions)
+    assert {"environment", "answers", "status", "clean", "tests", "slurm", "lint", "bench"} <= set(sessions)
 
 
 def test_every_study_has_a_session(sessions):

@@ -81,13 +81,13 @@ NAMED = (
         ("dino", "moco"), "host of SCD and CrOC on a ViT; its cost is relative to MoCo",
     ),
     Named(
-        "DINOv2", ("R1-e",), (("dino_vit", "dinov2", "dino"),), "method `dinov2`", "DINO",
-        role="its losses are a method, which no study compares yet; published weights are scored as they are by study "
-        "`dino_vit` with `axes.pretrained=[dinov2]`",
+        "DINOv2", ("R1-e",), (("dino_vit", "dinov2", "dino"),), "method `dinov2`", "DINO", ("dinov2", "dino"),
+        "its losses are an arm of study `dino_vit`, by `arms=all`; published weights are scored as they are with "
+        "`axes.pretrained=[dinov2]`",
     ),
     Named(
-        "GroupViT", ("R1-e",),
-        role="learns from captions, which the suite's images do not have: named as evidence that objects emerge",
+        "GroupViT", ("R1-e",), (("dino_vit", "groupvit", "dino"),), "method `groupvit`", "DINO", ("groupvit", "dino"),
+        "an arm of study `dino_vit`, by `arms=all`; the images have no captions: they are made of the labels' names",
     ),
     Named("CAST", ("R1-a",)),
     Named("InsLoc", ("R1-a", "R4-b")),

@@ -198,4 +198,27 @@ REGIONS = (
                     "only the losses of the paper are trained, from random weights"),
         ),
     ),
+    System(
+        "hierarchical_grouping", "Hierarchical Grouping (reconstruction)", MOCO, around(MOCO, "hierarchical_grouping"),
+        compares="positions of two views by their distance in a tree of regions",
+        shares="a repulsion within the image: positions of its far regions are negatives, as its background is in SCD",
+        differs="a tree of many regions from outside, which contours give, instead of one learned map and its "
+        "complement; no region is a foreground; positions instead of pooled vectors; other images' positions are "
+        "negatives as well",
+        questions=("R1-a",),
+        published=(
+            Quoted("VOC12 segmentation, mIoU: 64.7; of a linear classifier on the validation images: 48.8",
+                   "an index of results; the paper's tables were not read"),
+        ),
+        given="segments",
+        default=False,
+        variants=(
+            Variant("hierarchical_grouping_flat", "Hierarchical Grouping with flat regions",
+                    {"annotations": {"segments": {"preset": "region_tree", "regions": [12, 12, 12]}}},
+                    "the three cuts of the tree are the same: what the order of the pairs adds"),
+            Variant("hierarchical_grouping_alone", "Hierarchical Grouping without MoCo's loss",
+                    {"wrapper": {"preset": "hierarchical_grouping", "image_weight": 0.0}},
+                    "only the loss of pixels is trained, as in the paper"),
+        ),
+    ),
 )  # fmt: skip

@@ -67,8 +67,37 @@ def test_every_arm_differs_in_what_it_says_and_the_resnet_in_its_backbone():
     }
     assert base["views"]["extra"]["kind"] == "local" and base["backbone"]["_target_"] == "scd.nn.vit.vit"
     assert specs["dino_resnet"].config["backbone"]["name"] == "resnet_tiny"
+    assert changed("dinov2") == {"method"} and specs["groupvit"].config["views"]["recipe"] == "single"
+    assert "training" not in changed("groupvit") and specs["groupvit"].config["backbone"]["embed_dim"] == 16
     protocols = {protocol["name"]: protocol for protocol in base["evaluation"]["protocols"]}
     assert protocols["maps_over_training"]["extractors"] is True and "emergence" in protocols
+
+
+def groupvit_of(*words):
+    """The arm of GroupViT in the plan of a command line, None where it is not planned."""
+    specs = dino_vit.plan(settings_of("dino_vit", seeds=1, words=words))
+    return next((spec.config["method"] for spec in specs if spec.labels["arm"] == "groupvit"), None)
+
+
+def test_groupvits_captions_are_made_of_the_names_of_the_classes():
+    assert groupvit_of() is None
+    names = groupvit_of("arms=groupvit")["names"]
+    assert names == ["amber_striped_disc", "moss_checked_triangle", "teal_dotted_star", "indigo_ringed_cross"]
+    given = groupvit_of("arms=groupvit", "presets.method.groupvit.names=[a,b,c,d]")
+    assert given["names"] == ["a", "b", "c", "d"]
+
+
+def test_groupvit_is_left_out_of_all_arms_where_images_have_no_labels(monkeypatch):
+    monkeypatch.setattr(dino_vit, "has_labels", lambda settings: False)
+    assert groupvit_of("arms=all") is None and groupvit_of("arms=groupvit") is not None
+
+
+def test_the_page_says_what_groupvits_maps_are_where_it_has_the_arm(tmp_path, no_figures):
+    for words, said in (((), False), (("arms=random,dino,dinov2,groupvit",), True)):
+        settings = settings_of("dino_vit", tmp_path, 2, words=words)
+        text = publish(STUDY, study_results(STUDY, {}, settings, emerged(0.0)), tmp_path).read_text(encoding="utf-8")
+        assert ("- **GroupViT:** its own map says" in text) is said
+        assert ("| GroupViT " in text) is said and ("| DINOv2's losses " in text) is said
 
 
 def test_checkpoints_are_planned_where_available_and_named_where_not(tmp_path, monkeypatch, no_figures):

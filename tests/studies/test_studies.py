@@ -67,11 +67,15 @@ def test_each_answer_follows_from_records(name, gain, control, spread, outcome, 
     assert open_lines(text) <= OPEN_LINES and text.split("<details>")[0].count("\n![") == 1
 
 
+KNOWN_BELOW = {"mim": ("mae_25",)}  # arms that are below others in a positive control
+
+
 def claim_results(name, tmp_path, gain, oracle=0.05):
-    """Results at the reading of a study in which SCD's arms gain so much, and the true mask so much."""
+    """Results at the reading of a study in which SCD's arms gain so much, and the true mask or its like so much."""
     gains = dict.fromkeys(TREATED, gain)
     gains |= dict.fromkeys(("oracle", "oracle_global", "oracle_symmetric", "oracle_byol"), oracle)
-    gains["supervised"] = 0.0 if oracle else -0.2  # as random weights: the positive control of the study of detection
+    gains |= dict.fromkeys(KNOWN_BELOW.get(name, ()), -oracle)
+    gains["supervised"] = 0.0 if oracle else -0.2  # as random weights: the control of the study of detection fails
     settings = settings_of(name, tmp_path, load_study(name).looks[0], AXES.get(name))
     return study_results(load_study(name), {arm: value for arm, value in gains.items() if value}, settings)
 
