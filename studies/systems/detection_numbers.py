@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from studies.systems.system import Quoted, System
 
-OF_DETECTION = re.compile(r"\b(COCO|VOC).*\bAP\b")
+OF_DETECTION = re.compile(r"\b(COCO|VOC).*\bAP(50|75)?\b")
 MMSELFSUP = "MMSelfSup, another implementation"
 MULTI_LABEL = "of Multi-Label Self-Supervised Learning (ICCV 2023), a secondary source"
 SOCO, MOCO = "README of hologerry/SoCo", "README of the detection in facebookresearch/moco"

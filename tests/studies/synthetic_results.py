@@ -58,6 +58,7 @@ SHARES = (
     "linear_top1", "knn_top1", "shift_linear_top1", "scene_map", "saliency_iou", "saliency_iou_inverted",
     "saliency_maxf", "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc",
     "tokencut_maxf", "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
+    "det_ap50", "det_ap75", "seg_ap", "seg_ap50", "seg_ap75",
 )  # fmt: skip
 STUDY_METRICS = {name: (name.replace("_", " "), SHARE, "higher", f"what {name} is") for name in SHARES}
 
