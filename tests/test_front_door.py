@@ -47,16 +47,23 @@ def test_every_study_has_a_session(sessions):
         assert f"'{name}'" in sessions[session]
 
 
-def test_a_study_session_passes_its_arguments_to_the_study(tmp_path):
+@pytest.mark.parametrize(
+    ("session", "words", "expected"),
+    [
+        ("study-multicrop", ["seeds=5", "data=a b"], "<-m><studies><multicrop><seeds=5><data=a b>"),
+        ("status", ["multicrop", "--store=a b"], "<-m><studies.status><multicrop><--store=a b>"),
+        ("clean", ["yes"], "<-m><studies.clean><yes>"),
+    ],
+)
+def test_a_session_passes_its_arguments_on(tmp_path, session, words, expected):
     # The shared environment's interpreter is replaced by a script that prints what it is asked to run.
     interpreter = tmp_path / "environment" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
     interpreter.chmod(0o755)
-    command = [sys.executable, "-m", "nox", "--envdir", str(tmp_path), "-s", "study-multicrop", "--no-dependencies"]
-    command += ["--", "seeds=5", "data=a b"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "<-m><studies><multicrop><seeds=5><data=a b>" in result.stdout
+    command = [sys.executable, "-m", "nox", "--envdir", str(tmp_path), "-s", session, "--no-dependencies"]
+    result = subprocess.run([*command, "--", *words], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert expected in result.stdout
 
 
 def readme_commands() -> list[str]:
@@ -127,6 +134,15 @@ def test_a_wheel_brings_the_console_command(wheel, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path / "empty")
     assert result.returncode == 0, result.stderr
     assert "different runs" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "clean"])
+def test_the_console_command_knows_the_store(tmp_path, command):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "scd_suite", command, "--store=nowhere"]
+    result = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: there is no store 'nowhere'; give --store=FOLDER, or run a study\n"
 
 
 def test_runtime_dependencies_are_those_that_the_packages_import():

@@ -142,9 +142,11 @@ class Inventory:
             for used in run.uses:
                 users.setdefault(used, []).append(run)
         ordered: dict[str, Stored] = {}
+        seen: set[str] = set()
 
         def add(run: Stored) -> None:
-            if run.id not in ordered:
+            if run.id not in seen:
+                seen.add(run.id)
                 for user in users.get(run.id, []):
                     add(user)
                 ordered[run.id] = run

@@ -12,7 +12,7 @@ from studies.suite.execution.inventory import KINDS, REMOVING, Inventory, open_s
 from studies.suite.execution.store import Status, Store
 from studies.suite.planning.staleness import Standing
 
-OLD, OLDER = "00000000000000ff", "00000000000000ee"
+OLD, OLDER = "ffffffffffffff01", "ffffffffffffff02"
 
 
 @pytest.fixture
