@@ -259,6 +259,8 @@ class Comus(Protocol):
             vectors = region_features(backbone, train.images, used, size, context.device).double().cpu().numpy()
             found = spectral_clusters(vectors, train.count - 1, context.seed, self.neighbours, self.restarts, self.core)
             pseudo = pseudo_masks(regions, large, found, train.classes)
+            if is_oracle:  # what is unknown is told, too
+                pseudo[train.classes == IGNORED] = IGNORED
             head = learn(train_maps, pseudo, found.count + 1, context.seed, self.positions, self.l2)
             predicted = predict(head, test_maps, test.classes)
             numbers["clusters"] = found.count

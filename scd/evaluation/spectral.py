@@ -56,16 +56,26 @@ def spectral_clusters(
     n = len(features)
     if n <= count:
         return Clusters(np.arange(n), np.ones(n, bool), n)
-    nearest = kneighbors_graph(features, min(neighbours, n), include_self=True)
     state = derive_seed(seed, "spectral clustering") % 2**32
+    vectors = spectral_vectors(features, count, neighbours, state)
+    centres, labels, _ = k_means(vectors, count, random_state=state, n_init=restarts)
+    labels = labels.astype(np.int64)
+    return Clusters(labels, core_members(vectors, centres, labels, core), count)
+
+
+def spectral_vectors(features: np.ndarray, count: int, neighbours: int, state: int) -> np.ndarray:
+    """The rows y (n, count) of the module's formula; each column is determined up to its sign.
+
+    Args:
+        features: (n, d), n above ``count``; the others as in :func:`spectral_clusters`.
+        state: seed of the eigensolver.
+    """
+    nearest = kneighbors_graph(features, min(neighbours, len(features)), include_self=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", UNCONNECTED)
-        embedded = spectral_embedding(
+        return spectral_embedding(
             (nearest + nearest.T) / 2, n_components=count, eigen_solver="arpack", random_state=state, drop_first=False
-        )  # (n, count)
-    centres, labels, _ = k_means(embedded, count, random_state=state, n_init=restarts)
-    labels = labels.astype(np.int64)
-    return Clusters(labels, core_members(embedded, centres, labels, core), count)
+        )
 
 
 def core_members(vectors: np.ndarray, centres: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
