@@ -19,6 +19,7 @@ from sklearn.neighbors import kneighbors_graph
 from scd.seeds import derive_seed
 
 UNCONNECTED = "Graph is not fully connected"  # clusters that lie far apart are parts of their own: no fault here
+DIGITS = 12  # of a cosine distance
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def spectral_vectors(features: np.ndarray, count: int, neighbours: int, state: i
 def core_members(vectors: np.ndarray, centres: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
     """Which vectors (n,) bool have a cosine distance to their centre below the quantile ``share`` of their cluster.
 
-    NOTE: in the official code a cluster of one member, or of equal members, has no core. Here the members with the
-    least distance always are core.
+    NOTE: a cluster that is a part of the graph of its own has one vector for all its members, so that their distances
+    differ by rounding errors alone. The official code keeps those that these errors choose, and no member of a cluster
+    of one. Here distances this close are equal, and all members with the least distance are core.
 
     Args:
         vectors: (n, d). centres: (k, d). labels: (n,) in [0, k).
@@ -93,6 +95,7 @@ def core_members(vectors: np.ndarray, centres: np.ndarray, labels: np.ndarray, s
     own = centres[labels]
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
     distance = 1 - (vectors * own).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    distance = distance.round(DIGITS)
     core = np.zeros(len(vectors), bool)
     for label in np.unique(labels):
         members = labels == label

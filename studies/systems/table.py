@@ -5,4 +5,4 @@ from studies.systems.regions import REGIONS
 from studies.systems.views import VIEWS
 
 SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
-NOT_YET = ("Hierarchical Grouping", "COMUS")
+NOT_YET = ("Hierarchical Grouping",)
