@@ -16,9 +16,10 @@ What differs from the paper:
 NOTE: its proposals come from BASNet, trained on pseudo labels of other saliency methods. Here they are training-free.
 Those of ``rbd`` are found in the pixels and do not depend on the method, so that a difference is one of features.
 NOTE: it fine-tunes a DeepLabv3 whose ResNet-50 was trained by DINO, whatever features were clustered, in two rounds.
-Here the head is a 1 x 1 convolution on the evaluated backbone, which stays frozen; there is one round, on un-augmented
-images. The head is a multinomial logistic regression to the shares of labels in each position's pixels, solved to its
-optimum; a fifth of the images, with their pseudo labels, chooses its penalty.
+Here the evaluated backbone stays frozen, and the head is a 1 x 1 convolution that sees a position's features, their
+means over a window of half the map's side, and their means over the map, in the place of DeepLabv3's pyramid; there is
+one round, on un-augmented images. The head is a multinomial logistic regression to the shares of labels in each
+position's pixels, solved to its optimum; a fifth of the images, with their pseudo labels, chooses its penalty.
 NOTE: regions outside the core, and images without core regions, are not learned from. The official code leaves out the
 same images; regions are dropped with their images there, which have one region each.
 """
@@ -38,7 +39,7 @@ from scd.evaluation.emergence import read
 from scd.evaluation.features import extract_maps, extract_saliency
 from scd.evaluation.labels import held_out_part
 from scd.evaluation.linear import check_penalties
-from scd.evaluation.logistic import L2_GRID, Regression, Shares, choose_and_fit
+from scd.evaluation.logistic import Regression, Shares, choose_and_fit
 from scd.evaluation.matching import matched_miou, pixel_counts
 from scd.evaluation.metric import SHARE, Metric
 from scd.evaluation.object_regions import (
@@ -53,7 +54,7 @@ from scd.evaluation.object_regions import (
 )
 from scd.evaluation.protocol import Context, EvaluationData, Protocol
 from scd.evaluation.saliency import iou
-from scd.evaluation.segmentation import CHUNK_VALUES, POSITIONS, labelled_positions, mean_iou, position_scores
+from scd.evaluation.segmentation import CHUNK_VALUES, labelled_positions, mean_iou, position_scores
 from scd.evaluation.spectral import Clusters, spectral_clusters
 
 PROPOSALS = {
@@ -62,6 +63,8 @@ PROPOSALS = {
     "own": "the method's own map, where it is >= 0.5",
 }
 ORACLE = "the true objects, an oracle"
+POSITIONS = 4000
+L2_GRID = (0.1, 0.01, 0.001, 0.0001)
 MARKED = 0.5  # value from which a method's own map proposes a pixel
 
 
@@ -161,8 +164,9 @@ class Comus(Protocol):
                 "COMUS mIoU",
                 SHARE,
                 "higher",
-                f"{steps}; a 1 x 1 convolution on the frozen feature maps learns these; its predictions for test "
-                f"images against the true classes: IoU over all pixels; {matched}test images show",
+                f"{steps}; a 1 x 1 convolution on the frozen feature maps, their means over windows of half the side "
+                "and over the map learns these; its predictions for test images against the true classes: IoU over all "
+                f"pixels; {matched}test images show",
             ),
             f"pseudo_miou{suffix}": Metric(
                 "mIoU of pseudo masks",
@@ -205,7 +209,7 @@ class Comus(Protocol):
         if proposed is None:
             return {}
         backbone, size, device = context.method.backbone, context.size, context.device
-        maps = [extract_maps(backbone, part.images, size, device=device) for part in (train, test)]
+        maps = [with_context(extract_maps(backbone, part.images, size, device=device)) for part in (train, test)]
         numbers = self.scores(context, train, test, *maps, whole_masks(proposed))
         if self.oracle:
             oracle = self.scores(context, train, test, *maps, train.objects, is_oracle=True)
@@ -297,6 +301,20 @@ def pseudo_masks(regions: Regions, used: Tensor, found: Clusters, like: Tensor) 
     return out
 
 
+def with_context(maps: Tensor) -> Tensor:
+    """Feature maps (N, 3 C, h, w): those of each position, and their means over a window around it and over the map.
+
+    The window has half the sides of the map, rounded to odd numbers of positions; what lies outside does not count.
+
+    Args:
+        maps: (N, C, h, w).
+    """
+    window = [side // 2 | 1 for side in maps.shape[2:]]
+    margin = [side // 2 for side in window]
+    near = F.avg_pool2d(maps, window, stride=1, padding=margin, count_include_pad=False)
+    return torch.cat([maps, near, maps.mean(dim=(2, 3), keepdim=True).expand_as(maps)], dim=1)
+
+
 def learn(
     maps: Tensor, pseudo: Tensor, labels: int, seed: int, positions: int = POSITIONS, l2: Sequence[float] = L2_GRID
 ) -> Regression:
@@ -314,7 +332,6 @@ def learn(
     maps, pseudo = maps[rows.to(maps.device)], pseudo[rows]
     image, features, targets = labelled_positions(maps, pseudo, labels, positions, seed)
     held = held_out_part(len(maps), seed) if len(maps) > 1 else torch.ones(1, dtype=torch.bool)
-
     row_held = held.to(image.device)[image]
     held_maps, held_pseudo = maps[held.to(maps.device)], pseudo[held]
 

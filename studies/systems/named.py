@@ -100,7 +100,11 @@ NAMED = (
     Named("SlotCon", ("R1-b", "R1-d"), (("scene_coco", "slotcon", "moco"),)),
     Named("Odin", ("R1-b", "R1-d")),
     Named("CrOC", ("R1-b",)),
-    Named("COMUS", ("R1-b",)),
+    Named(
+        "COMUS", ("R1-b",),
+        role="no training but an evaluation of frozen features: protocol `comus`, which the study `protocols` has for "
+        "every arm, and any other study by `evaluation.protocols`",
+    ),
     Named("PointCL", ("R1-b", "R1-d")),
     Named("DenseSiam", ("R1-d",)),
     Named("Asym-Siam", ("R3-c",)),

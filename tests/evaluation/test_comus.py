@@ -9,7 +9,7 @@ from torch import nn
 from scd.data.sources.scenes import Scenes
 from scd.data.sources.source import Source
 from scd.errors import DataError, UsageError
-from scd.evaluation.comus import Comus, clustered, learn, predict, pseudo_masks
+from scd.evaluation.comus import Comus, clustered, learn, predict, pseudo_masks, with_context
 from scd.evaluation.matching import matched_miou, pixel_counts
 from scd.evaluation.object_regions import Regions, class_maps
 from scd.evaluation.protocol import EvaluationData
@@ -195,6 +195,17 @@ def test_pseudo_masks_by_hand():
     assert pseudo[0, :, 0].tolist() == [3, 255, 255, 0]  # core, not core, not clustered, no region
     assert (pseudo[1] == 255).all() and (pseudo[2] == 255).all()  # no core region, no region
     assert pseudo[3, :, 0].tolist() == [2, 2, 0, 0]
+
+
+def test_context_is_a_mean_over_the_part_of_the_window_inside_the_map():
+    maps = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    found = with_context(maps)
+    assert found.shape == (2, 9, 6, 5) and torch.equal(found[:, :3], maps)
+    for y, x in ((0, 0), (2, 3), (5, 4)):  # a window of 3 x 3 positions
+        expected = maps[:, :, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean(dim=(2, 3))
+        torch.testing.assert_close(found[:, 3:6, y, x], expected)
+        torch.testing.assert_close(found[:, 6:, y, x], maps.mean(dim=(2, 3)))
+    assert with_context(torch.ones(1, 2, 1, 1)).shape == (1, 6, 1, 1)
 
 
 def test_a_head_learns_what_features_show_and_not_what_is_ignored():
