@@ -2,7 +2,7 @@
 
 Every arm is trained once and evaluated by all protocols: kNN, linear probe, fine-tuning with all, a tenth and a
 hundredth of the labels, transfer to other images, classes and segments of scenes, mixed backgrounds, the worst group of
-class and background, and COMUS, a segmentation without labels. SCD is compared with MoCo in each of them, beside a control that a trained network, and
+class and background, and COMUS. SCD is compared with MoCo in each of them, beside a control that a trained network, and
 a correct separation, can be seen there; and the rankings of the arms are compared between protocols.
 """
 
@@ -48,7 +48,7 @@ PROTOCOLS = {  # the number that stands for each protocol, and how a sentence na
     "scene_miou_linear": "the segments of scenes",
     "mixed_rand_top1": "mixed backgrounds",
     "worst_group_top1": "the worst group of class and background",
-    "comus_miou": "the segmentation that clusters of objects teach",
+    "comus_miou": "COMUS",
 }
 COLUMNS = {  # headings of the tables
     "knn_top1": "kNN", "linear_top1": "linear", "finetune_top1": "fine-tuned", "labels10_top1": "10 %",
