@@ -1,8 +1,8 @@
 """R3-b: the paper's first table has linear probing alone. Does the answer, or the ranking, depend on the protocol?
 
 Every arm is trained once and evaluated by all protocols: kNN, linear probe, fine-tuning with all, a tenth and a
-hundredth of the labels, transfer to other images, classes and segments of scenes, mixed backgrounds, and the worst
-group of class and background. SCD is compared with MoCo in each of them, beside a control that a trained network, and
+hundredth of the labels, transfer to other images, classes and segments of scenes, mixed backgrounds, the worst group of
+class and background, and COMUS. SCD is compared with MoCo in each of them, beside a control that a trained network, and
 a correct separation, can be seen there; and the rankings of the arms are compared between protocols.
 """
 
@@ -48,11 +48,13 @@ PROTOCOLS = {  # the number that stands for each protocol, and how a sentence na
     "scene_miou_linear": "the segments of scenes",
     "mixed_rand_top1": "mixed backgrounds",
     "worst_group_top1": "the worst group of class and background",
+    "comus_miou": "COMUS",
 }
 COLUMNS = {  # headings of the tables
     "knn_top1": "kNN", "linear_top1": "linear", "finetune_top1": "fine-tuned", "labels10_top1": "10 %",
     "labels1_top1": "1 %", "other_linear_top1": "transfer", "scene_map": "scenes", "scene_miou_linear": "segments",
     "mixed_rand_top1": "mixed-rand", "worst_group_top1": "worst group",
+    "comus_miou": "COMUS",
 }  # fmt: skip
 REFERENCE = "linear_top1"  # the protocol of the paper's first table
 

@@ -42,7 +42,7 @@ from studies.systems import page
 from studies.systems.page import EQUAL_EPOCHS, SCORED, SESOI, named_inputs
 from studies.systems.system import HOSTS as ALL_HOSTS
 from studies.systems.system import MOCO, Host, System
-from studies.systems.table import NOT_YET, SYSTEMS
+from studies.systems.table import SYSTEMS
 
 METRIC, FALLBACK = "knn_top1", "saliency_maxf"
 MAIN = (METRIC, "linear_top1", "mixed_rand_top1", "bg_gap")
@@ -236,7 +236,6 @@ def notes(results: Results) -> dict[str, str]:
 DEVIATIONS = (
     "Scale: a small network on small images; the papers train a ResNet-50 at 224 px on ImageNet or COCO, mostly for "
     "detection and segmentation, which this page does not measure.",
-    "Systems that the reviews name and that are not in the suite yet: " + ", ".join(NOT_YET) + ".",
     "SCD is a reconstruction (`scd/scd.py`).",
 )
 

@@ -12,7 +12,7 @@ from studies.suite.analysis.tables import NONE, Table
 from studies.suite.pages.index import link
 from studies.suite.pages.reread import Reading
 from studies.systems.system import System
-from studies.systems.table import NOT_YET, SYSTEMS
+from studies.systems.table import SYSTEMS
 
 NOT_MEASURED = "not measured"
 COST_PAGE = "cost-profile"
@@ -100,7 +100,11 @@ NAMED = (
     Named("SlotCon", ("R1-b", "R1-d"), (("detection", "slotcon", "byol"), ("scene_coco", "slotcon", "moco"))),
     Named("Odin", ("R1-b", "R1-d"), (("detection", "odin", "byol"),)),
     Named("CrOC", ("R1-b",)),
-    Named("COMUS", ("R1-b",)),
+    Named(
+        "COMUS", ("R1-b",),
+        role="no training but an evaluation of frozen features: protocol `comus`, which the study `protocols` has for "
+        "every arm, and any other study by `evaluation.protocols`",
+    ),
     Named("PointCL", ("R1-b", "R1-d"), (("detection", "pointcl", "moco"),)),
     Named("DenseSiam", ("R1-d",), (("detection", "densesiam", "simsiam"),)),
     Named("Asym-Siam", ("R3-c",)),
@@ -197,9 +201,7 @@ def systems_table(readings: Mapping[str, Reading]) -> Table:
 
 def named_row(named: Named, readings: Mapping[str, Reading], costs: Costs) -> dict[str, str]:
     """A system that is no arm of the study ``related``."""
-    role = named.role
-    if not named.arm and not role:
-        role = "not built yet" if named.name in NOT_YET else "not in the suite"
+    role = named.role or ("" if named.arm else "not in the suite")
     trained = bool(named.arm) or bool(find_difference(named.arms, readings))
     found = difference(named.arms, readings) if trained else NONE
     return _row(named.name, named.questions, named.arm, named.host, found, costs.of(named.cost), role)

@@ -5,4 +5,3 @@ from studies.systems.regions import REGIONS
 from studies.systems.views import VIEWS
 
 SYSTEMS = (*REGIONS, *VIEWS, *ASYMMETRIC)
-NOT_YET = ("COMUS",)

@@ -189,10 +189,6 @@ def test_what_is_not_known_is_said(tmp_path):
     assert "How well boxes, segments and masks fit the objects was not measured" in given.markdown
 
 
-def test_systems_that_are_missing_are_named(page):
-    assert "that are not in the suite yet: COMUS" in page
-
-
 def test_scores_of_true_boxes_and_segments_are_perfect(tmp_path, monkeypatch):
     monkeypatch.setenv("SCD_CACHE", str(tmp_path))
     settings = settings_of("related", tmp_path, words=("sizes.generated_train=24",))
