@@ -101,13 +101,12 @@ def test_an_occluder_hides_the_share_from_its_side_and_nothing_else(side, share)
     hidden = (found != images).any(dim=1)[0]
     assert hidden.sum() == share * masks.sum() and not (hidden & ~masks[0]).any() and (found[0, :, hidden] == 128).all()
     rows, columns = hidden.nonzero().T
-    where = {
-        "left": columns.min() == 8,
-        "right": columns.max() == 15,
-        "top": rows.min() == 6,
-        "bottom": rows.max() == 17,
-    }
-    assert where[side] and hidden[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+    wide, high = round(share * 8), round(share * 12)
+    expected = {  # first and last row and column
+        "left": (6, 17, 8, 7 + wide), "right": (6, 17, 16 - wide, 15),
+        "top": (6, 5 + high, 8, 15), "bottom": (18 - high, 17, 8, 15),
+    }  # fmt: skip
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == expected[side]
 
 
 def test_an_occluder_of_an_object_of_any_form():

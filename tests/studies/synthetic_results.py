@@ -58,6 +58,7 @@ SHARES = (
     "linear_top1", "knn_top1", "shift_linear_top1", "scene_map", "saliency_iou", "saliency_iou_inverted",
     "saliency_maxf", "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc",
     "tokencut_maxf", "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
+    "centric_linear_top1", "centric_shift_linear_top1",
 )  # fmt: skip
 STUDY_METRICS = {name: (name.replace("_", " "), SHARE, "higher", f"what {name} is") for name in SHARES}
 
@@ -99,6 +100,8 @@ def study_results(study, gains, settings, numbers_of=None, spread=0.002):
             "linear_top1": value,
             "shift_linear_top1": value,
             "scene_map": value,
+            "centric_linear_top1": value,
+            "centric_shift_linear_top1": value,
             **(numbers_of(arm, seed) if numbers_of else {}),
         }
         numbers.setdefault(spec.id, record)
