@@ -22,7 +22,8 @@ LABELS = {
     "moco": "MoCo", "moco_symmetric": "MoCo, symmetric", "byol": "BYOL", "simsiam": "SimSiam",
     "barlow_twins": "Barlow Twins", "dino": "DINO", "slotcon": "SlotCon", "soco": "SoCo",
     "detcon": "DetCon", "odin": "Odin (reconstruction)", "insloc": "InsLoc", "orl": "ORL in one stage",
-    "asym_siam": "Asym-Siam's baseline",
+    "asym_siam": "Asym-Siam's baseline", "dnc_experts": "Divide and Contrast, experts",
+    "divide_and_contrast": "Divide and Contrast, distillation",
     "dinov2": "DINOv2's losses", "groupvit": "GroupViT", "mae": "MAE", "supervised": "supervised",
 }  # fmt: skip
 PAIRED = ("moco", "moco_symmetric", "byol", "simsiam", "barlow_twins", "dino", "slotcon")  # compare pairs of views

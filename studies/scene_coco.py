@@ -199,7 +199,7 @@ def sections(report: Report) -> None:
     )  # fmt: skip
 
 
-def gained(results: Results) -> Results:
+def gained(results: Results, gains: tuple[tuple[str, str], ...] = GAINS, metric: str = METRIC) -> Results:
     """The results and, as further arms, what SCD adds to MoCo seed by seed, from each of the images of a claim.
 
     The two gains that a claim compares stand under one kind of images, that of its positive control. A gain has the
@@ -207,17 +207,17 @@ def gained(results: Results) -> Results:
     page names the seed.
     """
     rows = []
-    for place, other in GAINS:
+    for place, other in gains:
         for images in (place, other):
             part = results.where(images=images)
             runs = {arm: part.of(arm) for arm in ("scd", "moco")}
-            scd, moco = (by_seed(own, METRIC) for own in runs.values())
+            scd, moco = (by_seed(own, metric) for own in runs.values())
             classes = [class_by_seed(own) for own in runs.values()]
             for seed in (seed for seed in scd if seed in moco):
                 found = sorted({each[seed] for each in classes})
                 numerics = found[0] if len(found) == 1 else f"{' and '.join(found)}, on {images}"
                 common = {"arm": f"gain:{images}", "images": place, "budget": "epochs", "status": DONE, "reason": ""}
-                rows.append({**common, "numerics": numerics, "seed": seed, METRIC: scd[seed] - moco[seed]})
+                rows.append({**common, "numerics": numerics, "seed": seed, metric: scd[seed] - moco[seed]})
     return results.with_runs(pandas.concat([results.runs, pandas.DataFrame(rows)], ignore_index=True))
 
 

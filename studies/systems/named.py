@@ -121,8 +121,15 @@ NAMED = (
         role="not trained: a source of maps for SCD, and a way of finding objects in a ViT's keys",
     ),
     Named("SGCL", ("R5-c",)),
-    Named("Demystifying", ("R1-c",), role="an analysis of biases in images and crops: asks for the study `uncurated`"),
-    Named("Divide and Contrast", ("R1-c",), role="a training for uncurated images: asks for the study `uncurated`"),
+    Named(
+        "Demystifying", ("R1-c",),
+        role="an analysis: its invariances are the protocol `invariance`, its bias to objects the study `uncurated`",
+    ),
+    Named(
+        "Divide and Contrast", ("R1-c",), (("uncurated", "dnc", "moco_long"),),
+        "methods `dnc_experts`, then `divide_and_contrast`", "MoCo at the cost of all stages",
+        ("divide_and_contrast", "moco"), "three stages, for uncurated images; its cost here is that of the last one",
+    ),
 )  # fmt: skip
 
 

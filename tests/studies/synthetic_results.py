@@ -59,6 +59,7 @@ SHARES = (
     "saliency_maxf", "saliency_inverted_share", "map_std", "attention_maxf", "attention_jaccard", "attention_corloc",
     "tokencut_maxf", "learned_maxf", "inverted_maxf", "whole_maxf", "centre_maxf", "det_ap",
     "det_ap50", "det_ap75", "seg_ap", "seg_ap50", "seg_ap75",
+    "centric_linear_top1", "centric_shift_linear_top1",
 )  # fmt: skip
 STUDY_METRICS = {name: (name.replace("_", " "), SHARE, "higher", f"what {name} is") for name in SHARES}
 
@@ -102,6 +103,8 @@ def study_results(study, gains, settings, numbers_of=None, spread=0.002, finishe
             "shift_linear_top1": value,
             "scene_map": value,
             **{contrast.metric: value for contrast in study.contrasts if contrast.metric == "det_ap"},
+            "centric_linear_top1": value,
+            "centric_shift_linear_top1": value,
             **(numbers_of(arm, seed) if numbers_of else {}),
         }
         numbers.setdefault(spec.id, record)

@@ -46,6 +46,15 @@ DINO = {  # facebookresearch/dino: defaults of main_dino.py; batch 1024 as in th
 PAPERS = {
     "moco": MOCO,
     "moco_symmetric": {**MOCO, "method.symmetric": True},
+    "dnc_experts": {  # arXiv 2105.08054 has a host of its own, MoCLR; here the host is MoCo v2 and an expert is like it
+        **MOCO, "method.clusters": 5,
+        "heads": {f"experts.{number}.projector": [2048, 128] for number in range(5)},
+    },
+    "divide_and_contrast": {
+        **{key: value for key, value in MOCO.items() if not key.startswith(("method.", "heads"))},
+        "method.clusters": 5, "method.dim": 128, "method.hidden": 2048, "method.base_weight": 0.5,
+        "heads": {"projector": [2048, 128], "base_regressor": [2048, 128], "expert_regressors": [2048, 128] * 5},
+    },
     "insloc": {  # limbo0000/InstanceLoc, configs/FPN/insloc_fpn_200ep.py; docs: for 8 GPUs with 32 images each
         **{key: value for key, value in MOCO.items() if key not in NOT_INSLOCS},
         "optimizer.nesterov": True, "views.recipe": "single", "views.size": 256, "views.scale": [1.0, 1.0],
@@ -190,6 +199,7 @@ PAPERS = {
     },
 }  # fmt: skip
 DECLARED = {  # what differs from the paper, by the points that the configuration declares
+    "dnc_experts": {"host", "batches"}, "divide_and_contrast": {"stages", "heads"},
     "moco": set(), "moco_symmetric": set(), "mae": set(), "asym_siam": {"MultiCrop", "RandAugment"},
     "insloc": {"levels", "backgrounds", "anchors", "initial weights", "transfer"},
     "byol": {"batch norm", "colours"}, "simsiam": {"batch norm", "initial weights"},
