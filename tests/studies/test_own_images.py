@@ -142,6 +142,29 @@ def test_a_folder_as_people_have_it_twice_from_inside(tmp_path, monkeypatch, cap
     assert "[records/multicrop-my-pets-smoke-arms-random.csv](records/multicrop-my-pets-smoke-arms-random.csv)" in text
 
 
+def test_classes_of_folders_are_named_before_the_training(tmp_path, capsys):
+    """They stood on the page alone, after the training: two kinds of folders were trained on as classes."""
+    write_folder(tmp_path / "pets" / "train", ["cat", "dog"], 8)
+    write_folder(tmp_path / "pets" / "test", ["cat", "dog"], 2, first=50)
+    words = ["multicrop", *QUICK, f"data={tmp_path / 'pets'}", *KNN, "--store", str(tmp_path / "store")]
+    assert main([*words, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert capsys.readouterr().err == "note: 2 classes by the names of folders: 'cat', 'dog'.\n"
+
+
+def test_icons_whose_shape_lies_in_their_transparency_are_refused(tmp_path, capsys):
+    """Every image became one colour without a word."""
+    write_folder(tmp_path / "icons" / "train", ["cat", "dog"], 8)
+    write_folder(tmp_path / "icons" / "test", ["cat", "dog"], 2, first=50)
+    for number, file in enumerate(sorted((tmp_path / "icons" / "train").glob("*/*.png"))):
+        icon = PillowImage.new("RGBA", (16, 16), (200, 9 * number, 30, 0))
+        icon.putpixel((3, number), (200, 9 * number, 30, 255))
+        icon.save(file)
+    assert studies(tmp_path, f"data={tmp_path / 'icons'}", *KNN) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "16 of the 16 training images that were looked at have one colour alone, and what they show lies in" in line
+    assert not list((tmp_path / "store" / "pretraining").glob("[!.]*"))
+
+
 def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
     """Nothing said that a test folder repeats training images."""
     write_folder(tmp_path / "pets" / "train", ["cat", "dog"], 8)

@@ -149,12 +149,27 @@ def test_masks_of_one_thing_alone_are_refused(tmp_path, capsys, mask, words, tex
     assert "no mask of 'masks' test shows " in line and text in line
 
 
-def test_ids_without_a_background_are_read_where_the_object_is_named(tmp_path):
+def test_ids_without_a_background_are_read_where_the_object_is_named(tmp_path, capsys):
     write_masks(tmp_path / "masks", levels(1, 3, 2), empty=levels(1, 3, 2), rows=16)
     words = ["arms=scd", f"data={tmp_path / 'masks'}", "data.options.foreground=[1]", SALIENCY]
     assert studies(tmp_path, *words) == 0
     (record,) = (tmp_path / "out" / "records").glob("*.csv")
     assert pandas.read_csv(record)["saliency_iou_whole"].tolist() == [pytest.approx(1 / 3)]
+    note = "Ids of the masks that count as background, because data.options.foreground does not name them: 2, 3."
+    assert f"note: {note} Only 255 means unknown" in capsys.readouterr().err
+
+
+def test_inverted_masks_are_said(tmp_path, capsys):
+    """Masks whose object is black were scored without a hint."""
+    black = np.zeros((24, 24), bool)
+    black[8:16, 8:16] = True
+    inverted = stored(Image.fromarray(np.where(black, 0, 255).astype(np.uint8)))
+    write_masks(tmp_path / "masks", inverted, empty=inverted, rows=16)
+    assert studies(tmp_path, "arms=random", f"data={tmp_path / 'masks'}", SALIENCY) == 0
+    note = "The object covers most of the border in 16 of the 16 test masks that were looked at, as in inverted masks;"
+    assert f"note: {note} check that white is the object" in capsys.readouterr().err
+    (page,) = (tmp_path / "out").glob("multicrop*.md")
+    assert f"**Note on the data:** {note}" in page.read_text(encoding="utf-8")
 
 
 def test_masks_of_numpy_are_named(tmp_path, capsys):

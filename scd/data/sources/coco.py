@@ -29,6 +29,7 @@ from scd.data.sources.instance_maps import (
     negatives,
     object_features,
     percentages,
+    upper_left,
 )
 from scd.data.sources.labels import folded
 from scd.data.sources.run_lengths import decode_run_lengths
@@ -36,6 +37,7 @@ from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
+NOTED = "2"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
@@ -88,7 +90,10 @@ class Coco(Source):
             split: content_hash({**format_, "content": [file_hash(content.file), _contents(content, places[split][0])]})
             for split, content in read.items()
         }
-        keys = {split: content_hash([fingerprints[split], str(place[0].resolve())]) for split, place in places.items()}
+        keys = {
+            split: content_hash([fingerprints[split], str(place[0].resolve()), NOTED])
+            for split, place in places.items()
+        }
         name = places["train"][0].resolve().name
         splits = {
             split: cached_dataset("coco", key, partial(draw_coco, read[split], names)) for split, key in keys.items()
@@ -209,6 +214,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
     check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
     drawn = any(entry.segmentation for image in content.images for entry in image.entries)
     notes = [] if drawn else percentages(boxes.boxes, sizes)
+    notes = notes or upper_left(boxes.boxes, boxes.sizes)
     notes += negatives([len(image.entries) for image in content.images])
     dataset = Dataset.from_dict(columns, features=object_features(names))
     dataset.info.description = describe(counted, notes)

@@ -12,6 +12,7 @@ Objects with two categories count as two, and are noted.
 
 import json
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from scd.data.sources.folder_scan import printable
 from scd.errors import DataError
 
 CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
@@ -216,6 +218,7 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
     ids_of: dict[Path, str] = {}
     names_of: dict[Path, str] = {}
     moved: set[Path] = set()
+    outside: list[Path] = []
     repeated = 0
     for number, entry in enumerate(entries):
         key = identity(entry["id"], f"'{file}' images[{number}]: id")
@@ -223,6 +226,8 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
         path = _located(folder, name, what)
         if path is None and (path := _located_elsewhere(folder, name)) is not None:
             moved.add(path)
+        if path is None and (path := _located_outside(folder, name)) is not None:
+            outside.append(path)
         if path is None:
             raise DataError(f"'{file}' lists the image {name}, which is not in '{folder}'")
         if path in moved and names_of.setdefault(path, name) != name:
@@ -246,25 +251,51 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
         notes.append(
             f"Images whose file_name names another folder, and that are read from '{folder.name}': {strange:,}."
         )
-    return images, notes + _unlisted(set(ids_of), folder)
+    if outside:
+        notes.append(
+            f"Images that are not in '{folder.name}' and are read from where their file_name says: {len(outside):,}, "
+            f"the first from '{printable(outside[0].parent.name)}'."
+        )
+    return images, notes + _unlisted(set(ids_of) - set(outside), folder)
 
 
 def _located(folder: Path, name: object, what: str) -> Path | None:
-    """The file of an image, also if its name was written on Windows, or as part of an address."""
+    """The file of an image in ``folder``, also if its name was written on Windows, or as part of an address."""
     if not isinstance(name, str):
         raise DataError(f"{what}: file_name is {json.dumps(name)}, it must be text")
-    for written in (name, name.replace("\\", "/"), _plain(name)):
-        if str(written) and "\0" not in str(written) and (folder / written).is_file():
-            return folder / written
-    return None
+    return next((path for path in _written(folder, name) if _is_inside(path, folder)), None)
+
+
+def _written(folder: Path, name: str) -> list[Path]:
+    """The files that a name may mean, from ``folder``; they may lie outside of it."""
+    written = [
+        folder / one for one in (name, name.replace("\\", "/"), _plain(name)) if str(one) and "\0" not in str(one)
+    ]
+    return [path for path in written if path.is_file()]
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path lies in a folder by its name, or after links are followed."""
+    inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return inside or path.resolve().is_relative_to(folder.resolve())
 
 
 def _located_elsewhere(folder: Path, name: str) -> Path | None:
-    """The file of an image whose name was written from another folder; None if ``folder`` holds that folder."""
+    """The file in ``folder`` of an image whose name was written from another folder, by the last parts of its name;
+    None if ``folder`` holds that folder."""
     plain = _plain(name)
-    if not plain.name or "\0" in str(plain) or (folder / plain.parent).is_dir():
+    parts = [part for part in plain.parts if part not in (plain.anchor, "..")]
+    if not parts or "\0" in str(plain):
         return None
-    return folder / plain.name if (folder / plain.name).is_file() else None
+    if len(parts) == len(plain.parts) and (folder / plain.parent).is_dir():
+        return None
+    ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((path for path in ends if path.is_file()), None)
+
+
+def _located_outside(folder: Path, name: str) -> Path | None:
+    """The file outside of ``folder`` to which the name of an image leads: a whole path, or one with ".."."""
+    return next(iter(_written(folder, name)), None)
 
 
 def _plain(name: str) -> Path:

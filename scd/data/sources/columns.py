@@ -11,11 +11,11 @@ from scd.data.cache import content_hash, file_hashes
 from scd.data.masks import KINDS, find_kind
 from scd.data.sources.labels import number_labels
 from scd.data.sources.mask_checks import check_masks
+from scd.data.sources.relative_paths import LONGEST_PATH, is_file, with_whole_paths
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
 MOST_LISTED = 5  # names of columns in a note
-LONGEST_PATH = 200  # characters of a path in an error
 NO_MAP = "The column objects is not used: there is no map of the objects' pixels beside it (a column mask)."
 ALL_IDS = "The masks hold class ids, and every id above 0 counts as the object; data.options.foreground names others."
 
@@ -27,6 +27,7 @@ def read_columns(
     columns: Mapping[str, str | None] | None = None,
     mask_kind: str | None = None,
     foreground: Sequence[int] | None = None,
+    folders: Mapping[str, Sequence[Path]] | None = None,
 ) -> dict[str, Any]:
     """The arguments of :class:`scd.data.sources.source.Source` for data sets whose columns the user may name.
 
@@ -37,6 +38,7 @@ def read_columns(
         columns: our column name -> the name in the files; None or absent: the same name; empty: left out.
         mask_kind: one of :data:`scd.data.masks.KINDS`; None: derived from the columns and the masks.
         foreground: for masks of class ids, the ids that are foreground.
+        folders: those at which the relative paths of a split's images start; None: the working directory.
 
     Raises:
         UsageError: an unknown column or mask kind, or an option that these masks do not have.
@@ -60,6 +62,9 @@ def read_columns(
     labels = number_labels(name, {split: rename_columns(name, dataset, named) for split, dataset in splits.items()})
     backgrounds = number_labels(name, labels.splits, "background")
     splits = backgrounds.splits
+    for split in folders or {}:
+        splits[split], found = with_whole_paths(name, split, splits[split], folders[split])
+        notes += found
     check_object_columns(name, splits)
     check_categories(name, splits)
     has_masks, has_objects = (any(it in d.column_names for d in splits.values()) for it in ("mask", "objects"))
@@ -218,7 +223,7 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
         paths = pc.if_else(stored, None, pc.struct_field(cells, "path")).to_pylist()
         named = [(row, path) for row, path in enumerate(paths) if path]
         for row, path in named:
-            if not is_file(path):
+            if not is_file(Path(path)):
                 if path.startswith("data:"):
                     raise DataError(
                         f"'{source}' {split} row {row}: the {column} is text of an encoded picture ({path[:22]}...); "
@@ -228,14 +233,6 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
                 raise DataError(f"'{source}' {split} row {row}: the {column} '{shown}' is not a file of this machine")
         hashes += file_hashes([Path(path) for _, path in named])
     return hashes
-
-
-def is_file(path: str) -> bool:
-    """Whether text is the path of a file; text that no file system takes as a path is not."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _no_column(source: str, column: str, dataset: Dataset, ours: str) -> DataError:

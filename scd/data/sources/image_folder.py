@@ -12,18 +12,23 @@ from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
+from scd.data.sources.folder_names import is_part, is_split_like, may_be_splits, splits_among
 from scd.data.sources.folder_scan import first_names, printable, scan, with_several_pages
 from scd.data.sources.paired_files import check_pairs_in_folders, check_pairs_of_folders
 from scd.data.sources.source import Source, named_splits, split_of
 from scd.errors import DataError, UsageError
 
 TEST_FRACTION = 0.2  # of a folder without splits
-PARTS = ("image", "img", "jpeg", "jpg", "mask", "annotation", "segmentation", "label", "gt", "groundtruth")  # of a set
-SPLIT_WORDS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
 MASK = re.compile(  # a mask's name but for its image's
     r"^(mask|seg|gt)[_.-]|[_. -](masks?|seg|segmentation|gt|matte|trimap|labelIds|annotation)(_\d+)?$", re.IGNORECASE
 )
 NUMBERED = re.compile(r".*(part|batch|set|chunk|shard|fold|group|images?|pics?)[ _-]?\d+", re.IGNORECASE)
+OTHER_FORMS = {  # endings of files that may hold images -> what to do with them
+    ".arrow": "files of save_to_disk are not read; write train.parquet and test.parquet with Dataset.to_parquet",
+    ".parquet": "name the files: data=parquet data.locations.train=FILE data.locations.test=FILE",
+    ".tar": "unpack the archives",
+    ".zip": "unpack the archives",
+}
 MOST_LISTED = 20  # names of classes in a note
 LAYOUT = "FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE"
 
@@ -98,6 +103,8 @@ def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str 
     for file in contents.images:
         parts = file.relative_to(root).parts
         by_folder[parts[0] if len(parts) > 1 else ""].append(file)
+    if not contents.images:
+        refuse_other_files(root, contents.others)
     empty = [path.name for path in contents.empty if path.parent == root]
     names = find_splits(root, by_folder, empty)
     notes = contents.notes(root)
@@ -122,6 +129,15 @@ def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str 
     splits = {split: by_folder[name] for split, name in names.items()}
     labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
     return with_page_note(with_known_classes(root, FoundImages(splits, labelled, notes)))
+
+
+def refuse_other_files(root: Path, files: Sequence[Path]) -> None:
+    """Raise DataError for a folder without images that holds files of a known form, which are not read as they are."""
+    found = {file.suffix.lower(): file for file in reversed(files) if file.suffix.lower() in OTHER_FORMS}
+    for ending, advice in OTHER_FORMS.items():
+        if ending in found:
+            where = found[ending].relative_to(root).as_posix()
+            raise DataError(f"imagefolder: no images in '{root}', which holds '{printable(where)}': {advice}")
 
 
 def with_test_note(found: FoundImages) -> FoundImages:
@@ -167,6 +183,7 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
             f"imagefolder: {in_words(names)} in '{root}' look like splits, not classes; name the folders train and "
             "test (or validation)"
         )
+    found = with_split_note(root, found, names)
     inside = sorted(file for split in found.labelled for file in found.splits[split])
     found = replace(found, notes=[*found.notes, *check_pairs_of_folders(inside)])
     if all(NUMBERED.fullmatch(name) for name in names):
@@ -174,6 +191,28 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
         found = replace(found, notes=[*found.notes, note])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
+        return replace(found, notes=[*found.notes, note])
+    return found
+
+
+def with_split_note(root: Path, found: FoundImages, names: Sequence[str]) -> FoundImages:
+    """The same images, with a note on classes whose names may mean a split. Inside a split all names are classes.
+
+    Raises:
+        DataError: names that are splits rather than classes (:mod:`scd.data.sources.folder_names`).
+    """
+    if found.has_splits:
+        return found
+    if splits := splits_among(names):
+        others = [name for name in names if name not in splits]
+        beside = f" beside {in_words(others)}" if others else ""
+        raise DataError(
+            f"imagefolder: {in_words(splits)}{beside} in '{root}' would be classes, but are names of splits; name the "
+            "folders that are used train and test (or validation) and leave out the others "
+            "(data.locations.left_out=[NAME]); if they are classes, rename them"
+        )
+    if doubtful := may_be_splits(names):
+        note = f"Folders that count as classes, although their names may mean splits: {in_words(doubtful)}."
         return replace(found, notes=[*found.notes, note])
     return found
 
@@ -196,25 +235,6 @@ def in_words(names: Sequence[str]) -> str:
     """The first names of classes."""
     more = ", ..." if len(names) > MOST_LISTED else ""
     return ", ".join(f"'{printable(name)}'" for name in names[:MOST_LISTED]) + more
-
-
-def words_of(name: str) -> list[str]:
-    """The words of a name in small letters: "JPEGImages" is jpeg and images, "train2017" is train."""
-    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
-
-
-def is_part(name: str) -> bool:
-    """Whether a folder's name says that it holds images, masks or annotations of a set."""
-    words = words_of(name)
-    if words[:1] in (["with"], ["without"], ["no"]):  # classes, as of faces with and without a mask
-        return False
-    return words[:1] == ["segmentation"] or any(word.removesuffix("s") in PARTS for word in words[-1:])
-
-
-def is_split_like(name: str) -> bool:
-    """Whether a folder's name is that of a split with something before or after it: "train2017", "cars_test"."""
-    words = [word for word in words_of(name) if word not in ("set", "split", "images")]
-    return any(word in SPLIT_WORDS for word in (*words[:1], *words[-1:]))
 
 
 def find_splits(root: Path, by_folder: Mapping[str, Sequence[Path]], empty: Sequence[str]) -> dict[str, str]:

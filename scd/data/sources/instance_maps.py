@@ -15,6 +15,10 @@ FEW = 5  # boxes that may leave their images in any set
 SLACK = 1  # pixels by which a box may leave its image without a note
 MANY = 20  # boxes whose places say in which unit or form they are written
 LARGE = 150  # pixels; in larger images boxes that all end at 100 are unlikely
+UPPER_LEFT = (
+    "All {:,} boxes end within the left upper quarter of their images, as if the images had been enlarged after they "
+    "were annotated; they are taken as they stand."
+)
 PERCENT = "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
 
 
@@ -73,6 +77,19 @@ def percentages(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int
     large = sum(min(size) > LARGE for size in sizes)
     within = all(max(x + w, y + h) <= 100 for x, y, w, h in boxes)
     return [PERCENT] if len(boxes) >= MANY and within and large > len(sizes) / 2 else []
+
+
+def upper_left(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """A note on a set whose images may be larger than they were when they were annotated, by a factor of 2 or more.
+
+    Args:
+        boxes: [x, y, w, h] of all objects; sizes: width and height in pixels of the image of each box.
+    """
+    within = all(
+        x + w <= width / 2 + SLACK and y + h <= height / 2 + SLACK
+        for (x, y, w, h), (width, height) in zip(boxes, sizes, strict=True)
+    )
+    return [UPPER_LEFT.format(len(boxes))] if within and len(boxes) >= MANY else []
 
 
 def negatives(objects: Sequence[int]) -> list[str]:

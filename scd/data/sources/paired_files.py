@@ -5,7 +5,8 @@ prove little, since many sets number the images of each class from 0. What is lo
 
 - in one folder, files whose names differ in one text (``X.jpg`` and ``X_matte.png``, ``X_rgb.png`` and
   ``X_depth.png``, ``X.jpg`` and ``seg_X.png``) or in their ending alone (``X.jpg`` and ``X.png``);
-- two to four class folders that hold files of the same names (``rgb/X.jpg`` and ``alpha/X.png``).
+- class folders that hold files of the same names (``rgb/X.jpg`` and ``alpha/X.png``): two to four, or some of any
+  number that share their names with no other one, or more than four of which most hold masks or maps of one.
 
 Files are masks or maps if they have the shape of their partners, and either few colours where the partners have many,
 or no colour where the partners are in colour.
@@ -32,7 +33,8 @@ SAMPLED = 8  # pairs whose images are opened
 FEWEST = 3  # pairs that are looked at
 MOST_TEXTS = 8  # texts by which names differ, the most frequent ones
 MOST_WORDS = 3  # of such a text
-MOST_FOLDERS = 4  # class folders that may be parts of one set: images, masks, edges, depth
+MOST_FOLDERS = 4  # class folders of which each two are compared: images, masks, edges, depth
+MOST_COMPARED = 32  # of more folders of the same names, those whose images are opened
 COMMON = 0.9  # share of names that two folders have in common
 ALIKE = 0.5  # correlation of the brightness of two versions of one picture
 THUMBNAIL = 8
@@ -193,10 +195,75 @@ def check_pairs_of_folders(files: Sequence[Path]) -> list[str]:
         classes[file.parent.parent][file.parent].append(file)
     notes: list[str] = []
     for folders in classes.values():
-        if len(folders) <= MOST_FOLDERS:
-            for first, second in combinations(sorted(folders), 2):
-                notes += _check_two_folders(first, second, parts_of(folders[first]), parts_of(folders[second]))
+        parts = {folder: parts_of(files) for folder, files in sorted(folders.items())}
+        if len(parts) <= MOST_FOLDERS:
+            for first, second in combinations(parts, 2):
+                notes += _check_two_folders(first, second, parts[first], parts[second])
+            continue
+        used = Counter(name for found in parts.values() for name in found)
+        for group in folders_of_equal_names(parts):
+            common = sorted(set.intersection(*(set(parts[folder]) for folder in group)))
+            if len(group) <= MOST_FOLDERS:
+                alone = sum(used[name] <= len(group) for name in common) >= COMMON * len(common)
+                if alone or not are_numbered(common):
+                    for first, second in combinations(group, 2):
+                        notes += _check_two_folders(first, second, parts[first], parts[second])
+            else:
+                _check_many_folders(group, parts, common)
     return notes
+
+
+def folders_of_equal_names(parts: Mapping[Path, Mapping[str, Path]]) -> list[list[Path]]:
+    """Groups of two folders or more whose files have the same names, up to a tenth of them.
+
+    A folder joins the group with whose first folder it has most names in common; the work grows with the number of
+    files, not with that of pairs.
+    """
+    groups: list[list[Path]] = []
+    places: dict[str, list[int]] = defaultdict(list)  # name of a file -> groups whose first folder has it
+    for folder, found in parts.items():
+        if len(found) < FEWEST:
+            continue
+        shared = Counter(place for name in found for place in places.get(name, ()))
+        for place, count in shared.most_common():
+            if count >= COMMON * max(len(found), len(parts[groups[place][0]])):
+                groups[place].append(folder)
+                break
+        else:
+            for name in found:
+                places[name].append(len(groups))
+            groups.append([folder])
+    return [group for group in groups if len(group) > 1]
+
+
+def _check_many_folders(folders: Sequence[Path], parts: Mapping[Path, Mapping[str, Path]], names: list[str]) -> None:
+    """Raise DataError for more than four folders of the same names of which most hold masks or maps of one.
+
+    Of folders whose files are numbered, all but that one do; some sets number the images of each class from 0.
+    """
+    if len(names) < FEWEST or len(folders) > MOST_COMPARED:
+        return
+    chosen = names[:: max(1, len(names) // SAMPLED)][:SAMPLED]
+    found = {folder: [look(parts[folder][name]) for name in chosen] for folder in folders}
+    needed = len(folders) - 1 if are_numbered(names) else (len(folders) + 1) // 2
+    for base in folders:
+        maps = [folder for folder in folders if folder != base and _is_map_of(found[folder], found[base])]
+        if len(maps) >= needed:
+            named = ", ".join(f"'{printable(folder.name)}'" for folder in maps)
+            raise DataError(_no_classes(f"{named} and '{printable(base.name)}'", base.parent, len(names)))
+
+
+def _is_map_of(maps: Sequence[Look | None], images: Sequence[Look | None]) -> bool:
+    seen = [pair for pair in zip(images, maps, strict=True) if None not in pair]
+    return are_maps([pair[1] for pair in seen], [pair[0] for pair in seen]) and have_same_shape(seen)
+
+
+def _no_classes(names: str, folder: Path, common: int) -> str:
+    return (
+        f"imagefolder: {names} in '{folder}' are no classes, but images and their masks or maps, by their content and "
+        f"{common} equal names of files; images with masks are given as parquet files with the columns image and mask; "
+        "if they are classes, give their files different names"
+    )
 
 
 def _check_two_folders(one: Path, two: Path, first: Mapping[str, Path], second: Mapping[str, Path]) -> list[str]:
@@ -208,11 +275,7 @@ def _check_two_folders(one: Path, two: Path, first: Mapping[str, Path], second: 
     side = maps_of(seen)
     names = f"'{printable(one.name)}' and '{printable(two.name)}'"
     if side is not None and have_same_shape(seen):
-        raise DataError(
-            f"imagefolder: {names} in '{one.parent}' are no classes, but images and their masks or maps, by their "
-            f"content and {len(common)} equal names of files; images with masks are given as parquet files with the "
-            "columns image and mask; if they are classes, give their files different names"
-        )
+        raise DataError(_no_classes(names, one.parent, len(common)))
     if show_the_same(seen):
         return [
             f"Folders {names} of '{printable(one.parent.name)}' hold the same pictures under the same names "

@@ -26,7 +26,7 @@ Files = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class Parquet(Source):
-    """Images of parquet files.
+    """Images of parquet files, which hold them or name their files; relative names start at the parquet file's folder.
 
     Args:
         train, validation, test: a path, a glob or a list of them for each split; at least one split.
@@ -57,7 +57,7 @@ class Parquet(Source):
         digests = {split: file_hashes(found) for split, found in files.items()}
         splits = {split: read_parquet(found, digests[split]) for split, found in files.items()}
         super().__init__(
-            **read_columns(name, splits, digests, columns, mask_kind, foreground),
+            **read_columns(name, splits, digests, columns, mask_kind, foreground, folders_of(files)),
             description=f"parquet files of {name}",
         )
 
@@ -86,6 +86,11 @@ def find_files(split: str, value: Files) -> list[Path]:
             check_parts(split, parts)
         found.extend(Path(match) for match in matches)
     return found
+
+
+def folders_of(files: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
+    """The folders of each split's files, each once, as whole paths."""
+    return {split: list(dict.fromkeys(path.absolute().parent for path in found)) for split, found in files.items()}
 
 
 def check_parts(split: str, files: Sequence[Path]) -> None:

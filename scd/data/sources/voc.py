@@ -27,12 +27,14 @@ from scd.data.sources.instance_maps import (
     negatives,
     object_features,
     percentages,
+    upper_left,
 )
 from scd.data.sources.mask_checks import Palettes, require_whole_ids, used_colours
 from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError, unknown
 
 VERSION = "5"
+NOTED = "2"  # version of the notes that are kept with the maps; it changes no identity
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -108,7 +110,10 @@ class Voc(Source):
         format_ = {"format": "voc", "version": VERSION, "task": task}
         fingerprints = {split: content_hash({**format_, "content": _contents(found)}) for split, found in rows.items()}
         make = _with_boxes if boxes else _with_segments
-        keys = {split: content_hash([fingerprint, str(root.resolve())]) for split, fingerprint in fingerprints.items()}
+        keys = {
+            split: content_hash([fingerprint, str(root.resolve()), NOTED])
+            for split, fingerprint in fingerprints.items()
+        }
         splits = {split: cached_dataset("voc", key, partial(make, rows[split])) for split, key in keys.items()}
         super().__init__(
             root.resolve().name,
@@ -380,7 +385,8 @@ def _with_boxes(rows: list[dict]) -> Dataset:
     check_boxes(counted, total, f"'{rows[0]['image'].parent.parent}'", "xmin, ymin, xmax, ymax")
     dataset = Dataset.from_dict(columns, features=object_features(CLASSES))
     boxes = [box for row in rows for box in row["boxes"]]
-    notes = percentages(boxes, sizes) + negatives([len(row["boxes"]) for row in rows])
+    of_boxes = [size for row, size in zip(rows, sizes, strict=True) for _ in row["boxes"]]
+    notes = (percentages(boxes, sizes) or upper_left(boxes, of_boxes)) + negatives([len(row["boxes"]) for row in rows])
     dataset.info.description = describe(counted, notes)
     return dataset
 

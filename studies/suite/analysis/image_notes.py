@@ -3,22 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from scd.data.decoding import picture
-from scd.data.images import chosen_rows, undecoded
+from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.mask_notes import notes_on_masks
+from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.planning.settings import Settings
 
 MOST_NAMED = 5  # classes that a note names
-LOOKED_AT, DARK = 64, 128  # images of a split; a set is dark if no pixel of these reaches this value of 255
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
-    """What a reader must know of images: what is not read, what limits leave out, copies, and sets that are dark."""
+    """What a reader must know of images: what is not read, what limits leave out, odd pixels and masks, and copies."""
     return [
-        *images.notes, *notes_on_limits(images), *notes_on_dark_images(images), *images.overlap(),
+        *images.notes, *notes_on_limits(images), *notes_on_pixels(images), *notes_on_masks(images), *images.overlap(),
         *notes_on_copies(images),
     ]  # fmt: skip
 
@@ -56,32 +54,6 @@ def notes_on_limits(images: EvaluationData) -> list[str]:
             notes.append(
                 f"Of the {count:,} {split} images, which have no labels to be balanced by, the first {limit:,} are "
                 f"used (data.{name})."
-            )
-    return notes
-
-
-def notes_on_dark_images(images: EvaluationData) -> list[str]:
-    """A note on each split whose values use the lower half of their range only.
-
-    Such values mostly have another scale than that of their file's type, as 16-bit reflectances that end at 10000.
-
-    Raises:
-        DataError: an image that cannot be decoded, by source, row and file.
-    """
-    if images.source.embedded:
-        return []
-    notes = []
-    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
-        dataset = images.source.split(split)
-        cells, rows = undecoded(dataset.select_columns("image")), chosen_rows(dataset, limit)
-        seen = rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)].tolist()
-        highest = max(np.asarray(picture(cells[row]["image"], row, images.source.name)).max() for row in seen)
-        if highest < DARK:
-            words = "training" if split == "train" else split
-            notes.append(
-                f"The {words} images are dark: no pixel of the {len(seen)} that were looked at is above {highest} of "
-                "255. Values are read as they stand, those of 16 bits from their whole range (65535); if your images "
-                "use a part of it, scale them."
             )
     return notes
 

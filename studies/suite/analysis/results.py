@@ -8,6 +8,7 @@ The page can be written again from these two files.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -206,11 +207,22 @@ def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
         return []
     if decode:
-        return describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])["notes"]
+        found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])
+        return [*classes_of_folders(found["description"]), *found["notes"]]
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import evaluation_data
 
-    return evaluation_data(settings.base, open_data(settings.base["data"], settings.locations)).notes
+    source = open_data(settings.base["data"], settings.locations)
+    return [*classes_of_folders(source.description), *evaluation_data(settings.base, source).notes]
+
+
+def classes_of_folders(description: str) -> list[str]:
+    """The part of a source's description that names the classes which are folders.
+
+    The page has it in the line on the data; before the training it shows whether folders were meant as something else.
+    """
+    found = re.search(r"\d+ classes by the names of folders: .*", description)
+    return [f"{found[0]}."] if found else []
 
 
 def place_of(settings: "Settings") -> str | None:

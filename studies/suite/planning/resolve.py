@@ -302,6 +302,8 @@ class Resolver:
             length = Budget(**budget["of"]).steps(epoch, reference)
             if length is None:
                 raise UsageError("equal FLOPs need a budget in epochs or steps: training.budget.unit=epochs")
+            if length * reference * (1 + 1e-12) < cost:  # as of Budget
+                raise UsageError(too_short(config, epoch, length, reference, cost))
             return Budget("flops", length * reference).steps(epoch, cost)
         if budget["value"] == 0:
             return 0
@@ -324,6 +326,22 @@ def sets_in_memory(config: Mapping[str, Any], opened: OpenedData) -> dict[str, i
             for split, kind in (("train", "train_limit"), (opened.scored, "test_limit")):
                 add(split, size, smaller(smaller(data[kind], evaluation[kind]), protocol.get(kind)))
     return found
+
+
+def too_short(config: Mapping[str, Any], epoch: int, length: int, reference: float, cost: float) -> str:
+    """Why equal FLOPs pay for no step of a method, in one line: mostly there are too few images.
+
+    Args:
+        epoch: steps of one pass over the training images; length: steps of the reference.
+        reference, cost: FLOPs of a step of the reference and of the method.
+    """
+    steps, batches = (f"{n} {what}" for n, what in ((length, "step(s)"), (epoch, "batch(es)")))
+    return (
+        f"equal FLOPs pay for no step of '{config['method']['_target_']}': the budget is that of {steps} of the "
+        f"reference, and one step costs as much as {cost / reference:.3g} of them; '{config['data']['title']}' has too "
+        f"few training images ({batches} of {config['training']['batch_size']}): give more images, a lower "
+        "training.batch_size or a higher training.budget.value, or leave out equal FLOPs with axes.budgets=[epochs]"
+    )
 
 
 def with_classes(method: Mapping[str, Any], classes: int | None, data: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from PIL import Image
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.coco import Coco
-from scd.data.sources.instance_maps import PERCENT
+from scd.data.sources.instance_maps import PERCENT, UPPER_LEFT
 from scd.errors import DataError, UsageError
 
 
@@ -501,8 +501,8 @@ def test_images_without_objects_are_noted_where_they_are_most(coco):
 def test_boxes_in_percent_are_noted(coco):
     folder, content = coco
     for image in content["images"]:
-        image.update(width=300, height=200)
-        Image.new("RGB", (300, 200)).save(folder / "images" / image["file_name"])
+        image.update(width=300, height=190)  # the boxes leave the left upper quarter
+        Image.new("RGB", (300, 190)).save(folder / "images" / image["file_name"])
     first = content["annotations"][0]
     content["annotations"] = [
         {**first, "id": k, "image_id": 7 * (1 + k % 2), "bbox": [4 * k, 0, 20, 100], "segmentation": []}
@@ -522,3 +522,20 @@ def test_images_at_an_absolute_place_are_read(coco):
     (folder / "images" / "2.png").rename(folder / "elsewhere" / "2.png")
     content["images"][1]["file_name"] = str(folder / "elsewhere" / "2.png")
     assert len(open_coco(coco).split("train")) == len(before.split("train")) == 2
+
+
+@pytest.mark.parametrize(("factor", "noted"), [(1, False), (2, True), (4, True)])
+def test_images_that_were_enlarged_after_they_were_annotated_are_noted(coco, factor, noted):
+    """Boxes and polygons covered a part of each image without a word: the sizes were left out."""
+    folder, content = coco
+    for image in content["images"]:
+        del image["width"], image["height"]
+        Image.new("RGB", (30 * factor, 20 * factor)).save(folder / "images" / image["file_name"])
+    shape = [[4, 2, 30, 2, 30, 20, 4, 20]]
+    content["annotations"] = [
+        {"id": k, "image_id": 7 * (1 + k % 2), "bbox": [4, 2, 26, 18], "segmentation": shape, "category_id": k // 2}
+        for k in range(20)
+    ]
+    content["categories"] = [{"id": k, "name": f"c{k}"} for k in range(10)]
+    found = [note for note in open_coco(coco).notes if "upper quarter" in note]
+    assert found == ([f"train: {UPPER_LEFT.format(20)}"] if noted else [])

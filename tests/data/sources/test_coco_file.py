@@ -85,6 +85,40 @@ def test_names_from_another_folder(coco, name):
     assert read.notes == ([] if name == "images/2.png" else [note])
 
 
+@pytest.mark.parametrize("name", ["{}/old/images/2.png", "../old/images/2.png", "{}/old/images/sub folder/3.png"])
+def test_files_of_another_place_do_not_replace_those_of_the_folder(coco, name):
+    """A whole path, or one with "..", was read from there, whatever folder was given."""
+    (coco[0] / "old" / "images" / "sub folder").mkdir(parents=True)
+    for each in ("2.png", "3.png", "sub folder/3.png"):
+        Image.new("RGB", (30, 20), "red").save(coco[0] / "old" / "images" / each)
+    coco[1]["images"][1]["file_name"] = name.format(coco[0])
+    read = opened(coco)
+    end = "sub folder/3.png" if "sub" in name else "2.png"
+    assert read.images[1].path == coco[0] / "images" / end
+    assert read.notes[0] == "Images whose file_name names another folder, and that are read from 'images': 1."
+
+
+@pytest.mark.parametrize("name", ["{}/old/4.png", "../old/4.png"])
+def test_images_that_lie_elsewhere_are_noted(coco, name):
+    """The only note counted the other files of that place."""
+    (coco[0] / "old").mkdir()
+    for each in ("4.png", "5.png"):
+        Image.new("RGB", (30, 20)).save(coco[0] / "old" / each)
+    coco[1]["images"].append({"id": 4, "file_name": name.format(coco[0])})
+    read = opened(coco)
+    assert read.images[2].path.resolve() == coco[0] / "old" / "4.png"
+    assert read.notes == [
+        "Images that are not in 'images' and are read from where their file_name says: 1, the first from 'old'."
+    ]
+
+
+@pytest.mark.parametrize("name", ["{}/images/2.png", "sub folder/../2.png", "../images/2.png"])
+def test_whole_paths_into_the_folder_need_no_note(coco, name):
+    coco[1]["images"][1]["file_name"] = name.format(coco[0])
+    read = opened(coco)
+    assert read.images[1].path.resolve() == coco[0] / "images" / "2.png" and read.notes == []
+
+
 @pytest.mark.parametrize("numbers", [(1, 2), (2, 2)])
 @pytest.mark.parametrize("names", [("a/2.png", "b/2.png"), ("2.png", "b/2.png"), ("a/2.png", "2.png")])
 def test_names_from_several_folders_are_not_one_file(coco, names, numbers):

@@ -207,6 +207,8 @@ def test_bad_files_are_named(tmp_path):
         (("train2017", "val2017"), "look like splits, not classes"),
         (("training_set", "test_set"), "look like splits, not classes"),
         (("cars_train", "cars_test"), "look like splits, not classes"),
+        (("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"), "but parts of one data set"),
+        (("DUTS-TR-Input", "DUTS-TR-Truth", "DUTS-TE-Input", "DUTS-TE-Truth"), "but parts of one data set"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(tmp_path, names, text):
@@ -214,6 +216,53 @@ def test_folders_that_are_no_classes_are_refused(tmp_path, names, text):
     write_classes(tmp_path, names)
     with pytest.raises(DataError, match=text):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("labeled", "unlabeled", "test"), "'labeled', 'test', 'unlabeled'"),
+        (("train", "unlabeled"), "'train', 'unlabeled'"),
+        (("train", "heldout"), "'heldout', 'train'"),
+        (("train", "held_out"), "'held_out', 'train'"),
+        (("gallery", "probe", "test"), "'gallery', 'probe', 'test'"),
+        (("query", "gallery"), "'gallery', 'query'"),
+        (("bounding_box_train", "bounding_box_test", "query"), "'bounding_box_test', 'bounding_box_train', 'query'"),
+        (("cat", "dog", "test"), "'test' beside 'cat', 'dog'"),
+        (("photos_train", "photos_val", "extra"), "'photos_train', 'photos_val' beside 'extra'"),
+    ],
+)
+def test_splits_beside_other_folders_are_refused(tmp_path, names, splits):
+    """They became classes without a word."""
+    write_classes(tmp_path, names)
+    text = f"imagefolder: {splits} in '{tmp_path}' would be classes, but are names of splits; name the folders that"
+    with pytest.raises(DataError, match=re.escape(text)):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "noted"),
+    [
+        (("bus", "train"), "'train'"),
+        (("invalid", "valid"), "'valid'"),
+        (("test tube", "train station", "vest"), None),
+        (("labeled", "unlabeled"), None),
+        (("gallery", "museum"), None),
+    ],
+)
+def test_classes_with_names_of_splits(tmp_path, names, noted):
+    write_classes(tmp_path, names)
+    found = ImageFolder(tmp_path)
+    assert found.class_names == names
+    note = f"Folders that count as classes, although their names may mean splits: {noted}."
+    assert [one for one in found.notes if "may mean splits" in one] == ([note] if noted else [])
+
+
+def test_classes_inside_a_split_may_have_any_name(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        write_classes(tmp_path / split, ("test", "unlabeled"))
+    assert ImageFolder(tmp_path).class_names == ("test", "unlabeled")
 
 
 def test_classes_by_the_names_of_folders_are_named(tmp_path):
@@ -336,3 +385,26 @@ def test_pages_and_frames_that_are_not_read_are_counted(folder):
     assert found.notes == ("Files with several pages or frames, of which the first is read: 3.",)
     assert len(found.splits["train"]) == 9
     assert load_images(found, "train", 8).images.shape[0] == 9
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        (
+            "train/data-00000-of-00001.arrow",
+            "files of save_to_disk are not read; write train.parquet and test.parquet w",
+        ),
+        ("default/train/0000.parquet", "name the files: data=parquet data.locations.train=FILE"),
+        ("train-000000.tar", "unpack the archives"),
+    ],
+)
+def test_folders_of_other_files_say_what_to_do(tmp_path, file, advice):
+    """The refusal said that there are no images in 'train'."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(b"x")
+    text = f"imagefolder: no images in '{tmp_path}', which holds '{file}': {advice}"
+    with pytest.raises(DataError, match=re.escape(text)):
+        ImageFolder(tmp_path)
+    picture(tmp_path / "train" / "cat" / "1.png")
+    picture(tmp_path / "test" / "cat" / "1.png", 9)
+    assert "Files that are no images, not read" in ImageFolder(tmp_path).notes[0]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from scd.data.sources.instance_maps import (
     PERCENT,
+    UPPER_LEFT,
     check_boxes,
     count_boxes,
     describe,
@@ -17,6 +18,7 @@ from scd.data.sources.instance_maps import (
     negatives,
     object_features,
     percentages,
+    upper_left,
 )
 from scd.errors import DataError
 
@@ -100,3 +102,17 @@ def test_images_without_objects_are_noted_where_they_are_most():
 def test_notes_follow_what_was_counted():
     assert describe(Counter({"b": 2, "a": 1000, "none": 0}), ["Last."]).splitlines() == ["a: 1,000.", "b: 2.", "Last."]
     assert describe(Counter()) == ""
+
+
+@pytest.mark.parametrize(
+    ("last", "number", "noted"),
+    [
+        ([0, 0, 20, 10], 20, True),
+        ([0, 0, 20, 10], 19, False),  # too few to tell
+        ([0, 0, 22, 10], 20, False),
+        ([0, 0, 20, 12], 20, False),
+    ],
+)
+def test_boxes_of_images_that_were_enlarged_are_noted(last, number, noted):
+    boxes, sizes = [[1, 1, 5, 5]] * (number - 1) + [last], [(40, 20)] * number
+    assert upper_left(boxes, sizes) == ([UPPER_LEFT.format(number)] if noted else [])

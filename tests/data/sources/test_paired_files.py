@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from scd.data.sources.image_folder import ImageFolder
-from scd.data.sources.paired_files import are_numbered, look, parts_of
+from scd.data.sources.paired_files import are_numbered, folders_of_equal_names, look, parts_of
 from scd.errors import DataError
 
 
@@ -172,6 +172,44 @@ def test_many_classes_of_the_same_names_are_not_compared(tmp_path):
     for place in range(5):
         write_folders(tmp_path, (f"c{place}", photo), ("masks", mask), "{}")
     assert len(ImageFolder(tmp_path).class_names) == 6
+
+
+def test_six_folders_of_images_and_masks_are_no_classes(tmp_path):
+    """As in ISIC2018 under other names: more than four folders were not compared, and the masks were trained on."""
+    for first, (images, masks) in ((0, ("A", "D")), (100, ("B", "E")), (200, ("C", "F"))):
+        for number in range(first, first + 8):
+            save(tmp_path / images / f"ISIC_{number:07d}.jpg", photo(number))
+            save(tmp_path / masks / f"ISIC_{number:07d}_segmentation.png", mask(number))
+    with pytest.raises(
+        DataError, match="'A' and 'D' in .* are no classes, but images and their masks or maps, .* 8 eq"
+    ):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("names", ["{}", "{:03d}x{}"])
+def test_images_and_four_kinds_of_masks_are_no_classes(tmp_path, names):
+    for kind in ("photos", "ex", "he", "ma", "se"):
+        for number in range(8):
+            file = names.format(number, "abcdefgh"[number])
+            save(tmp_path / kind / f"{file}.png", (photo if kind == "photos" else mask)(number))
+    with pytest.raises(DataError, match="'ex', 'he', 'ma', 'se' and 'photos' in '.*' are no classes, .* 8 equal names"):
+        ImageFolder(tmp_path)
+
+
+def test_many_classes_of_unlike_names_are_classes(tmp_path):
+    """Neither drawings among photographs, nor a class in black and white, nor sizes that differ make parts of a set."""
+    for place in range(6):
+        for number in range(6 + 6 * (place == 5)):
+            draw = mask if place == 4 else depth if place == 5 else photo
+            save(tmp_path / f"c{place}" / f"img_{number}.png", draw(10 * place + number))
+    found = ImageFolder(tmp_path)
+    assert len(found.class_names) == 6 and "are no classes" not in " ".join(found.notes)
+
+
+def test_groups_of_folders_by_their_names(tmp_path):
+    texts = {"a": "abcdefghij", "b": "klmno", "c": "abcdefghi", "d": "klmno", "e": "pq", "f": "abcde"}
+    letters = {folder: dict.fromkeys(text, tmp_path) for folder, text in texts.items()}
+    assert folders_of_equal_names(letters) == [["a", "c"], ["b", "d"]]
 
 
 def test_broken_images_are_named_where_they_are_read(tmp_path):

@@ -1,5 +1,7 @@
 """Parquet files by path, glob and list; a file that cannot be used is named."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -186,3 +188,60 @@ def test_an_image_cell_without_bytes_and_path_is_named(tmp_path):
     pq.write_table(pa.table({"image": cells}), file)
     with pytest.raises(DataError, match="'parquet' row 1: no image"):
         load_images(Parquet(train=file), "train", 20)
+
+
+def write_names(folder, paths, labels=None):
+    """A parquet file of paths to images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"image": paths, "label": labels or [0, 1] * (len(paths) // 2)}
+    Dataset.from_dict(data).to_parquet(str(folder / "train.parquet"))
+    return folder / "train.parquet"
+
+
+def write_pictures(folder, value, count=4):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Pillow.new("RGB", (8, 8), (value, number, 0)).save(folder / f"{number}.png")
+
+
+NAMES = [f"images/{number}.png" for number in range(4)]
+
+
+def test_relative_paths_start_at_the_folder_of_the_parquet_file(tmp_path, monkeypatch):
+    """Where the working directory held other images of the same names, these were read without a word."""
+    file = write_names(tmp_path / "mine", NAMES)
+    write_pictures(tmp_path / "mine" / "images", 200)
+    write_pictures(tmp_path / "other" / "images", 10)
+    monkeypatch.chdir(tmp_path / "other")
+    found = Parquet(train=file)
+    assert found.notes == () and found.splits["train"].column_names == ["image", "label"]
+    assert load_images(found, "train", 8).images[:, 0].unique().tolist() == [200]
+    monkeypatch.chdir(tmp_path / "mine")
+    assert Parquet(train="train.parquet").fingerprint == found.fingerprint
+    whole = write_names(tmp_path / "whole", [str(tmp_path / "mine" / name) for name in NAMES])
+    assert load_images(Parquet(train=whole), "train", 8).images[:, 0].unique().tolist() == [200]
+
+
+def test_relative_paths_from_the_working_directory_are_noted(tmp_path, monkeypatch):
+    file = write_names(tmp_path / "tables", NAMES)
+    write_pictures(tmp_path / "images", 10)
+    monkeypatch.chdir(tmp_path)
+    found = Parquet(train=file)
+    assert found.notes == (
+        "Training files named by relative paths are read from the working directory: the folder of the parquet file "
+        "does not hold them.",
+    )
+    assert load_images(found, "train", 8).images[:, 0].unique().tolist() == [10]
+
+
+def test_a_relative_path_to_no_file_says_where_it_starts(tmp_path, monkeypatch):
+    file = write_names(tmp_path / "mine", NAMES)
+    monkeypatch.chdir(tmp_path)
+    text = "'parquet' train row {}: the image 'images/{}.png' is not a file of this machine; a relative path starts at "
+    text += f"the folder of the parquet file, here '{tmp_path / 'mine'}'"
+    with pytest.raises(DataError, match=re.escape(text.format(0, 0))):
+        Parquet(train=file)
+    write_pictures(tmp_path / "mine" / "images", 9, count=3)
+    write_pictures(tmp_path / "images", 9)  # the paths of a column start at one folder
+    with pytest.raises(DataError, match=re.escape(text.format(3, 3))):
+        Parquet(train=file)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
-from scd.data.sources.instance_maps import PERCENT
+from scd.data.sources.instance_maps import PERCENT, UPPER_LEFT
 from scd.data.sources.voc import CLASSES, Voc, colour_of
 from scd.errors import DataError, UsageError
 
@@ -468,6 +468,14 @@ def test_images_without_objects_and_boxes_in_percent_are_noted(devkit):
     (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*boxes))
     Image.new("RGB", (160, 200)).save(devkit / "VOC2007" / "JPEGImages" / "000003.jpg")
     assert opened(devkit).notes == (f"test: {PERCENT}",)
+
+
+def test_images_that_were_enlarged_after_they_were_annotated_are_noted(devkit):
+    listing(devkit, "000003\n")
+    boxes = [("dog", 1 + k, 1, 60 + k, 50, 0) for k in range(20)]
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*boxes))
+    Image.new("RGB", (160, 100)).save(devkit / "VOC2007" / "JPEGImages" / "000003.jpg")
+    assert opened(devkit).notes == (f"test: {UPPER_LEFT.format(20)}",)
 
 
 # ---------------------------------------------------------------- segments that do not keep ids

@@ -30,6 +30,19 @@ def test_equal_flops_are_at_most_the_references_and_within_one_step(settings):
     assert 0 <= reference.flops - arm.flops < arm.spec.flops_per_step
 
 
+def test_too_few_images_for_equal_flops_say_so():
+    """The refusal named two numbers of FLOPs, and neither the images nor what to change."""
+    few = resolve_settings("multicrop", ["tier=smoke", "sizes.generated_train=16", "sizes.generated_test=40"])
+    text = (
+        r"equal FLOPs pay for no step of '.*': the budget is that of 1 step\(s\) of the reference, and one step costs "
+        r"as much as \d\.\d+ of them; '.*' has too few training images \(1 batch\(es\) of 16\): give more images, a "
+        r"lower training.batch_size or a higher training.budget.value, or leave out equal FLOPs with axes.budgets="
+    )
+    with pytest.raises(UsageError, match=text):
+        resolve([few.spec(MORE_VIEWS, 0, "flops", reference=MOCO)], check=False)
+    assert resolve([few.spec(MOCO, 0, "flops", reference=MOCO)], check=False)[0].steps == 1
+
+
 def test_the_reference_in_flops_is_the_same_run_as_in_epochs(settings):
     both = resolve([settings.spec(MOCO, 0), settings.spec(MOCO, 0, "flops", reference=MOCO)], check=False)
     assert both[0].spec.id == both[1].spec.id

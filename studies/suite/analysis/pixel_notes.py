@@ -1,0 +1,157 @@
+"""What a reader must know of the pixels of a study's images, from a few images of each split.
+
+Sets that are dark, images of one colour or with transparent parts, and images that hardly fit the canvas.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from scd.data.decoding import as_rgb, open_cell, place, upright
+from scd.data.images import chosen_rows, undecoded
+from scd.data.sources.source import Source
+from scd.errors import DataError
+from scd.evaluation.protocol import EvaluationData
+
+LOOKED_AT = 64  # images of a split
+DARK, SHARE = 128, 0.99  # a set is dark if so many of its values stay below this one, of 255
+ONE_COLOUR = 0.1  # share of the images that have one colour alone which is noted
+ENLARGED = 2  # times that an image may be enlarged without a note
+NARROW = 0.2  # share of an image that its central square keeps without a note
+
+
+@dataclass
+class Looked:
+    """What was seen of the images of a split.
+
+    Attributes:
+        sizes: width and height of each image.
+        counts: (256,) pixels' values, of all images and channels.
+        plain: images of one colour alone.
+        transparent: images with transparent parts.
+        hidden: those of one colour alone whose transparency shows something.
+    """
+
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    plain: int = 0
+    transparent: int = 0
+    hidden: int = 0
+
+    def add(self, stored: Image.Image, what: str) -> None:
+        """An image as it is stored; ``what`` names it in errors."""
+        least, most = alpha_of(stored)
+        shown = as_rgb(upright(stored), what)
+        pixels = np.asarray(shown).reshape(-1, 3)
+        plain = all(low == high for low, high in shown.getextrema())
+        self.sizes.append(shown.size)
+        self.counts += np.bincount(pixels.ravel(), minlength=256)
+        self.plain += plain
+        self.transparent += least < 255
+        self.hidden += plain and least < most
+
+    def value_at(self, share: float) -> int:
+        """The value that so many of all values do not exceed."""
+        return int(np.searchsorted(np.cumsum(self.counts), share * self.counts.sum()))
+
+
+def alpha_of(image: Image.Image) -> tuple[int, int]:
+    """The lowest and highest opacity of an image, of 255."""
+    if "A" in image.getbands():
+        return image.getchannel("A").getextrema()
+    if "transparency" in image.info:
+        return image.convert("RGBA").getchannel("A").getextrema()
+    return 255, 255
+
+
+def spread_rows(images: EvaluationData, split: str) -> list[int]:
+    """At most 64 rows of a split, evenly spread over those that are used."""
+    limit = images.train_limit if split == "train" else images.test_limit
+    rows = chosen_rows(images.source.split(split), limit)
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)].tolist()
+
+
+def look_at(source: Source, split: str, rows: list[int]) -> Looked:
+    """Decode some images.
+
+    Raises:
+        DataError: an image that cannot be decoded, by source, row and file.
+    """
+    cells, found = undecoded(source.split(split).select_columns("image")), Looked()
+    for row in rows:
+        cell = cells[row]["image"]
+        stored = open_cell(cell, "image", row, source.name)
+        found.add(stored, f"{place(cell, row, source.name)}: the image")
+    return found
+
+
+def notes_on_pixels(images: EvaluationData) -> list[str]:
+    """Notes on the training and scored images; embedded ones need none.
+
+    Raises:
+        DataError: an image that cannot be decoded, by source, row and file; or a split of which most images have one
+            colour alone, because what they show lies in their transparency.
+    """
+    if images.source.embedded:
+        return []
+    notes = []
+    for split in ("train", images.split):
+        found = look_at(images.source, split, spread_rows(images, split))
+        words = "training" if split == "train" else split
+        of_all = f"of the {len(found.sizes)} {words} images that were looked at"
+        if found.hidden > len(found.sizes) / 2:
+            raise DataError(
+                f"'{images.source.name}' {split}: {found.hidden} {of_all} have one colour alone, and what they show "
+                "lies in their transparency, which is not read; paste them on a background and save them without "
+                "transparency"
+            )
+        notes += [*notes_on_dark_images(found, words), *notes_on_colours(found, of_all)]
+        notes += notes_on_sizes(found, of_all, images.canvas)
+    return notes
+
+
+def notes_on_dark_images(found: Looked, words: str) -> list[str]:
+    """A note on a split whose values use the lower half of their range only, but for one in a hundred.
+
+    Such values mostly have another scale than that of their file's type, as 16-bit reflectances that end at 10000. A
+    few pixels at the end of the range mark where there is no value.
+    """
+    high, highest = found.value_at(SHARE), found.value_at(1)
+    if high >= DARK:
+        return []
+    shown = f"no pixel of the {len(found.sizes)} that were looked at is above {highest} of 255"
+    if highest >= DARK:
+        shown = f"{SHARE:.0%} of the values of the {len(found.sizes)} that were looked at are at most {high} of 255"
+    return [
+        f"The {words} images are dark: {shown}. Values are read as they stand, those of 16 bits from their whole range "
+        "(65535); if your images use a part of it, scale them."
+    ]
+
+
+def notes_on_colours(found: Looked, of_all: str) -> list[str]:
+    """Notes on images of one colour, and on those with transparent parts."""
+    notes = []
+    if found.plain >= ONE_COLOUR * len(found.sizes):
+        notes.append(f"Images of one colour alone: {found.plain} {of_all}.")
+    if found.transparent:
+        notes.append(
+            f"Images with transparent parts, whose transparency is ignored, so that the colours below it are shown: "
+            f"{found.transparent} {of_all}."
+        )
+    return notes
+
+
+def notes_on_sizes(found: Looked, of_all: str, canvas: int) -> list[str]:
+    """Notes on images that are enlarged much, and on those of which the central square keeps little."""
+    small = sorted((size for size in found.sizes if ENLARGED * min(size) < canvas), key=lambda size: size[0] * size[1])
+    narrow = [size for size in found.sizes if min(size) < NARROW * max(size)]
+    notes = []
+    if small:
+        notes.append(
+            f"Images that are enlarged more than {ENLARGED} times, to the canvas of {canvas} px: {len(small)} "
+            f"{of_all}; the smallest has {small[0][0]}x{small[0][1]} px."
+        )
+    if narrow:
+        notes.append(f"Long images, of which the central square keeps less than {NARROW:.0%}: {len(narrow)} {of_all}.")
+    return notes

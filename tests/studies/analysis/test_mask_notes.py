@@ -1,0 +1,127 @@
+"""What is noted of masks: those that may be inverted, ids that count as background, and objects that are hidden."""
+
+import io
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as PillowImage
+
+from scd.data.sources.columns import read_columns
+from scd.data.sources.source import Source
+from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.image_notes import notes_on_images
+from studies.suite.analysis.mask_notes import notes_on_masks
+
+SPLITS = ("train", "test")
+
+
+def png(values: np.ndarray) -> dict:
+    file = io.BytesIO()
+    PillowImage.fromarray(values).save(file, "png")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def photo(seed: int) -> dict:
+    return png(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+
+def disc(inside: int, outside: int, border: int | None = None) -> np.ndarray:
+    values = np.full((8, 8), outside, np.uint8)
+    if border is not None:
+        values[2:6, 2:6] = border
+    values[3:5, 3:5] = inside
+    return values
+
+
+def data(train: list[np.ndarray], test: list[np.ndarray], objects=None, **options) -> EvaluationData:
+    splits = {}
+    for split, masks in zip(SPLITS, (train, test), strict=True):
+        first = 100 * (split == "test")
+        columns = {"image": [photo(first + row) for row in range(len(masks))], "mask": [png(mask) for mask in masks]}
+        features = {"image": Image(), "mask": Image()}
+        if objects is not None:
+            columns["objects"] = [objects] * len(masks)
+            features["objects"] = {"bbox": List(List(Value("float32"))), "category": List(Value("int64"))}
+            features["objects"] |= {"iscrowd": List(Value("int64"))} if "iscrowd" in objects else {}
+        splits[split] = Dataset.from_dict(columns, features=Features(features))
+    source = Source(**read_columns("mine", splits, {split: [split] for split in splits}, **options))
+    return EvaluationData(source, 8)
+
+
+WHITE = "white is the object and black the background"
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "hint"),
+    [
+        (disc(0, 255), {}, WHITE),
+        (disc(255, 0), {}, None),
+        (disc(0, 255, border=128), {}, WHITE),
+        (disc(0, 1), {"mask_kind": "classes"}, "the right id is the object (data.options.foreground)"),
+        (disc(1, 2), {"mask_kind": "classes", "foreground": [1]}, None),
+        (
+            disc(1, 2),
+            {"mask_kind": "classes", "foreground": [2]},
+            "the right id is the object (data.options.foreground)",
+        ),
+        (disc(1, 255, border=0), {"mask_kind": "classes"}, None),  # an unknown border
+        (disc(1, 2, border=3), {"mask_kind": "classes"}, None),  # many classes
+    ],
+)
+def test_inverted_masks_are_noted(mask, options, hint):
+    """They were trained and scored on without a hint."""
+    note = "The object covers most of the border in 3 of the 3 test masks that were looked at, as in inverted masks; "
+    usual = [disc(1, 0) if options else disc(255, 0)] * 3
+    found = [one for one in notes_on_masks(data(usual, [mask] * 3, **options)) if "border in" in one]
+    assert found == ([f"{note}check that {hint}."] if hint else [])
+
+
+def test_some_objects_that_fill_their_image_are_not_noted():
+    masks = [disc(255, 0)] * 2 + [disc(0, 255)] * 2
+    assert notes_on_masks(data(masks, masks)) == []
+    (first, _) = notes_on_masks(data([*masks, disc(0, 255)], [*masks, disc(0, 255)]))
+    assert "in 3 of the 5 training masks" in first
+
+
+def test_ids_that_become_background_are_named():
+    """The border of a trimap of 1, 2 and 3 was background: it counted as an error of whoever finds the object."""
+    masks = [disc(1, 2, border=3)] * 3
+    note = (
+        "Ids of the masks that count as background, because data.options.foreground does not name them: 2, 3. Only 255 "
+        "means unknown; write it in the place of an id that does, such as that of a trimap's border."
+    )
+    chosen = {"mask_kind": "classes", "foreground": [1]}
+    assert note in notes_on_images(data(masks, masks, **chosen))
+    masks = [disc(1, 2, border=255)] * 3
+    assert notes_on_masks(data(masks, masks, **chosen)) == []
+    masks = [disc(1, 0, border=2)] * 3
+    assert notes_on_masks(data(masks, masks, mask_kind="classes", foreground=[1, 2])) == []
+
+
+BOXES = [[2, 2, 4, 4], [3, 3, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("objects", "mask", "counted"),
+    [
+        ({"bbox": BOXES, "category": [0, 0]}, disc(1, 0, border=1), "2 of 4"),
+        ({"bbox": BOXES, "category": [0, 0]}, disc(2, 0, border=1), None),
+        ({"bbox": BOXES, "category": [0, 0], "iscrowd": [0, 1]}, disc(1, 0, border=1), None),
+        ({"bbox": [], "category": []}, disc(0, 0), None),
+    ],
+)
+def test_objects_that_their_map_does_not_show_are_noted(objects, mask, counted):
+    """A map of classes beside two objects of one class: every second object was dropped without a note."""
+    note = (
+        "Objects of which the map of objects shows no pixel, and that are left out: {} in the 2 {} images that were "
+        "looked at. The k-th object has the value k in its map; a map of classes hides objects."
+    )
+    found = notes_on_masks(data([mask] * 2, [mask] * 2, objects))
+    assert found == ([note.format(counted, words) for words in ("training", "test")] if counted else [])
+
+
+def test_images_without_masks_need_no_note():
+    splits = {split: Dataset.from_dict({"image": [photo(1)]}, Features(image=Image())) for split in SPLITS}
+    source = Source(**read_columns("mine", splits, {split: [split] for split in splits}))
+    assert notes_on_masks(EvaluationData(source, 8)) == []
