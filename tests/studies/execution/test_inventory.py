@@ -162,6 +162,12 @@ def test_a_first_stage_stays_with_its_user_and_both_go_where_the_first_is_stale(
     assert set(order) == {later, OLD, *(run.id for run in inventory.stale)} and order.index(later) < order.index(OLD)
     assert earlier.id not in order and spec.id not in order
     assert inventory.cause(inventory.runs[later]) == inventory.cause(inventory.runs[OLD])
+    (protocol, *_) = spec.evaluations.values()
+    with store.evaluations.claim(OLDER):  # an evaluation of the second stage runs: it needs both of its stages
+        store.evaluations.begin(OLDER, configuration(spec, protocol, later))
+        inventory = Inventory(store, history)
+        assert set(inventory.kept) == {OLDER, later, OLD}
+        assert inventory.kept[OLD] == f"run {later}, which stays, uses it"
     with store.pretraining.claim(f"{'0' * 15}1"):
         store.pretraining.begin(f"{'0' * 15}1", configuration(spec))  # running, on a first stage that is not known
         inventory = Inventory(store, history)
