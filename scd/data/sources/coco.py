@@ -110,7 +110,8 @@ class Coco(Source):
                 for split, content in read.items()
                 for note in (*content.notes, *splits[split].info.description.splitlines())
             ]
-            + names_alike(read, names),
+            + names_alike(read, names)
+            + background_category(read),
         )
 
     @classmethod
@@ -160,6 +161,16 @@ def names_alike(read: Mapping[str, CocoFile], names: Sequence[str]) -> list[str]
             groups[folded(name)].append(f"'{name}'")
     listed = [" and ".join(group) for group in groups.values() if len(group) > 1]
     return [f"Categories that are almost alike: {', '.join(listed)}."] if listed else []
+
+
+def background_category(read: Mapping[str, CocoFile]) -> list[str]:
+    """A note on objects of a category that is called background: they count as objects of a class."""
+    entries = [entry.category for content in read.values() for image in content.images for entry in image.entries]
+    return [
+        f"Objects of the category '{name}', which count as objects of a class: {count:,}."
+        for name, count in Counter(entries).items()
+        if folded(name).strip("_") == "background"
+    ]
 
 
 def check_objects(split: str, content: CocoFile) -> None:

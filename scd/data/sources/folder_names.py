@@ -46,7 +46,7 @@ def splits_among(names: Sequence[str]) -> list[str]:
     for name in names:
         words = words_of(name)
         for place, word in enumerate(words):
-            if (split := split_of(word)) is not None:
+            if word in ("train", *SURE) and (split := split_of(word)) is not None:
                 by_rest[*words[:place], "", *words[place + 1 :]][split] = name
     for by_split in by_rest.values():
         if len(by_split) > 1:
@@ -64,5 +64,6 @@ def splits_among(names: Sequence[str]) -> list[str]:
 
 
 def may_be_splits(names: Sequence[str]) -> list[str]:
-    """Those of the names that are usual for splits, and that classes may have as well: "train", "valid"."""
-    return [name for name in names if split_of(name) is not None]
+    """Those of the names that are usual for splits, and that classes may have as well: "train", "valid", "labeled"."""
+    further = set(BESIDE_A_SPLIT) - set(OF_RETRIEVAL)
+    return [name for name in names if split_of(name) is not None or "".join(words_of(name)) in further]

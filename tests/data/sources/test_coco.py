@@ -539,3 +539,10 @@ def test_images_that_were_enlarged_after_they_were_annotated_are_noted(coco, fac
     content["categories"] = [{"id": k, "name": f"c{k}"} for k in range(10)]
     found = [note for note in open_coco(coco).notes if "upper quarter" in note]
     assert found == ([f"train: {UPPER_LEFT.format(20)}"] if noted else [])
+
+
+@pytest.mark.parametrize("name", ["__background__", "Background", "backgrounds"])
+def test_a_category_called_background_is_noted(coco, name):
+    coco[1]["categories"][0]["name"] = name
+    note = f"Objects of the category '{name}', which count as objects of a class: 1."
+    assert [one for one in open_coco(coco).notes if "of the category" in one] == ([note] if name[-1] != "s" else [])
