@@ -248,7 +248,7 @@ def test_splits_beside_other_folders_are_refused(tmp_path, names, splits):
         (("test tube", "train station", "vest"), None),
         (("labeled", "unlabeled"), "'labeled', 'unlabeled'"),
         (("gallery", "museum"), None),
-        (("dev_board", "test_board"), None),
+        (("board", "dev_board", "test_board"), None),
     ],
 )
 def test_classes_with_names_of_splits(tmp_path, names, noted):
