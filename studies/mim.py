@@ -107,7 +107,8 @@ def claim_of(metric: str, scd: str) -> Claim:
     """
     declared = better(metric, scd, MAE.name)
     text = f"at equal training FLOPs {LABELS[scd]} is better than MAE in {AXES[metric]}"
-    asked = f"{AXES[metric][0].upper()}{AXES[metric][1:]}: {LABELS[scd]}?"
+    name = AXES[metric] if AXES[metric] == "kNN" else AXES[metric].capitalize()
+    asked = f"{name}: {LABELS[scd]}?"
     return Claim(text, (declared,), asked, (learns(metric, DINO.name), *OF_MAE_ITSELF))
 
 
