@@ -4,12 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from synthetic_results import settings_of, study_results
 
+from baselines.divide_and_contrast import DivideAndContrast
 from scd.data.sources.scenes import ScenesOptions
 from scd.data.sources.web import WebOptions
 from scd.errors import UsageError
 from studies import uncurated
+from studies.suite.execution.evaluation import load_method
+from studies.suite.execution.pretraining import Runtime
+from studies.suite.execution.run import Ending, Execution, load_inputs
+from studies.suite.execution.store import Store
 from studies.suite.pages.publish import publish
 from studies.suite.planning.resolve import Resolver, unique
 from studies.uncurated import IMAGES, OBJECTS, SCENES, STUDY, WEB
@@ -68,9 +74,15 @@ def test_the_stages_are_runs_of_one_seed_on_the_same_images(specs):
     assert specs[WEB, "dnc"].id != specs[WEB, "dnc_random"].id
 
 
-def test_moco_at_its_cost_spends_what_all_stages_spend(specs):
+@pytest.fixture(scope="module")
+def complete(specs):
+    """The runs of Divide and Contrast and of MoCo at its cost, with their steps; inputs have theirs."""
     resolver = Resolver(check=False)
-    dnc, long = (resolver.complete(specs[WEB, name].with_protocols([])).spec for name in ("dnc", "moco_long"))
+    return {name: resolver.complete(specs[WEB, name].with_protocols([])) for name in ("dnc", "moco_long")}
+
+
+def test_moco_at_its_cost_spends_what_all_stages_spend(complete):
+    dnc, long = complete["dnc"].spec, complete["moco_long"].spec
     spent = sum(flops(each) for each in (dnc, *dnc.inputs.values()))
     assert flops(long) - 2 * dnc.flops_per_step <= spent <= flops(long) * (1 + 1e-9)
     assert dnc.inputs["experts"].flops_per_step == dnc.inputs["base"].flops_per_step
@@ -80,12 +92,21 @@ def flops(spec):
     return spec.flops_per_step * spec.config["training"]["budget"]["value"]
 
 
-def test_inputs_come_before_the_runs_that_use_them():
-    planned = [Resolver(check=False).complete(spec) for spec in uncurated.plan(settings_of("uncurated", seeds=1))
-               if spec.labels["arm"] == "dnc"]  # fmt: skip
-    order = [item.spec.id for item in unique(planned).values()]
-    (spec,) = (item.spec for item in planned)
-    assert order == [spec.inputs["base"].id, spec.inputs["experts"].id, spec.id]
+def test_the_stages_run_one_after_the_other(complete, tmp_path):
+    """The three trainings, through the store; the partition comes from the base model's weights."""
+    store, done = Store(tmp_path), unique([complete["dnc"]])
+    for item in done.values():
+        outcome = Execution(item.spec, store, Runtime()).perform()
+        assert outcome.ending is Ending.DONE, outcome.reason
+    spec = complete["dnc"].spec
+    assert [item.spec.id for item in done.values()] == [*(each.id for each in spec.inputs.values()), spec.id]
+    base, experts = load_inputs(spec, store).values()
+    method = load_method(spec.config, store.pretraining.folder(spec.id), {"base": base, "experts": experts})
+    assert isinstance(method, DivideAndContrast) and len(method.experts_matcher) == len(experts.experts) == 5
+    first = method.base_matcher.backbone.state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in base.backbone.state_dict().items())
+    trained = [any(parameter.requires_grad for parameter in each.parameters()) for each in method.experts_matcher]
+    assert not any(trained)
 
 
 def test_the_page_has_the_stages_and_their_cost(tmp_path, no_figures):
