@@ -167,8 +167,9 @@ def sections(report: Report) -> None:
     beside = [*CONTRASTS, *cross_conditions((*COMPARED, MASKING), [each for each in found if each != AT_FLOPS])]
     beside = [each for each in planned_there(beside, results) if each.metric in measured(results, each.conditions)]
     verdicts = report.judge_claims(beside=beside)
-    report.say(*filter(None, (as_published(verdicts[-1].outcome), cost_sentence(results), shares_sentence(results))))
     first = AT_FLOPS if AT_FLOPS in found or not found else found[0]
+    lines = (as_published(verdicts[-1].outcome), direction_sentence(results, first), cost_sentence(results))
+    report.say(*filter(None, (*lines, shares_sentence(results))))
     drawn = [each for each in beside if each.metric == main and each.control == MAE.name]
     report.show(
         gains(results, measured(results, first), first),
@@ -353,11 +354,35 @@ def quoted(results: Results, condition: Mapping[str, Any]) -> tables.Table:
             found = compare(results, arm, MAE.name, metric, **condition) if results.has(metric) else None
             cell = tables.difference_cell(metric, found, results, notes) if found else notes.dash("not measured")
             row[f"{LABELS[arm]} − MAE here"] = cell
-            outcome = outcome_of(found, SESOI) if known and found and found.n else tables.NONE
-            agrees = "yes" if (outcome == BETTER) == quote.other_is_better else "no"
-            row[f"{LABELS[arm]}: as published?"] = agrees if outcome in (BETTER, WORSE) else outcome
+            row[f"{LABELS[arm]}: as published?"] = direction(results, arm, metric, condition) or tables.NONE
         rows.append(row)
     return tables.Table(pandas.DataFrame(rows), notes.lines)
+
+
+def direction(results: Results, arm: str, metric: str, condition: Mapping[str, Any]) -> str:
+    """ "yes" or "no" where a difference from MAE has a known and a published direction, else its outcome, or ""."""
+    other_is_better = PUBLISHED[metric].other_is_better
+    found = compare(results, arm, MAE.name, metric, **condition) if results.has(metric) else None
+    if other_is_better is None or found is None or not found.n:
+        return ""
+    outcome = outcome_of(found, SESOI)
+    return ("yes" if (outcome == BETTER) == other_is_better else "no") if outcome in (BETTER, WORSE) else outcome
+
+
+def direction_sentence(results: Results, condition: Mapping[str, Any]) -> str:
+    """Where DINO's difference from MAE has the published direction, and where the reverse one."""
+    found: dict[str, list[str]] = {}
+    for metric in PUBLISHED:
+        found.setdefault(direction(results, DINO.name, metric, condition), []).append(AXES[metric])
+    if not {"yes", "no"} & set(found):
+        return ""
+    told = {"yes": "has the published direction", "no": "has the reverse of the published direction"}
+    parts = [f"{text} in {' and '.join(found[key])}" for key, text in told.items() if key in found]
+    warning = (
+        " What is reversed is known of long trainings of large networks; a training as short as this one may not show "
+        "it, so that no answer here holds for them."
+    )
+    return f"**As published?** DINO minus MAE {', and '.join(parts)}.{warning if 'no' in found else ''}"
 
 
 def notes(results: Results) -> dict[str, str]:

@@ -223,6 +223,17 @@ def test_published_directions_stand_beside_those_of_the_page(text):
     assert verdict["linear probing"] == ("DINO or MoCo", "yes")
     assert verdict["fine-tuning with all labels"] == ("MAE", "yes")
     assert verdict["segmenting scenes"] == ("MAE", "no") and verdict["kNN"] == ("–", "–")
+    assert (
+        "DINO minus MAE has the published direction in linear probing and fine-tuning with all labels and fine-tuning "
+        "with 1 % of the labels, and has the reverse of the published direction in segmenting scenes." in text
+    )
+
+
+def test_nothing_is_said_of_a_direction_that_is_not_resolved():
+    results = results_with(lambda arm, metric: 0.4, seeds=5)
+    same = results.with_runs(results.runs.assign(**{metric: 0.4 for metric in AXES}))
+    assert mim.direction_sentence(same, mim.AT_FLOPS) == ""
+    assert mim.direction(same, "dino", "linear_top1", mim.AT_FLOPS) not in ("yes", "no")
 
 
 def test_one_budget_and_no_finished_run_make_a_page(tmp_path, no_figures):
