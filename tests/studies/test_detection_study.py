@@ -140,7 +140,7 @@ def test_claims_are_about_scd_and_its_hosts_the_systems_and_their_hosts():
 
 def test_claims_about_systems_belong_to_the_questions_that_name_them():
     questions = {claim.contrasts[0].control: claim.question for claim in CLAIMS}
-    assert questions["soco"] == "R1-b, R1-d: SoCo?" and questions["pointcl"] == "R1-b, R1-d: PointCL?"
+    assert questions["slotcon"] == "R1-b, R1-d: SlotCon?" and questions["pointcl"] == "R1-b, R1-d: PointCL?"
     systems = {system.name: system for system in SYSTEMS}
     assert detection.asked(systems["detcon"]) == ["R1-b", "R1-d"]  # it stands for Odin
     assert detection.asked(systems["croc"]) == ["R1-b"] and detection.asked(systems["dilo"]) == []
@@ -159,14 +159,14 @@ def numbers(**gains):
 
 
 def test_claims_follow_from_records(tmp_path, no_figures):
-    gains = {"scd": 0.05, "oracle": 0.1, "soco": 0.08, "scd_byol": 0.05, "pointcl": -0.02}
+    gains = {"scd": 0.05, "oracle": 0.1, "slotcon": 0.08, "scd_byol": 0.05, "pointcl": -0.02}
     results = study_results(STUDY, {}, settings_of("detection", tmp_path, 5), numbers(**gains))
     first = page_of(results, tmp_path).split("<details>")[0]
     lines = {line.split("*")[1]: line for line in first.splitlines() if line.startswith("- *")}
     assert len(lines) == len(CLAIMS)
     assert "**Supported:** SCD-MoCo is better than MoCo" in lines["Does SCD help on MoCo?"]
-    assert "**Contradicted:** it does not hold that SCD-BYOL is better than SoCo" in lines["R1-b, R1-d: SoCo?"]
-    assert "**Supported:** SoCo is better than BYOL" in lines["Is SoCo above its host?"]
+    assert "**Contradicted:** it does not hold that SCD-BYOL is better than SlotCon" in lines["R1-b, R1-d: SlotCon?"]
+    assert "**Supported:** SlotCon is better than BYOL" in lines["Is SlotCon above its host?"]
     assert "**Contradicted:** it does not hold that PointCL is better" in lines["Is PointCL above its host?"]
     assert "supervised is better than random weights by" in first  # what the page could have seen
 
@@ -174,7 +174,7 @@ def test_claims_follow_from_records(tmp_path, no_figures):
 @pytest.mark.parametrize(
     ("gains", "failed"),
     [
-        ({"supervised": -0.2, "scd": -0.03, "oracle": 0.1, "soco": -0.03}, "supervised vs. random weights"),
+        ({"supervised": -0.2, "scd": -0.03, "oracle": 0.1, "slotcon": -0.03}, "supervised vs. random weights"),
         ({"moco": -0.2, "scd": -0.23, "oracle": -0.1}, "MoCo vs. random weights"),
         ({"scd": -0.03}, "SCD-MoCo with the true mask vs. MoCo"),
     ],
@@ -184,7 +184,7 @@ def test_a_detector_that_does_not_tell_trained_from_random_weights_says_nothing(
     first = page_of(results, tmp_path).split("<details>")[0]
     line = next(line for line in first.splitlines() if line.startswith("- *Does SCD help on MoCo?*"))
     assert "**Uninformative:**" in line and f"{failed}: " in line and "try " in line
-    on_byol = next(line for line in first.splitlines() if line.startswith("- *Is SoCo above its host?*"))
+    on_byol = next(line for line in first.splitlines() if line.startswith("- *Is SlotCon above its host?*"))
     assert ("**Uninformative:**" in on_byol) == ("supervised" in gains)  # the other host has learned something
 
 
@@ -194,7 +194,7 @@ def test_a_detector_that_does_not_tell_trained_from_random_weights_says_nothing(
 @pytest.fixture
 def page(tmp_path, no_figures):
     settings = settings_of("detection", tmp_path, 5)
-    return page_of(study_results(STUDY, {}, settings, numbers(scd=0.02, soco=0.05)), tmp_path)
+    return page_of(study_results(STUDY, {}, settings, numbers(scd=0.02, slotcon=0.05)), tmp_path)
 
 
 def test_the_first_table_has_boxes_masks_and_both_differences(page):
@@ -202,7 +202,7 @@ def test_the_first_table_has_boxes_masks_and_both_differences(page):
     labels = {arm.name: arm.label for arm in ARMS}
     assert list(rows) == [labels[name] for name in DEFAULT]
     assert rows["random weights"][0] == "–" and rows["random weights"][3:] == ["–", "–"]
-    host, boxes, masks, over_host, over_arm = rows["SoCo"]
+    host, boxes, masks, over_host, over_arm = rows["SlotCon"]
     assert host == "BYOL" and float(boxes.split()[0]) == pytest.approx(float(masks.split()[0]) + 5, abs=0.11)
     assert over_host.startswith("+") and over_arm.startswith("−")
     assert rows["SCD-MoCo"][3].startswith("+") and rows["SCD-MoCo"][4] == "–"
@@ -222,15 +222,15 @@ def test_all_thresholds_and_the_gain_over_random_weights_are_shown(page):
 def test_every_system_of_the_questions_is_said_to_be_an_arm_or_why_not(page):
     rows = {row[0]: row[1:] for row in rows_of(section_of(page, "The systems that the reviewers name"))}
     assert {"ORL", "SoCo", "SlotCon", "Odin", "PointCL", "DenseSiam", "CrOC", "COMUS"} <= set(rows)
-    assert rows["SoCo"][0] == "R1-b, R1-d" and rows["SoCo"][2] == "yes"
+    assert rows["SlotCon"][0] == "R1-b, R1-d" and rows["SlotCon"][2] == "yes"
     assert rows["DenseSiam"][2] == f"no, by `arms=all`: {detection.REASONS['densesiam']}"
     assert all(arm or why != "yes" for _, arm, why in rows.values())
     assert set(detection.REASONS) == {each.name for each in SYSTEMS if "R1-d" in each.questions and each not in CLAIMED}
 
 
 def test_a_system_that_was_not_asked_for_is_told_from_one_that_needs_more_time():
-    soco = next(each for each in SYSTEMS if each.name == "soco")
-    assert detection.left_out(soco) == "no: it was not asked for"
+    slotcon = next(each for each in SYSTEMS if each.name == "slotcon")
+    assert detection.left_out(slotcon) == "no: it was not asked for"
 
 
 def test_published_numbers_are_marked_as_quoted(page):
