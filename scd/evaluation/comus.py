@@ -14,7 +14,11 @@ steps are repeated with the true objects in place of the proposals: a control of
 What differs from the paper:
 
 NOTE: its proposals come from BASNet, trained on pseudo labels of other saliency methods. Here they are training-free.
-Those of ``rbd`` are found in the pixels and do not depend on the method, so that a difference is one of features.
+Those of ``rbd`` are found in the pixels and do not depend on the method, so that a difference is one of features. (On
+the embedded shapes at 48 px their IoU with the true objects is 0.84; that of TokenCut on the 12 x 12 maps of a small
+CNN is 0.06 to 0.21, at the thresholds 0.2 and 0.7.)
+NOTE: as in the paper a mask is one region, so that proposals on scenes mix objects of several classes; the true objects
+are regions of their own.
 NOTE: it fine-tunes a DeepLabv3 whose ResNet-50 was trained by DINO, whatever features were clustered, in two rounds.
 Here the evaluated backbone stays frozen, and the head is a 1 x 1 convolution that sees a position's features, their
 means over a window of half the map's side, and their means over the map, in the place of DeepLabv3's pyramid; there is
