@@ -4,14 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 from datasets import Dataset, Image
 
 from scd.data.cache import content_hash, file_hashes
 from scd.data.masks import KINDS, find_kind
 from scd.data.sources.labels import number_labels
 from scd.data.sources.mask_checks import check_masks
-from scd.data.sources.relative_paths import LONGEST_PATH, is_file, with_whole_paths
+from scd.data.sources.relative_paths import cells_and_paths, is_file, shortened, with_whole_paths
 from scd.errors import DataError, UsageError, unknown
 
 COLUMNS = ("image", "label", "mask", "objects", "background")
@@ -218,20 +217,18 @@ def files_outside(source: str, split: str, dataset: Dataset) -> list[str]:
     for column in ("image", "mask"):
         if column not in dataset.column_names:
             continue
-        cells = dataset.select_columns([column]).with_format("arrow")[:][column]
-        stored = pc.is_valid(pc.struct_field(cells, "bytes"))
-        paths = pc.if_else(stored, None, pc.struct_field(cells, "path")).to_pylist()
-        named = [(row, path) for row, path in enumerate(paths) if path]
-        for row, path in named:
+        _, named = cells_and_paths(dataset, column)
+        for row, path in named.items():
             if not is_file(Path(path)):
                 if path.startswith("data:"):
                     raise DataError(
                         f"'{source}' {split} row {row}: the {column} is text of an encoded picture ({path[:22]}...); "
                         "store the picture's bytes"
                     )
-                shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}..."
-                raise DataError(f"'{source}' {split} row {row}: the {column} '{shown}' is not a file of this machine")
-        hashes += file_hashes([Path(path) for _, path in named])
+                raise DataError(
+                    f"'{source}' {split} row {row}: the {column} '{shortened(path)}' is not a file of this machine"
+                )
+        hashes += file_hashes([Path(path) for path in named.values()])
     return hashes
 
 

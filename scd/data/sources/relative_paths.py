@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 from datasets import Dataset, Image
+from pyarrow import ChunkedArray
 
 from scd.errors import DataError
 
@@ -31,9 +32,8 @@ def with_whole_paths(source: str, split: str, dataset: Dataset, folders: Sequenc
     for column in ("image", "mask"):
         if column not in dataset.column_names:
             continue
-        cells = dataset.select_columns([column]).with_format("arrow")[:][column]
-        paths = pc.if_else(pc.is_valid(pc.struct_field(cells, "bytes")), None, pc.struct_field(cells, "path"))
-        relative = {row: path for row, path in enumerate(paths.to_pylist()) if path and is_relative(path)}
+        cells, paths = cells_and_paths(dataset, column)
+        relative = {row: path for row, path in paths.items() if is_relative(path)}
         if not relative:
             continue
         first = next(iter(relative.values()))
@@ -41,10 +41,9 @@ def with_whole_paths(source: str, split: str, dataset: Dataset, folders: Sequenc
         base = next((folder for folder in (*folders, here) if is_file(folder / first)), folders[0])
         for row, path in relative.items():
             if not is_file(base / path):
-                shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}..."
                 raise DataError(
-                    f"'{source}' {split} row {row}: the {column} '{shown}' is not a file of this machine; a relative "
-                    f"path starts at the folder of the parquet file, here '{base}'"
+                    f"'{source}' {split} row {row}: the {column} '{shortened(path)}' is not a file of this machine; a "
+                    f"relative path starts at the folder of the parquet file, here '{base}'"
                 )
         if base not in folders:
             notes.append(FROM_HERE.format({"train": "Training"}.get(split, split.capitalize())))
@@ -54,6 +53,18 @@ def with_whole_paths(source: str, split: str, dataset: Dataset, folders: Sequenc
         order = dataset.column_names
         dataset = dataset.remove_columns(column).add_column(column, whole, feature=Image()).select_columns(order)
     return dataset, list(dict.fromkeys(notes))
+
+
+def cells_and_paths(dataset: Dataset, column: str) -> tuple[ChunkedArray, dict[int, str]]:
+    """The cells of a column of images, and row -> path of those that name a file and do not hold its content."""
+    cells = dataset.select_columns([column]).with_format("arrow")[:][column]
+    paths = pc.if_else(pc.is_valid(pc.struct_field(cells, "bytes")), None, pc.struct_field(cells, "path"))
+    return cells, {row: path for row, path in enumerate(paths.to_pylist()) if path}
+
+
+def shortened(path: str) -> str:
+    """A path as an error shows it."""
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}..."
 
 
 def is_relative(path: str) -> bool:
