@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.study is None:
             print(listing())
             return 0
-        return run_once(options, command=shlex.join(["python", "-m", "studies", *arguments]))
+        return run_once(options, command_of(options))
     except UsageError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USAGE
@@ -74,6 +74,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
     parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
     return parser.parse_intermixed_args(arguments)
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command as pages print it: without the folders of runs and of pages, which are those of one machine."""
+    return shlex.join(["python", "-m", "studies", options.study, *options.words])
 
 
 def listing() -> str:

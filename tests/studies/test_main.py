@@ -1,8 +1,8 @@
-"""The command line from end to end: what stands in the way of a page is one line."""
+"""The command line from end to end: what stands in the way of a page is one line, and a page prints the command."""
 
 import errno
 
-from studies.__main__ import EXIT_USAGE, main, unwritable
+from studies.__main__ import EXIT_USAGE, command_of, main, parse, unwritable
 
 SMALL = ["multicrop", "tier=smoke", "arms=random", "seeds=1", "axes.budgets=[epochs]", "axes.rho=[0.0]"]
 ONE_PROTOCOL = ["evaluation.protocols=[knn]", "launcher.workers=0"]
@@ -31,3 +31,8 @@ def test_a_page_that_cannot_be_written_is_one_line_and_keeps_the_runs(tmp_path, 
 def test_a_full_disk_is_named(tmp_path):
     text = str(unwritable(tmp_path, OSError(errno.ENOSPC, "No space left on device")))
     assert text.startswith(f"no space is left in '{tmp_path}'")
+
+
+def test_the_command_on_a_page_names_no_folder_of_the_machine():
+    words = ["--store=/mine/runs", "multicrop", "seeds=5", "--out", "/mine/pages", "data.options.name=two words"]
+    assert command_of(parse(words)) == "python -m studies multicrop seeds=5 'data.options.name=two words'"
