@@ -86,7 +86,7 @@ PRETRAINED = replace(
     contrast(SUPERVISED.name, RANDOM.name, "supervised pretraining helps this detector"), remedy=LONGER
 )
 LEARNS = {host: replace(learns(host.host, host.label), metric=METRIC) for host in (MOCO, BYOL)}
-SEPARATES = separates(MOCO.oracle, MOCO.host, METRIC)
+SEPARATES = separates(MOCO.oracle, MOCO.host, METRIC, remedy=LONGER)
 
 
 def claim(question: str, treatment: str, control: str, host: Host, *further: Contrast) -> Claim:
