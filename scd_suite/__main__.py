@@ -17,16 +17,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "study": Command("studies.__main__", "answer a question: run its experiment, write its page; no name: list them"),
+    "study": Command("studies.__main__", "run a study and write its page; without a name: list them"),
     "cost-profile": Command("studies.__main__", "the study of what SCD costs", ("cost_profile",)),
-    "evaluate": Command("studies.evaluate", "evaluate weights of your own by the protocols of the suite"),
-    "maps": Command("studies.maps", "write the saliency maps of a run for a folder of images"),
-    "export": Command("studies.export", "a run's backbone for timm, torchvision, Detectron2 or Hugging Face"),
-    "status": Command("studies.status", "what is in the store: finished, running, failed and stale runs"),
-    "clean": Command("studies.clean", "remove the runs whose code has changed since, after showing them"),
-    "answers": Command("studies.answers", "all questions with their answers, as one page and as one HTML file"),
-    "replicate": Command("studies.replicate", "run a page's first seeds again on this machine, and compare"),
-}  # fmt: skip
+    "evaluate": Command("studies.evaluate", "evaluate weights of your own by the suite's protocols"),
+    "maps": Command("studies.maps", "draw the saliency maps of a run for a folder of images"),
+    "export": Command("studies.export", "a run's backbone for timm, torchvision, Hugging Face, …"),
+    "status": Command("studies.status", "what is in the store: finished, running, failed, stale runs"),
+    "clean": Command("studies.clean", "remove the runs whose code has changed since"),
+    "answers": Command("studies.answers", "all questions with their answers, as markdown and as HTML"),
+    "replicate": Command("studies.replicate", "run a page's first seeds again here, and compare"),
+}
 EXIT_USAGE = 2
 
 
