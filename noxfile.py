@@ -64,7 +64,7 @@ for study_name in STUDIES:
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
 def export(session: nox.Session) -> None:
-    """Write a run's backbone for other libraries, with a model card; arguments: RUN_FOLDER --naming timm --out=FOLDER."""
+    """Write a run's backbone for other libraries, with a model card; arguments: RUN_FOLDER --naming timm."""
     session.run(python(session), "-m", "studies.export", *session.posargs, external=True)
 
 

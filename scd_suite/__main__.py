@@ -9,7 +9,7 @@ from scd_suite import __version__, make_importable
 
 
 class Command(NamedTuple):
-    """A module whose ``main`` takes the words of the command line, words that stand before them, and one line of help."""
+    """A module whose ``main`` takes the command line's words, one line of help, and words that stand before them."""
 
     module: str
     text: str

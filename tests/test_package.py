@@ -1,4 +1,4 @@
-"""The wheel and its command: what is inside, the table of commands, and a study in a clean environment without a clone."""
+"""The wheel and its command: what is inside, the table of commands, and a study outside a clone."""
 
 import importlib.util
 import os
