@@ -58,7 +58,6 @@ class Facts:
         is_embedded: whether the suite drew the images itself.
         budget: how long it was trained, in one sentence; is_trained: False for random weights; recipe: how, likewise.
         numerics: the numerics class and what makes it; libraries: name -> version.
-        exported_by: version of the suite that wrote the card.
         scores: of the finished evaluations of this run.
     """
 
@@ -84,13 +83,17 @@ class Facts:
     seed: int | None
     libraries: Mapping[str, str] = field(default_factory=dict)
     earlier: Sequence[str] = ()
-    exported_by: str = ""
     scores: Sequence[Score] = ()
 
     @property
     def trained_as(self) -> str:
         """Method and wrapper in words."""
         return f"{self.wrapper} around {self.method}" if self.wrapper else self.method
+
+    @property
+    def is_free(self) -> bool:
+        """Whether all that the weights were made of is the suite's own."""
+        return self.is_embedded and not self.options.get("weights")
 
 
 def model_card(facts: Facts, naming: str, files: Sequence[str]) -> str:
@@ -121,7 +124,7 @@ def front_matter(facts: Facts, naming: str, scores: Sequence[Score]) -> str:
     """The YAML of the card. Counts, settings and numbers that are not finite are left to the text."""
     names = [name.lower() for name in (facts.method, facts.wrapper) if name]
     content: dict[str, Any] = {
-        "license": "mit" if facts.is_embedded else "unknown",
+        "license": "mit" if facts.is_free else "unknown",
         "library_name": LIBRARIES[naming],
         "pipeline_tag": TASK,
         "tags": [TAG, "self-supervised-learning", *names],
@@ -197,8 +200,6 @@ def trained(facts: Facts) -> dict[str, str]:
         found["Earlier runs"] = f"it uses {', '.join(facts.earlier)}"
     if facts.libraries:
         found["Libraries"] = ", ".join(f"{name} {version}" for name, version in facts.libraries.items())
-    if facts.exported_by:
-        found["Card"] = f"written by scd-suite {facts.exported_by}"
     return found
 
 
@@ -216,8 +217,8 @@ def measured(scores: Sequence[Score]) -> str:
         return "No finished evaluation of this run is stored."
     rows = ["| protocol | images | number | value | unit | evaluation |", "|---|---|---|---:|---|---|"]
     rows += [
-        f"| {score.protocol} | {cell(score.images)} | {score.label} (`{score.name}`) | {score.value:.4g} | "
-        f"{score.unit} | `{score.evaluation}` |"
+        f"| {score.protocol} | {cell(score.images)} | {cell(score.label)} (`{score.name}`) | {score.value:.4g} | "
+        f"{cell(score.unit)} | `{score.evaluation}` |"
         for score in scores
     ]
     definitions = {score.name: f"- `{score.name}`: {score.definition}" for score in scores if score.definition}
@@ -234,7 +235,7 @@ def measured(scores: Sequence[Score]) -> str:
 
 
 def cell(text: str) -> str:
-    """A name of the user's inside a table."""
+    """A text inside a table."""
     return text.replace("|", "\\|")
 
 
@@ -247,6 +248,8 @@ def not_known(facts: Facts, scores: Sequence[Score]) -> list[str]:
             if facts.licence
             else "The licence of the images, and so that of these weights."
         )
+    if facts.options.get("weights"):
+        lines.append(f"The licence of the initial weights ({facts.options['weights']}), and what they were trained on.")
     if not facts.commit:
         lines.append("The commit of the code that trained it: the suite did not run in a checkout of its repository.")
     elif facts.is_uncommitted is not False:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,6 @@ def facts_of(
         seed=config.get("seed"),
         libraries={name: number for name, number in (environment.get("libraries") or {}).items() if number},
         earlier=tuple(dict.fromkeys(input_names(config))),
-        exported_by=suite_version(),
         scores=tuple(scores_of(folder, str(data["title"]))),
     )
 
@@ -150,14 +148,6 @@ def scores_of(folder: Path, title: str) -> Iterator[Score]:
                 evaluation=path.parent.name,
                 commit=git.get("commit") or "",
             )
-
-
-def suite_version() -> str:
-    """The version of the installed suite; empty where it is not installed."""
-    try:
-        return version("scd-suite")
-    except PackageNotFoundError:
-        return ""
 
 
 # ---------------------------------------------------------------- files
