@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_a_study_runs_from_a_wheel_outside_a_clone(outside):
     assert code == 0, error
     (page,) = (folder / "reports").glob("multicrop*.md")
     text = page.read_text(encoding="utf-8")
-    assert f"`scd-suite {' '.join(ONE_STUDY)}`" in text
+    assert f"`scd-suite {shlex.join(ONE_STUDY)}`" in text
     assert page.stem in (folder / "reports" / "README.md").read_text(encoding="utf-8")
     assert list((folder / "reports" / "figures").glob("*.png"))
     assert {path.name for path in folder.iterdir()} == {"reports", "runs"}
