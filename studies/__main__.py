@@ -262,12 +262,13 @@ class PageOfStudy:
             self.next = ended + max(RENDER_SECONDS, (ended - began) / RENDER_SHARE)
 
     def write(self) -> Path | None:
-        """Write the page from all records that there are; None while there are none.
+        """Write the page and the index from all records that there are; None while there are none.
 
         Raises:
             UsageError: the folder of the pages cannot be written to.
         """
         from studies.suite.analysis.results import gather
+        from studies.suite.pages.index import write_index
         from studies.suite.pages.publish import publish
 
         if self.rounds is None:
@@ -279,9 +280,11 @@ class PageOfStudy:
         try:
             if self.study.prepare is not None:
                 results = self.study.prepare(results, self.settings)
-            return publish(self.study, results, self.settings.out)
+            path = publish(self.study, results, self.settings.out)
+            write_index(self.settings.out)
         except OSError as error:
             raise unwritable(self.settings.out, error) from error
+        return path
 
 
 def check_writable(folder: Path) -> None:
