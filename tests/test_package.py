@@ -15,6 +15,8 @@ import pytest
 
 from scd_suite import __version__
 from scd_suite.__main__ import COMMANDS, main, usage
+from studies.status import planned
+from studies.suite.execution.inventory import silently
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("scd", "baselines", "studies")
@@ -192,29 +194,12 @@ def test_a_study_runs_from_a_wheel_outside_a_clone(outside):
     for environment in (folder / "runs").glob("*/*/environment.json"):
         assert '"commit": null' in environment.read_text(encoding="utf-8")  # not that of the other project
     code, said, error = call("status", "multicrop", *ONE_STUDY[2:-1])
-    assert code == 0 and re.search(r"^multicrop +2 +2 ", said, re.MULTILINE), error
-    assert call("clean") == (0, said.splitlines()[0] + "\nnothing is stale\n", "")
+    assert code == 0 and re.search(r"^multicrop +2 +2 ", said, re.MULTILINE) and "stale:" not in said, error
+    (plan,) = planned(["multicrop"], ONE_STUDY[2:-1], Path("runs"), Path("reports"), silently)
+    ids = {path.name for path in (folder / "runs" / "pretraining").iterdir() if not path.name.startswith(".")}
+    assert ids == {spec.id for spec in plan.runs}  # those that a clone gives: each finds the runs of the other
     code, said, error = call("answers")
     assert code == 0 and Path(said.splitlines()[1]) == Path("reports", "answers.html"), error
     (trained,) = {path.parent for path in (folder / "runs" / "pretraining").glob("*/progress.jsonl")}
     code, said, error = call("export", str(trained.relative_to(folder)), "--naming", "suite", "--out", "weights")
     assert code == 0 and (folder / "weights" / "model.safetensors").is_file(), error
-
-
-def test_a_wheel_gives_runs_the_ids_that_a_clone_gives_them(installed, tmp_path):
-    """Runs of a clone are found by a wheel of the same code."""
-    code = (
-        "from scd_suite import make_importable; make_importable(); import studies, pathlib;"
-        "from studies.status import planned; from studies.suite.execution.inventory import silently;"
-        f"(plan,) = planned(['multicrop'], {ONE_STUDY[2:-1]}, pathlib.Path('r'), pathlib.Path('o'), silently);"
-        "print(pathlib.Path(studies.__file__).parts[-3], *sorted(spec.id for spec in plan.runs))"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    found = {}
-    for name, python, path in (("wheel", installed.parent / "python", ""), ("clone", sys.executable, str(ROOT))):
-        variables = environment | ({"PYTHONPATH": path} if path else {})
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=variables)
-        assert done.returncode == 0, done.stderr
-        found[name] = done.stdout.split()
-    assert found["wheel"][0] == "packages" and found["clone"][0] == ROOT.name
-    assert found["wheel"][1:] == found["clone"][1:] and len(found["clone"]) == 3

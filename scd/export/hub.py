@@ -1,4 +1,4 @@
-"""A folder with an exported backbone, as Hugging Face's libraries read it: model.safetensors, config.json, README.md.
+"""A folder with an exported backbone, as Hugging Face's libraries read it: weights, a configuration and a card.
 
 ``ExportedBackbone.from_pretrained(folder)`` loads it into the suite's own network, whatever names its weights have;
 ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it where the names are timm's. After an upload both
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor, nn
 
 from scd.errors import DataError, UsageError, unknown
@@ -27,7 +28,7 @@ from scd.nn.vit import vit
 
 BUILDERS = {"build_backbone": build_backbone, "vit": vit}
 READ_BY_THE_MIXIN = ("suite", "torchvision", "timm")  # Detectron2's names leave out a part of the state
-WEIGHTS, CONFIGURATION, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIGURATION, CARD = SAFETENSORS_SINGLE_FILE, CONFIG_NAME, "README.md"
 
 
 class ExportedBackbone(nn.Module, PyTorchModelHubMixin, library_name="scd-suite"):
@@ -85,7 +86,7 @@ def difference(folder: Path, backbone: nn.Module, size: int) -> float:
     """The largest difference of the features of one random image, of the network that the mixin loads from a folder.
 
     Args:
-        folder: with config.json and model.safetensors of this backbone; size: side of the image in pixels.
+        folder: with the configuration and the weights of this backbone; size: side of the image in pixels.
 
     Raises:
         DataError: the folder does not load, or features that differ by more than 1e-4 of their largest value.
@@ -104,11 +105,11 @@ def difference(folder: Path, backbone: nn.Module, size: int) -> float:
     return found
 
 
-# ---------------------------------------------------------------- config.json
+# ---------------------------------------------------------------- the configuration
 
 
 def configuration(backbone: nn.Module, builder: str, options: Mapping[str, Any], naming: str, size: int) -> str:
-    """The text of config.json: what the mixin needs, and what timm needs where the names are timm's.
+    """The text of the folder's configuration: what the mixin needs, and what timm needs where the names are timm's.
 
     Args:
         backbone: the exported one; builder, options: as of :class:`ExportedBackbone`, which made it.
@@ -118,7 +119,7 @@ def configuration(backbone: nn.Module, builder: str, options: Mapping[str, Any],
         UsageError: an option that JSON cannot hold.
     """
     kept = {key: value for key, value in options.items() if key != "weights"}
-    content = {"builder": builder, "options": kept, "naming": naming}
+    content = {"builder": builder, "options": kept, "naming": naming, "size": size}
     if naming == "timm" and (model := timm_model(backbone, options)):
         mean, std = colours_of(options, naming)
         pretrained = {"input_size": [3, size, size], "mean": list(mean), "std": list(std), "crop_pct": 1.0,

@@ -1,4 +1,4 @@
-"""Exported folders in the libraries that read them: Hugging Face's mixin, timm, torchvision, by the code of the card."""
+"""Exported folders in the libraries that read them, Hugging Face's mixin, timm and torchvision, by their card's code."""
 
 import json
 import re
