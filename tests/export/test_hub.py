@@ -1,4 +1,4 @@
-"""Exported folders in the libraries that read them, Hugging Face's mixin, timm and torchvision, by their card's code."""
+"""Exported folders in Hugging Face's mixin, timm and torchvision, loaded by the code of their card."""
 
 import json
 import re
@@ -107,6 +107,13 @@ def test_timm_reads_size_and_colours_from_the_folder(tmp_path):
     found = timm.data.resolve_model_data_config(model)
     assert found["input_size"] == [3, 32, 32] or found["input_size"] == (3, 32, 32)
     assert tuple(found["mean"]) == NORMALISATIONS["imagenet"][0] and model.num_classes == 0
+
+
+def test_a_vit_in_timm_takes_images_of_another_size_as_the_suites_does(tmp_path):
+    backbone = exported(tmp_path, "vit")
+    image = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tmp_path, "vit")[0](image), backbone(image)[1])
 
 
 def test_a_folder_that_does_not_fit_is_found(tmp_path):

@@ -60,6 +60,8 @@ def test_the_command_exports_and_checks_a_run(store, capsys):
     folder = run_folder(store, backbone_of(RESNET), RESNET)
     add_evaluation(store, folder.name, {"linear_top1": 0.5, "n_test": 40})
     add_evaluation(store, folder.name, {"linear_top1": 0.1}, "2" * 16, pretraining="f" * 16)  # of another run
+    add_evaluation(store, folder.name, {"linear_top1": 0.2}, "3" * 16)
+    (store.evaluations.folder("3" * 16) / "record.json").write_text('{"numbers": {"linear_top1": 0.9}}')  # damaged
     assert main([str(folder)]) == 0
     out = folder / "exported" / "torchvision"
     said = capsys.readouterr().out
@@ -80,10 +82,12 @@ def test_the_command_exports_and_checks_a_run(store, capsys):
 
 def test_the_command_takes_any_backbone(store, tmp_path, capsys):
     options = {"name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8, "depth": 1}
-    folder = run_folder(store, vit(**options), {"_target_": "scd.nn.vit.vit", **options})
+    started = {"_target_": "scd.nn.vit.vit", "weights": "timm/cannot-be-downloaded", **options}
+    folder = run_folder(store, vit(**options), started)  # its own weights take the place of the initial ones
     out = tmp_path / "mine"
     assert main([str(folder), "--naming", "timm", "--out", str(out)]) == 0
     assert json.loads((out / "config.json").read_text())["architecture"] == "vit_tiny_patch16_224"
+    assert "- **Initial weights:** timm/cannot-be-downloaded" in (out / "README.md").read_text()
 
 
 def test_a_patch_that_does_not_divide_the_usual_check_image(store, tmp_path):
