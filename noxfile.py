@@ -63,6 +63,12 @@ for study_name in STUDIES:
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def export(session: nox.Session) -> None:
+    """Write a run's backbone for other libraries, with a model card; arguments: RUN_FOLDER --naming timm."""
+    session.run(python(session), "-m", "studies.export", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def replicate(session: nox.Session) -> None:
     """Run a committed page's first seeds again on this machine and compare; arguments: PAGE seeds=2 arms=moco,scd."""
     session.run(python(session), "-m", "studies.replicate", *session.posargs, external=True)

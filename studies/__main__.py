@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
+from studies.program import program
 from studies.suite.execution.clock import Clock, in_words
 
 if TYPE_CHECKING:
@@ -26,17 +27,18 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
 examples:
-  python -m studies                                          the studies and what they ask
-  python -m studies multicrop                                tier cpu: two cores, no download
-  python -m studies multicrop --dry-run                      the plan, and estimates of time and memory
-  python -m studies multicrop tier=gpu data=cifar10 seeds=10
-  python -m studies mechanism minutes=20                     adds seeds for so long, or until its claims are decided
-  python -m studies multicrop data=FOLDER data.options.columns.image=img
-  python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
-  python -m studies multicrop tier=paper data=imagenet launcher=slurm launcher.partition=gpu
+  {program}                            the studies and what they ask
+  {program} multicrop                  tier cpu: two cores, no download
+  {program} multicrop --dry-run        the plan, estimates of time and memory
+  {program} multicrop tier=gpu data=cifar10 seeds=10
+  {program} mechanism minutes=20       adds seeds for so long, or until decided
+  {program} multicrop data=FOLDER data.options.columns.image=img
+  {program} multicrop arms=moco,scd presets.wrapper.scd.margin=1.0
+  {program} multicrop tier=paper data=imagenet launcher=slurm
 
-Every option is documented, with the papers' value, in studies/conf. The same command continues where it
-stopped."""
+Every option is documented, with the papers' value, in
+{conf}. The same command
+continues where it stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's words."""
     parser = argparse.ArgumentParser(
-        prog="python -m studies",
+        prog=program("study"),
         description="Answers a reviewers' question by an experiment, and writes one page about it.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(program=program("study"), conf=Path(__file__).parent / "conf"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", nargs="?", help="name of the study; none: list them")
@@ -73,12 +75,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
     parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    options.study = options.study and options.study.replace("-", "_")
+    return options
 
 
 def command_of(options: argparse.Namespace) -> str:
     """The command as pages print it: without the folders of runs and of pages, which are those of one machine."""
-    return shlex.join(["python", "-m", "studies", options.study, *options.words])
+    return shlex.join([*program("study").split(), options.study, *options.words])
 
 
 def listing() -> str:
@@ -91,7 +95,7 @@ def listing() -> str:
         lines.append(f"{name}  ({', '.join(study.question_ids) or 'all'})\n    {study.question}")
         lines.append(f"    arms: {', '.join(arm.name for arm in study.arms)}")
     lines.append(f"\ntiers: {', '.join(choices('tier'))}   data: {', '.join(choices('data'))}, or a FOLDER")
-    lines.append("run one: python -m studies NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")
+    lines.append(f"run one: {program('study')} NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")
     return "\n".join(lines)
 
 
