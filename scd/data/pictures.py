@@ -41,7 +41,8 @@ def find_pictures(path: Path, results: Path | None = None) -> tuple[list[Path], 
     inside = results is not None and results.is_dir() and path.resolve() in results.resolve().parents
     contents = scan(path, [results.resolve()] if inside else [])
     if not contents.images:
-        others = f"; it has {len(contents.others)} files of other kinds" if contents.others else ""
+        count = len(contents.others)
+        others = f"; it has {count} file{' of another kind' if count == 1 else 's of other kinds'}" if count else ""
         raise UsageError(f"the folder '{path}' has no pictures{others}; put .jpg, .png or .tif files into it")
     return contents.images, contents.notes(path)
 

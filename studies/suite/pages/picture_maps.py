@@ -22,6 +22,7 @@ WIDTH = 300  # pixels of a column at least, for the caption
 COLUMNS, GAP, LINE, HEAD = 5, 24, 21, 76  # panels in a row; pixels between them, of a line of text, and of the head
 TITLE_SIZE, TEXT_SIZE = 8.0, 6.5  # points
 CHARACTER = 7.6  # pixels of a character of a caption, about
+BOLD = 0.68  # characters of a title to one of the other lines
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def draw(path: Path, title: str, note: str, panels: Sequence[Panel], size: tuple
     """
     width, height = size
     column = max(width, WIDTH)
-    texts = [[*wrap(each.title, _characters(column, 0.85)), *_wrapped(each.lines, column)] for each in panels]
+    texts = [[*wrap(each.title, _characters(column, BOLD)), *_wrapped(each.lines, column)] for each in panels]
     across = min(COLUMNS, len(panels))
     rows = [range(start, min(start + across, len(panels))) for start in range(0, len(panels), across)]
     heights = [height + GAP + LINE * (1 + max(len(texts[place]) for place in row)) for row in rows]
@@ -118,19 +119,20 @@ def draw(path: Path, title: str, note: str, panels: Sequence[Panel], size: tuple
                 left = GAP + (place % across) * (column + GAP)
                 if panels[place].image is not None:
                     figure.figimage(coloured(panels[place].image)[::-1], left, top - height, origin="lower")
-                _caption(figure, texts[place], len(wrap(panels[place].title, _characters(column, 0.85))),
+                _caption(figure, texts[place], len(wrap(panels[place].title, _characters(column, BOLD))),
                          (left, top - height - 6), whole)  # fmt: skip
             top -= below
         return save(figure, path)
 
 
 def _head(figure, title: str, note: str, whole: tuple[int, int]) -> None:
-    """Name, note and colour scale above the panels."""
+    """Name, colour scale and note above the panels."""
     across, down = whole
-    figure.text(GAP / across, 1 - 10 / down, title, va="top", fontsize=10, fontweight="bold")
-    figure.text(GAP / across, 1 - 46 / down, f"colours from 0 to 1:  0               1    {note}", va="top",
-                fontsize=TEXT_SIZE, color=SOFT)  # fmt: skip
-    figure.figimage(np.repeat(palette()[None, ::4], 12, axis=0), GAP + 160, down - 58)
+    bar = np.repeat(palette()[None, ::2], 12, axis=0)
+    figure.text(GAP / across, 1 - 10 / down, title, va="top", fontsize=10, fontweight="bold", parse_math=False)
+    figure.figimage(bar, GAP + LINE, down - 60)
+    for place, text in ((GAP, "0"), (GAP + 1.5 * LINE + bar.shape[1], f"1   colours of all maps;   {note}")):
+        figure.text(place / across, 1 - 47 / down, text, va="top", fontsize=TEXT_SIZE, color=SOFT)
 
 
 def _caption(figure, lines: Sequence[str], bold: int, corner: tuple[int, int], whole: tuple[int, int]) -> None:

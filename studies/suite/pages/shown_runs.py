@@ -80,17 +80,24 @@ class StoredRun:
 
     @property
     def has_map(self) -> bool:
-        """Whether its method defines a map; one that needs the true mask has none for a picture all the same."""
+        """Whether its method has a map of a picture that comes without masks."""
         try:
-            return classes_of(self.config)[-1].saliency is not Method.saliency
+            defines = class_of(self.config["wrapper"] or self.config["method"]).saliency is not Method.saliency
+            source = (self.config["wrapper"] or {}).get("saliency")
+            needs = getattr(class_of(source), "needs", ()) if isinstance(source, Mapping) else ()
         except UsageError:
             return False
+        return defines and "masks" not in needs
 
     @property
     def training(self) -> str:
         """What it was trained on, and how long."""
         steps, epochs = self.record.get("steps", 0), self.record.get("epochs", 0)
-        length = f"{steps} steps ({epochs:.3g} epochs)" if steps else "not trained: random weights"
+        length = (
+            f"{steps} steps ({epochs:.3g} epoch{'' if epochs == 1 else 's'})"
+            if steps
+            else "not trained: random weights"
+        )
         return f"{self.config['data'].get('title') or 'unnamed data'}, seed {self.config['seed']}, {length}"
 
     @property
@@ -145,8 +152,9 @@ def arms_of_runs(reports: Path) -> dict[str, list[Arm]]:
 
 
 def usual(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """The newest run of each arm or method that has a map; without any, the newest run of all."""
-    return newest_of_each([run for run in runs if run.has_map], lambda run: run.kind) or list(runs[:1])
+    """The newest run of each arm or method that has a map, by name; without any, the newest run of all."""
+    found = newest_of_each([run for run in runs if run.has_map], lambda run: run.kind)
+    return sorted(found, key=lambda run: run.name) or list(runs[:1])
 
 
 def named(word: str, runs: Sequence[StoredRun], store: Path, reports: Path) -> list[StoredRun]:
@@ -210,30 +218,27 @@ def _ids(runs: Sequence[StoredRun]) -> str:
 # -------------------------------------------------------------------- names and methods
 
 
-def classes_of(config: Mapping[str, Any]) -> list[type]:
-    """The class of the method and, where there is one, of the wrapper around it.
+def class_of(part: Mapping[str, Any]) -> type:
+    """The class that a part of a configuration names.
 
     Raises:
         UsageError: a class that is not there any more.
     """
-    found = []
-    for part in (config["method"], config["wrapper"]):
-        if part is not None:
-            module, _, name = part["_target_"].rpartition(".")
-            try:
-                found.append(getattr(importlib.import_module(module), name))
-            except (ImportError, AttributeError) as error:
-                raise UsageError(f"{part['_target_']} cannot be imported: {error}") from error
-    return found
+    module, _, name = part["_target_"].rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{part['_target_']} cannot be imported: {error}") from error
 
 
 def described(config: Mapping[str, Any]) -> str:
-    """What a method is made of, by the names of its classes."""
+    """What a method is made of, by the names of its classes: "SCD (SaliencyMLP) around MoCo"."""
     names = [part["_target_"].rpartition(".")[2] for part in (config["wrapper"], config["method"]) if part is not None]
     saliency = (config["wrapper"] or {}).get("saliency")
     if isinstance(saliency, Mapping) and "_target_" in saliency:
         names[0] += f" ({saliency['_target_'].rpartition('.')[2]})"
-    return " around ".join(names)
+    made = [f"{kind} of {part['_target_'].rpartition('.')[2]}" for kind, part in config["annotations"].items()]
+    return " around ".join(names) + (f", {', '.join(made)}" if made else "")
 
 
 def load(run: StoredRun) -> Method:
