@@ -248,7 +248,8 @@ def load(run: StoredRun) -> Method:
         UsageError: an earlier run that is not found, or weights that do not fit the network of today's code.
     """
     inputs = {}
-    for name in sorted(set(input_names(run.config))):
+    built_of = [run.config[part] for part in ("backbone", "method", "wrapper")]  # annotations are not made again
+    for name in sorted(set(input_names(built_of))):
         earlier = run.judgement.inputs.get(name)
         used = None if earlier is None else read_run(run.folder.parent / earlier)
         if used is None:
