@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: '{error.filename or given.out}': {error.strerror or error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("\nstopped; the PNGs that were written are complete", file=sys.stderr)
+        print("\nstopped; the sheet was not written", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -100,10 +100,13 @@ def draw(words: Sequence[str], out: Path, store: Path, reports: Path, side: int)
                 progress.update()
         shown = []
         for picture in pictures:
-            shown.append(drawn_pictures.write(picture, out, side))
+            try:
+                shown.append(drawn_pictures.write(picture, out, side))
+            except UsageError as error:
+                fail(failed, f"'{picture.path}': {error}", progress)
             progress.update()
     if not shown:
-        print("nothing was drawn: none of the pictures can be read", file=sys.stderr)
+        print("nothing was drawn: see above", file=sys.stderr)
         return EXIT_NOT_ALL
     print(contact_sheet.write_sheet(out, shown, [*drawn_pictures.NOTES, *said], failed))
     counted = f"{len(shown)} picture{'' if len(shown) == 1 else 's'}, {len(subjects)} network"

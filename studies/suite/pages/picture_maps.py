@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
+from scd.errors import UsageError
 from studies.suite.pages.figures import DPI, LOOK, PALETTE, SOFT, plt, save
 
 SCALE = colormaps["viridis"]  # of all maps: from 0 to 1
@@ -20,6 +21,7 @@ EDGES = (255, 235, 59)  # of segments, on the picture
 LEAST, MOST = 240, 480  # pixels of the longer side of a panel; a smaller picture is enlarged by a whole factor
 WIDTH = 300  # pixels of a column at least, for the caption
 COLUMNS, GAP, LINE, HEAD = 5, 24, 21, 76  # panels in a row; pixels between them, of a line of text, and of the head
+LARGEST = 2**16  # pixels of a side of a PNG, of matplotlib
 TITLE_SIZE, TEXT_SIZE = 8.0, 6.5  # points
 CHARACTER = 7.6  # pixels of a character of a caption, about
 BOLD = 0.68  # characters of a title to one of the other lines
@@ -102,14 +104,19 @@ def draw(path: Path, title: str, note: str, panels: Sequence[Panel], size: tuple
     Args:
         title: the name of the picture. note: what holds for all maps.
         panels: of one size. size: their width and height in pixels.
+
+    Raises:
+        UsageError: more pixels than one image may have.
     """
     width, height = size
     column = max(width, WIDTH)
     texts = [[*wrap(each.title, _characters(column, BOLD)), *_wrapped(each.lines, column)] for each in panels]
-    across = min(COLUMNS, len(panels))
+    across = min(COLUMNS, len(panels), max(1, LARGEST // (column + 2 * GAP)))
     rows = [range(start, min(start + across, len(panels))) for start in range(0, len(panels), across)]
     heights = [height + GAP + LINE * (1 + max(len(texts[place]) for place in row)) for row in rows]
     whole = (across * column + (across + 1) * GAP, HEAD + sum(heights))
+    if max(whole) >= LARGEST:
+        raise UsageError(f"{len(panels)} panels of {width} x {height} px are too large for one PNG; give --side={MOST}")
     with plt.rc_context(LOOK):
         figure = plt.figure(figsize=(whole[0] / DPI, whole[1] / DPI))
         _head(figure, title, note, whole)

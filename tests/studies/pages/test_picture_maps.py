@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scd.errors import UsageError
 from studies.suite.pages.picture_maps import (
     GAP,
     HEAD,
@@ -81,3 +82,10 @@ def test_many_panels_go_on_in_further_rows(tmp_path):
     for number in range(7):
         place = (drawn == palette()[round(number / 10 * 255)]).all(axis=2)
         assert place.sum() >= 30 * 310, number
+
+
+def test_panels_that_are_too_large_for_one_png_end_in_one_line(tmp_path):
+    panels = [Panel("a", (), None)] * 3
+    with pytest.raises(UsageError, match="3 panels of 70000 x 10 px are too large for one PNG; give --side=480"):
+        draw(tmp_path / "large.png", "large", "", panels, (70000, 10))
+    assert not list(tmp_path.iterdir())
