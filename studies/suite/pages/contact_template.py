@@ -19,7 +19,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 110rem; background: var(--card)
 h1, h2, h3 { line-height: 1.25; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 header p, header li { max-width: 60rem; }
-.panels { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin-bottom: 1.5rem; }
 figure { margin: 0; flex: 0 1 20rem; }
 figure > div { position: relative; background-size: 100% 100%; border: 1px solid var(--line); }
 figure img { display: block; width: 100%; height: auto; }
