@@ -81,6 +81,12 @@ def answers(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def maps(session: nox.Session) -> None:
+    """Draw the maps of finished runs for pictures of your own; arguments: PICTURE_OR_FOLDER run=LATEST --out=FOLDER."""
+    session.run(python(session), "-m", "studies.maps", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def status(session: nox.Session) -> None:
     """Show what is in the store, study by study, and its size; arguments: STUDY ... tier=gpu --store=FOLDER."""
     session.run(python(session), "-m", "studies.status", *session.posargs, external=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end;
 RENDER_SHARE = 0.05  # it takes at most this share of the time
+TRACKER = "tracker="
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
@@ -34,6 +35,7 @@ examples:
   {program} mechanism minutes=20       adds seeds for so long, or until decided
   {program} multicrop data=FOLDER data.options.columns.image=img
   {program} multicrop arms=moco,scd presets.wrapper.scd.margin=1.0
+  {program} multicrop tracker=csv      live curves of the training, or tensorboard
   {program} multicrop tier=paper data=imagenet launcher=slurm
 
 Every option is documented, with the papers' value, in
@@ -77,6 +79,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
     options = parser.parse_intermixed_args(arguments)
     options.study = options.study and options.study.replace("-", "_")
+    trackers = [word.partition("=")[2] for word in options.words if word.startswith(TRACKER)]
+    options.tracker = trackers[-1] if trackers and trackers[-1] not in ("null", "none") else None
+    options.words = [word for word in options.words if not word.startswith(TRACKER)]  # no setting: it changes no run
     return options
 
 
@@ -112,8 +117,10 @@ def run_once(options: argparse.Namespace, command: str) -> int:
 
 def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -> int:
     """Plan a study, execute what is missing, write its page."""
+    from studies.suite.execution.tracker import check_tracker, tracked
     from studies.suite.planning.command_line import load_study, resolve_settings
 
+    check_tracker(options.tracker)
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
@@ -159,7 +166,11 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     try:
         if options.recompute_foreign:
             forget_foreign({name: item.spec for name, item in runs.items()}, store, settings.launcher, team)
-        result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
+        followed = {name: item.spec for name, item in runs.items()}
+        with tracked(options.tracker, followed, store, settings.page) as curves:
+            if curves is not None:
+                tell(f"curves of the training: {curves}")
+            result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)

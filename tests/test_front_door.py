@@ -35,7 +35,7 @@ def sessions() -> dict[str, str]:
 
 
 def test_sessions_are_listed(sessions):
-    assert {"environment", "answers", "status", "clean", "tests", "slurm", "lint", "bench"} <= set(sessions)
+    assert {"environment", "answers", "maps", "status", "clean", "tests", "slurm", "lint", "bench"} <= set(sessions)
 
 
 def test_every_study_has_a_session(sessions):
@@ -51,6 +51,7 @@ def test_every_study_has_a_session(sessions):
         ("study-multicrop", ["seeds=5", "data=a b"], "<-m><studies><multicrop><seeds=5><data=a b>"),
         ("status", ["multicrop", "--store=a b"], "<-m><studies.status><multicrop><--store=a b>"),
         ("clean", ["yes"], "<-m><studies.clean><yes>"),
+        ("maps", ["a b.jpg", "run=LATEST"], "<-m><studies.maps><a b.jpg><run=LATEST>"),
     ],
 )
 def test_a_session_passes_its_arguments_on(tmp_path, session, words, expected):
