@@ -13,22 +13,26 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scd.errors import UsageError
 from scd.evaluation.background import BackgroundReliance, can_mix, mixed_sets
+from scd.evaluation.collapse import Collapse
+from scd.evaluation.emergence import Emergence
 from scd.evaluation.features import extract
+from scd.evaluation.invariance import Invariance
 from scd.evaluation.knn import FEATURES, KNN, knn_predict
 from scd.evaluation.linear import Linear, class_probe, fit_linear_probe
 from scd.evaluation.metric import Metric
 from scd.evaluation.protocol import Context, EvaluationData, Protocol
+from scd.evaluation.saliency import Saliency
 from scd.evaluation.worst_group import WorstGroup, group_shares, groups_of, on_usual, usual_backgrounds
 
 FILE = "outcomes.safetensors"
 SEED = "_seed"  # NAME_seed3 is NAME with the seed 3
 CLOSE = 1e-9
-LOWEST, WEIGHTED = "lowest", "weighted"
+WITHOUT_CHANCE = (KNN, Collapse, Invariance, Emergence, Saliency)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Repeated(Protocol):
 
 def draws(protocol: Protocol) -> bool:
     """Whether a protocol draws something: all but those that are known not to."""
-    return type(protocol).__name__ not in ("KNN", "Collapse", "Invariance", "Emergence", "Saliency")
+    return not isinstance(protocol, WITHOUT_CHANCE)
 
 
 def check_outcomes(outcomes: Mapping[str, Outcome], numbers: Mapping[str, float]) -> None:
@@ -268,7 +272,5 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> dict[str, dict[int, Outcome]]
 
 def read_outcomes(folder: Path) -> dict[str, dict[int, Outcome]]:
     """The outcomes in a folder of an evaluation; {} where it has none."""
-    from safetensors.torch import load_file
-
     path = folder / FILE
     return from_tensors(load_file(path)) if path.is_file() else {}
