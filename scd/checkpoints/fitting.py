@@ -69,7 +69,7 @@ def load_checkpoint(path: Path | str, backbone: nn.Module, branch: str = "", pre
     """
     contents = path if isinstance(path, Contents) else read_checkpoint(path)
     namings = namings_of(backbone)
-    network = network_of(contents, [anchor_of(names) for names in namings.values()], branch, prefix)
+    network = network_of(contents, anchors_of(namings), branch, prefix)
     naming = _best(namings, network)
     names = dict(namings[naming])
     tensors = {name.removeprefix(NESTED): tensor for name, tensor in network.tensors.items()}
@@ -123,9 +123,16 @@ def _library_names(backbone: nn.Module) -> list[str]:
     return [f"{parts[int(place)]}.{rest}" for _, place, rest in split]
 
 
-def anchor_of(names: Mapping[str, str]) -> str:
-    """A name that only the beginning of a network has: no other one of the naming ends with it."""
-    return next(name for name in names if not any(other.endswith(f".{name}") for other in names))
+def anchors_of(namings: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The names of one tensor in every naming, each of which no other name ends with: where they stand, one network
+    begins."""
+    of = [{place: name for name, place in names.items()} for names in namings.values()]
+    for place in of[0]:
+        found = [places[place] for places in of if place in places]
+        others = [name for places in of for at, name in places.items() if at != place]
+        if len(found) == len(of) and not any(other.endswith(f".{name}") for name in found for other in others):
+            return found
+    return [next(iter(names)) for names in namings.values()]
 
 
 def _best(namings: Mapping[str, Mapping[str, str]], network: Network) -> str:

@@ -279,7 +279,10 @@ def _chosen(contents: Contents, layout: Format, found: str, branch: str) -> Netw
         raise UsageError(f"branch={branch}: {contents.title} is of the format '{layout.title}', which has only {has}")
     place, prefix = layout.networks[branch]
     place = place or found
-    network = _under(contents, place, prefix, layout.title, layout.source, branch if len(layout.networks) > 1 else "")
+    there = [
+        name for name, (at, start) in layout.networks.items() if _has(contents.tables.get(at or found, {}), (start,))
+    ]
+    network = _under(contents, place, prefix, layout.title, layout.source, branch if len(there) > 1 else "")
     if not network.tensors:
         raise UsageError(f"branch={branch}: {contents.title} has no names under '{prefix}'; choose another branch")
     return network

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric.utilities.data as lightning_data
 import numpy as np
 import omegaconf
 import torch
@@ -37,7 +36,6 @@ HARMLESS = [
     list,
     typing.Any,
     pathlib.PosixPath,
-    lightning_data.AttributeDict,
     omegaconf.DictConfig,
     omegaconf.ListConfig,
     omegaconf.base.ContainerMetadata,
@@ -168,8 +166,8 @@ def _pytorch(path: Path) -> Any:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global:?|function|class) ([\w.]+\.[\w.]+)", str(error))
-        if "nsupported" in str(error) and found:
+        found = re.search(r"(?:GLOBAL|function|class) '?([\w.]+)", str(error))
+        if found:
             name = found.group(1)
             raise _unreadable(
                 path, f"it holds a pickled object ({name}), which could run code and is not read; {SAVE}"

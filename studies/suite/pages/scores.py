@@ -369,8 +369,8 @@ def records_text(
                 if f"{name}{SEED}{seed}" in each.numbers:
                     row[f"seed_{seed}"] = repr(each.numbers[f"{name}{SEED}{seed}"])
             rows.append(row)
-    columns = ["network", "weights", "protocol", "evaluation", "metric", "unit", "value", "low", "high",
-               "checkpoint_minus", "minus_low", "minus_high", *(f"seed_{seed}" for seed in scoring.request.seeds)]  # fmt: skip
+    columns = ["network", "weights", "protocol", "evaluation", "metric", "unit", "value", "low", "high"]
+    columns += ["checkpoint_minus", "minus_low", "minus_high", *(f"seed_{seed}" for seed in scoring.request.seeds)]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     writer.writeheader()
