@@ -53,6 +53,7 @@ def test_every_study_has_a_session(sessions):
         ("study-multicrop", ["seeds=5", "data=a b"], "<-m><studies><multicrop><seeds=5><data=a b>"),
         ("status", ["multicrop", "--store=a b"], "<-m><studies.status><multicrop><--store=a b>"),
         ("clean", ["yes"], "<-m><studies.clean><yes>"),
+        ("evaluate", ["checkpoint=a b.pth"], "<-m><studies.evaluate><checkpoint=a b.pth>"),
     ],
 )
 def test_a_session_passes_its_arguments_on(tmp_path, session, words, expected):

@@ -150,10 +150,10 @@ def test_supervised_weights_are_taken_from_a_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("tag", "expected"),
     [("a1_in1k", True), ("augreg_in21k_ft_in1k", True), ("lvd142m", False), ("dino", False), ("openai", False),
-     ("laion2b_ft_in12k", True), ("clip_ft_in1k", False), ("mae", False), ("fb_ssl_yfcc100m_ft_in1k", False)],
+     ("laion2b_ft_in12k", False), ("clip_ft_in1k", False), ("mae", False), ("fb_ssl_yfcc100m_ft_in1k", False)],
 )  # fmt: skip
 def test_which_tags_are_supervised(tag, expected):
-    assert is_supervised(tag) is (expected and "laion" not in tag)
+    assert is_supervised(tag) is expected
 
 
 def test_the_same_file_is_no_comparison(files, capsys):
@@ -202,7 +202,7 @@ def pictures(*classes, count=6):
     ("images", "message"),
     [
         ({f"{number}.png": 20 for number in range(12)}, "one folder per class"),
-        (pictures("only"), "needs two classes"),
+        (pictures("only"), "one folder per class, two or more"),
         ({**pictures("one", "two"), "train/one/bad.png": 0}, "bad.png"),
     ],
     ids=["no classes", "one class", "no image"],
@@ -224,7 +224,7 @@ def test_images_that_cannot_be_scored_end_in_one_line(images, message, files, tm
         (["checkpoint={mine}", "backbone=resnet_micro", "branch=momentum"], "choose backbone= or prefix="),
         (["checkpoint={mine}", "backbone=resnet_micro", "prefix=nothing."], "no name of 'mine.pth.tar' begins with it"),
         (["checkpoint={mine}", "backbone=resnet_micro", "supervised=nowhere.pth"], "does not exist"),
-        (["checkpoint={mine}", "backbone=resnet_micro", "protocols=scenes"], "no protocol of protocols=scenes"),
+        (["checkpoint={mine}", "backbone=resnet_micro", "protocols=scenes"], "so none of protocols=scenes"),
     ],
 )
 def test_wrong_settings_end_before_anything_is_computed(words, message, files, tmp_path, capsys):

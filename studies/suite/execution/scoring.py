@@ -39,6 +39,7 @@ CHECKPOINT, RANDOM, SUPERVISED = "checkpoint", "random", "supervised"
 LABELS = {CHECKPOINT: "checkpoint", RANDOM: "random weights", SUPERVISED: "supervised weights"}
 ENTRIES = ("scd.checkpoints.fitting", "scd.checkpoints.scored", "studies.suite.planning.assembly")
 SEED_OF_RANDOM = 0
+OTHER_TRAININGS = ("dino", "mae", "clip", "laion", "openai", "datacomp", "mim", "ssl", "swsl", "seer", "ijepa", "yfcc")
 VERSIONS = 9  # of each object, in scd.evaluation.invariance
 
 
@@ -237,7 +238,7 @@ def is_supervised(tag: str) -> bool:
     """Whether the tag of timm's weights names a training on ImageNet's labels and nothing else."""
     words = set(tag.split("_"))
     labelled = bool(words & {"in1k", "in12k", "in21k", "in22k"}) or any(word.endswith("in1k") for word in words)
-    return labelled and not words & {"dino", "mae", "clip", "mim", "ssl", "swsl", "seer", "dinov3", "ijepa"}
+    return labelled and not any(word.startswith(OTHER_TRAININGS) for word in words)
 
 
 # ---------------------------------------------------------------- executing
