@@ -291,7 +291,7 @@ def require_something(possible: Sequence[Mapping[str, Any]], request: Request) -
         return
     asked = f" of protocols={request.words['protocols']}" if request.asked else ""
     raise DataError(
-        f"'{request.settings.data}' has fewer than two classes and lacks what else the protocols need, so none{asked} can "
+        f"'{request.settings.data}' has fewer than two classes and lacks what else protocols need, so none{asked} can "
         "judge the features; put the images into one folder per class, two or more (FOLDER/train/CLASS and "
         "FOLDER/test/CLASS), or give a label column: data.options.columns.label=NAME"
     )
