@@ -75,6 +75,12 @@ def replicate(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def evaluate(session: nox.Session) -> None:
+    """Score your own checkpoint; arguments: checkpoint=FILE backbone=resnet50 data=FOLDER supervised=FILE ..."""
+    session.run(python(session), "-m", "studies.evaluate", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def answers(session: nox.Session) -> None:
     """Write every question with its answer from the committed records, as reports/README.md and as answers.html."""
     session.run(python(session), "-m", "studies.answers", *session.posargs, external=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scd.errors import DataError, UsageError
+from studies.program import program
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from studies.program import program
-from studies.suite.pages.drawn_pictures import Subject
+    from studies.suite.pages.drawn_pictures import Subject
     from studies.suite.pages.shown_runs import StoredRun
 
 EXIT_NOT_ALL, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

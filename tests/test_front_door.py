@@ -52,6 +52,7 @@ def test_every_study_has_a_session(sessions):
         ("status", ["multicrop", "--store=a b"], "<-m><studies.status><multicrop><--store=a b>"),
         ("clean", ["yes"], "<-m><studies.clean><yes>"),
         ("maps", ["a b.jpg", "run=LATEST"], "<-m><studies.maps><a b.jpg><run=LATEST>"),
+        ("evaluate", ["checkpoint=a b.pth"], "<-m><studies.evaluate><checkpoint=a b.pth>"),
     ],
 )
 def test_a_session_passes_its_arguments_on(tmp_path, session, words, expected):
