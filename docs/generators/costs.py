@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas
 
 from docs.generators.declarations import ROOT, settings_of, targets
+from scd.errors import DataError
 from studies.suite.analysis.results import DONE, load
 from studies.suite.planning.command_line import load_study
 
@@ -27,7 +28,10 @@ def counted(reports: Path = ROOT / "reports") -> pandas.DataFrame:
 
 def rows(module: str) -> list[tuple[str, str, str, str]]:
     """(arm, backbone and view, forward GFLOPs, training GFLOPs) per source image of the arms with a module."""
-    chosen = counted()
+    try:
+        chosen = counted()
+    except DataError:  # the page is not there
+        return []
     chosen = chosen[[module in each for each in chosen["modules"]]]
     return [
         (row.label, row.setting, f"{row.forward_flops / GIGA:.1f}", f"{row.training_flops / GIGA:.1f}")

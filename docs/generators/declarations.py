@@ -88,22 +88,23 @@ def arm_of(overrides: Mapping[str, Any]) -> Arm:
     return Arm("", "", dict(overrides), "", "")
 
 
-@cache
-def configurations() -> tuple[Configuration, ...]:
-    """Every file of ``method`` and ``wrapper``, with what it resolves to on each tier."""
+def of_module(module: str) -> list[Configuration]:
+    """The files of ``method`` and ``wrapper`` whose class is in a module, with what they resolve to on each tier."""
     found = presets()
-    return tuple(
-        described(Configuration(group, name, found[group][name]["_target_"]))
+    return [
+        described(group, name)
         for group in ("method", "wrapper")
         for name in choices(group)
-    )
+        if found[group][name]["_target_"].rpartition(".")[0] == module
+    ]
 
 
-def described(plain: Configuration) -> Configuration:
-    """The configuration with its declarations and settings; a wrapper around the first host that it accepts."""
-    problem = ""
-    for host in HOSTS if plain.group == "wrapper" else ("",):
-        named = Configuration(plain.group, plain.name, plain.target, host)
+@cache
+def described(group: str, name: str) -> Configuration:
+    """A configuration with its declarations and settings; a wrapper around the first host that it accepts."""
+    target, problem = presets()[group][name]["_target_"], ""
+    for host in HOSTS if group == "wrapper" else ("",):
+        named = Configuration(group, name, target, host)
         try:
             method = built(named.overrides)
         except UsageError as error:
@@ -112,9 +113,9 @@ def described(plain: Configuration) -> Configuration:
         tiers = {tier: settings_of(tier).configure(arm_of(named.overrides), 0) for tier in TIERS}
         deviations = {tier: own_deviations(tier, named) for tier in TIERS}
         needs = tuple(sorted(method.needs))
-        shown = {tier: dict(shown_settings(config, plain.group)) for tier, config in tiers.items()}
-        return Configuration(plain.group, plain.name, plain.target, host, needs, method.supervision, shown, deviations)
-    return Configuration(plain.group, plain.name, plain.target, problem=problem)
+        shown = {tier: dict(shown_settings(config, group)) for tier, config in tiers.items()}
+        return Configuration(group, name, target, host, needs, method.supervision, shown, deviations)
+    return Configuration(group, name, target, problem=problem)
 
 
 def built(overrides: Mapping[str, Any]) -> Method:

@@ -12,9 +12,9 @@ from docs.generators.declarations import (
     TIERS,
     Configuration,
     arms_of_pages,
-    configurations,
     kind_of,
     modules,
+    of_module,
     public_classes,
 )
 from docs.generators.docstrings import Docstring, inline, read
@@ -60,11 +60,6 @@ def index(names: Sequence[str]) -> str:
     listed = "\n".join(name.rpartition(".")[2] for name in names)
     table = markdown_table(("method", "configurations", "needs", "supervision"), rows)
     return f"{head}{table}\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
-
-
-def of_module(module: str) -> list[Configuration]:
-    """The configurations whose class is defined in a module."""
-    return [each for each in configurations() if each.target.rpartition(".")[0] == module]
 
 
 def page(module: str) -> str:
