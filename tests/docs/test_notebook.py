@@ -31,10 +31,12 @@ def test_its_code_runs_in_a_process_of_its_own(tmp_path):
     assert drawn.startswith("map (1, ")
 
 
-def test_it_runs_in_a_kernel():
+def test_it_runs_in_a_kernel(monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra docs)")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed (extra docs)")
     import nbformat
+
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel shows figures in the notebook
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
