@@ -1,4 +1,4 @@
-"""Score your own checkpoint: every protocol that your images allow, beside random and supervised weights.
+"""Score your own checkpoint: every protocol that your images allow, beside random weights.
 
     {program} checkpoint=FILE backbone=resnet50 data=FOLDER [supervised=FILE] [key=value ...]
 
@@ -32,14 +32,11 @@ words:
   checkpoint=FILE    weights in PyTorch's or safetensors' format: plain, torchvision, timm, MoCo,
                      BYOL, DINO, iBOT, DINOv2, MAE, DenseCL, LEWEL, SlotCon, solo-learn, lightly,
                      or this suite's
-  backbone=NAME      resnet50, another torchvision ResNet, vit_small_patch16_224, timm/MODEL, or
-                     one of studies/conf/backbone
+  backbone=NAME      resnet50, resnet18, vit_small_patch16_224, timm/MODEL, studies/conf/backbone
   backbone.OPTION=X  of that backbone: num_heads=12, patch_size=8, small_stem=true, vector=mean
   data=FOLDER        class folders or parquet files, as for the studies; shapes (default), cifar10
-  supervised=FILE    supervised weights of the same backbone, or none; default: the libraries' own
-                     from their cache on this machine
-  branch=NAME        online (student, query) or momentum (teacher, target, key); default: that of
-                     the official code
+  supervised=FILE    supervised weights of the same backbone; default: from the libraries' cache
+  branch=NAME        online (student, query) or momentum (teacher, target, key)
   prefix=TEXT        what to remove from the names, for a format that is not recognised
   protocols=a,b      default: all with frozen weights; all: also fine-tuning and detection
   seeds=3            how many probe seeds       size=224     side of the images in pixels
@@ -48,7 +45,7 @@ words:
 
 examples:
   {program} checkpoint=moco.pth.tar backbone=resnet50 data=FOLDER
-  {program} checkpoint=dino.pth backbone=vit_small_patch16_224 branch=student --dry-run
+  {program} checkpoint=dino.pth backbone=vit_small_patch16_224 --dry-run
 """
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import omegaconf
 import torch
 from torch import nn
 
 from scd.atomic import disk_full, is_disk_full
 from scd.checkpoints.fitting import Fitted, load_checkpoint
+from scd.checkpoints.reading import read_checkpoint
 from scd.checkpoints.scored import Scored
 from scd.errors import UsageError
 from scd.evaluation.outcomes import Outcome, SharedContext, read_outcomes
@@ -39,6 +41,13 @@ CHECKPOINT, RANDOM, SUPERVISED = "checkpoint", "random", "supervised"
 LABELS = {CHECKPOINT: "checkpoint", RANDOM: "random weights", SUPERVISED: "supervised weights"}
 ENTRIES = ("scd.checkpoints.fitting", "scd.checkpoints.scored", "studies.suite.planning.assembly")
 SEED_OF_RANDOM = 0
+OPTIONS = (  # of a training, as Lightning's files hold them: solo-learn's hyper-parameters are an OmegaConf container
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    omegaconf.base.ContainerMetadata,
+    omegaconf.base.Metadata,
+    omegaconf.nodes.AnyNode,
+)
 OTHER_TRAININGS = ("dino", "mae", "clip", "laion", "openai", "datacomp", "mim", "ssl", "swsl", "seer", "ijepa", "yfcc")
 VERSIONS = 9  # of each object, in scd.evaluation.invariance
 
@@ -168,7 +177,7 @@ def networks_of(request: Request) -> tuple[tuple[Scorable, ...], tuple[str, ...]
         UsageError: a file that cannot be read or does not fit.
     """
     own = build(request)
-    fitted = load_checkpoint(request.checkpoint, own, request.branch, request.prefix)
+    fitted = load_checkpoint(read_checkpoint(request.checkpoint, OPTIONS), own, request.branch, request.prefix)
     weights = {"sha256": fitted.sha256, "place": fitted.place, "prefix": fitted.prefix}
     networks = [Scorable(CHECKPOINT, own, weights, fitted, f"`{fitted.file}`")]
     remarks = []
@@ -176,7 +185,7 @@ def networks_of(request: Request) -> tuple[tuple[Scorable, ...], tuple[str, ...]
     if found is not None:
         path, source = found
         other = build(request)
-        read = load_checkpoint(path, other)
+        read = load_checkpoint(read_checkpoint(path, OPTIONS), other)
         if read.sha256 == fitted.sha256 and read.place == fitted.place and read.prefix == fitted.prefix:
             raise UsageError("supervised= is the same network as checkpoint=; give another file, or supervised=none")
         place = {"sha256": read.sha256, "place": read.place, "prefix": read.prefix}
