@@ -1,6 +1,6 @@
 """Score your own checkpoint: every protocol that your images allow, beside random weights.
 
-    {program} checkpoint=FILE backbone=resnet50 data=FOLDER [supervised=FILE] [key=value ...]
+    python -m studies.evaluate checkpoint=FILE backbone=resnet50 data=FOLDER [supervised=FILE] [key=value ...]
 
 The file is recognised by its keys (``scd/checkpoints/formats.py``) and has to fit the backbone completely. Nothing is
 trained or downloaded. Finished evaluations are kept in the store and never repeated; the page is written to
