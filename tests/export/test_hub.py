@@ -155,6 +155,15 @@ def test_building_leaves_the_random_numbers_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(("case", "colours"), [("torchvision", "imagenet"), ("other colours", "cifar10")])
+def test_the_card_names_the_colours_of_the_model(case, colours, tmp_path):
+    builder, options, naming = CASES[case]
+    mean, deviation = NORMALISATIONS[colours]
+    assert f"normalised by mean {mean} and deviation {deviation}" in how_to_load(naming, builder, options, True, [])
+    backbone = BUILDERS[builder](**{**options, "small_stem": False})
+    assert json.loads(configuration(backbone, builder, options, "timm", 32))["pretrained_cfg"]["mean"] == list(mean)
+
+
 def test_detectron2_gets_its_colours_in_bytes():
     text = how_to_load("detectron2", "build_backbone", {"name": "resnet50"}, False, [WEIGHTS, "model.pth"])
     assert "PIXEL_MEAN = [123.675, 116.28, 103.53]" in text and "PIXEL_STD = [58.395, 57.12, 57.375]" in text

@@ -1,7 +1,7 @@
 """A backbone that ``python -m studies.export`` has written, as a network again.
 
-The file holds weights alone. The network is built from the config.json beside it (the folder of its run); elsewhere
-from the name that the file keeps, which is enough for torchvision's ResNets and for models of timm.
+The file holds weights alone. The network is built from the config.json beside it (of the export, or of the run);
+elsewhere from the name that the file keeps, which is enough for torchvision's ResNets and for models of timm.
 """
 
 import json
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scd.errors import DataError, UsageError
 from scd.export.backbone import FORMATS, NAMINGS, read, renamed
+from scd.export.hub import ExportedBackbone
 from scd.nn.backbone import RESNETS, build_backbone
 from studies.suite.planning.assembly import instantiate
 
@@ -63,13 +64,15 @@ def candidates(path: Path) -> list[tuple[nn.Module, int]]:
     """Networks that the weights in a file may belong to, and the side of their images.
 
     Raises:
-        DataError: the config.json beside it is not that of a run.
+        DataError: the config.json beside it is not that of an export or of a run.
     """
     config, name = path.parent / "config.json", kept_name(path)
     with torch.random.fork_rng(devices=[]):
         if config.is_file():
             try:
                 about = json.loads(config.read_text(encoding="utf-8"))
+                if "builder" in about:
+                    return [(ExportedBackbone(about["builder"], about["options"]).backbone, about["size"])]
                 return [(instantiate(about["backbone"]), about["evaluation"]["size"])]
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"'{config}' is not the config.json of a run: {error!r}") from error

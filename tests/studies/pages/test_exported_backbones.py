@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from scd.errors import DataError
 from scd.export.backbone import export
+from scd.export.hub import configuration
 from scd.nn.backbone import build_backbone
 from scd.nn.vit import vit
 from studies.suite.pages.exported_backbones import load_exported
@@ -70,6 +71,18 @@ def test_a_vit_is_built_from_the_configuration_beside_the_file(naming, tmp_path)
     shutil.copy(path, alone)
     with pytest.raises(DataError, match="its weights have no name of a network beside them; put it beside the config"):
         load_exported(alone / path.name)
+
+
+@pytest.mark.parametrize("naming", ["timm", "suite"])
+def test_a_folder_of_the_export_command_is_read(naming, tmp_path):
+    backbone = trained(vit, **VIT)
+    path = export(backbone, tmp_path / "model.safetensors", naming)
+    (tmp_path / "config.json").write_text(configuration(backbone, "vit", VIT, naming, 24), encoding="utf-8")
+    found = load_exported(path)
+    assert (found.naming, found.side) == (naming, 24)
+    with torch.no_grad():
+        image = torch.rand(1, 3, 24, 24)
+        assert torch.equal(found.backbone(image)[0], backbone(image)[0])
 
 
 def test_what_is_no_exported_backbone_ends_in_one_line(tmp_path):
