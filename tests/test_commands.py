@@ -164,7 +164,7 @@ def test_a_study_is_planned_with_the_words_that_are_shown(text, images, tmp_path
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "different runs" in said.out
-    assert not list(tmp_path.glob("runs/*/*")) and not (tmp_path / "reports").exists()
+    assert not list(tmp_path.glob("runs/*/[!.]*")) and not (tmp_path / "reports").exists()
 
 
 def test_a_command_that_no_test_runs_is_found():
