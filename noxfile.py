@@ -63,15 +63,33 @@ for study_name in STUDIES:
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def export(session: nox.Session) -> None:
+    """Write a run's backbone for other libraries, with a model card; arguments: RUN_FOLDER --naming timm."""
+    session.run(python(session), "-m", "studies.export", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def replicate(session: nox.Session) -> None:
     """Run a committed page's first seeds again on this machine and compare; arguments: PAGE seeds=2 arms=moco,scd."""
     session.run(python(session), "-m", "studies.replicate", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def evaluate(session: nox.Session) -> None:
+    """Score your own checkpoint; arguments: checkpoint=FILE backbone=resnet50 data=FOLDER supervised=FILE ..."""
+    session.run(python(session), "-m", "studies.evaluate", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def answers(session: nox.Session) -> None:
     """Write every question with its answer from the committed records, as reports/README.md and as answers.html."""
     session.run(python(session), "-m", "studies.answers", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
+def maps(session: nox.Session) -> None:
+    """Draw the maps of finished runs for pictures of your own; arguments: PICTURE_OR_FOLDER run=LATEST --out=FOLDER."""
+    session.run(python(session), "-m", "studies.maps", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)

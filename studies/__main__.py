@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
+from studies.program import program
 from studies.suite.execution.clock import Clock, in_words
 
 if TYPE_CHECKING:
@@ -22,21 +23,24 @@ if TYPE_CHECKING:
 
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end;
 RENDER_SHARE = 0.05  # it takes at most this share of the time
+TRACKER = "tracker="
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
 examples:
-  python -m studies                                          the studies and what they ask
-  python -m studies multicrop                                tier cpu: two cores, no download
-  python -m studies multicrop --dry-run                      the plan, and estimates of time and memory
-  python -m studies multicrop tier=gpu data=cifar10 seeds=10
-  python -m studies mechanism minutes=20                     adds seeds for so long, or until its claims are decided
-  python -m studies multicrop data=FOLDER data.options.columns.image=img
-  python -m studies multicrop arms=moco,scd training.budget.value=12 presets.wrapper.scd.margin=1.0
-  python -m studies multicrop tier=paper data=imagenet launcher=slurm launcher.partition=gpu
+  {program}                            the studies and what they ask
+  {program} multicrop                  tier cpu: two cores, no download
+  {program} multicrop --dry-run        the plan, estimates of time and memory
+  {program} multicrop tier=gpu data=cifar10 seeds=10
+  {program} mechanism minutes=20       adds seeds for so long, or until decided
+  {program} multicrop data=FOLDER data.options.columns.image=img
+  {program} multicrop arms=moco,scd presets.wrapper.scd.margin=1.0
+  {program} multicrop tracker=csv      live curves of the training, or tensorboard
+  {program} multicrop tier=paper data=imagenet launcher=slurm
 
-Every option is documented, with the papers' value, in studies/conf. The same command continues where it
-stopped."""
+Every option is documented, with the papers' value, in
+{conf}. The same command
+continues where it stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's words."""
     parser = argparse.ArgumentParser(
-        prog="python -m studies",
+        prog=program("study"),
         description="Answers a reviewers' question by an experiment, and writes one page about it.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(program=program("study"), conf=Path(__file__).parent / "conf"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", nargs="?", help="name of the study; none: list them")
@@ -73,12 +77,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--out", default="reports", metavar="DIR", help="where pages are written (default: reports)")
     parser.add_argument("--recompute-foreign", action="store_true", help="run again what other machines ran")
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    options.study = options.study and options.study.replace("-", "_")
+    trackers = [word.partition("=")[2] for word in options.words if word.startswith(TRACKER)]
+    options.tracker = trackers[-1] if trackers and trackers[-1] not in ("null", "none") else None
+    options.words = [word for word in options.words if not word.startswith(TRACKER)]  # no setting: it changes no run
+    return options
 
 
 def command_of(options: argparse.Namespace) -> str:
     """The command as pages print it: without the folders of runs and of pages, which are those of one machine."""
-    return shlex.join(["python", "-m", "studies", options.study, *options.words])
+    return shlex.join([*program("study").split(), options.study, *options.words])
 
 
 def listing() -> str:
@@ -91,7 +100,7 @@ def listing() -> str:
         lines.append(f"{name}  ({', '.join(study.question_ids) or 'all'})\n    {study.question}")
         lines.append(f"    arms: {', '.join(arm.name for arm in study.arms)}")
     lines.append(f"\ntiers: {', '.join(choices('tier'))}   data: {', '.join(choices('data'))}, or a FOLDER")
-    lines.append("run one: python -m studies NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")
+    lines.append(f"run one: {program('study')} NAME [tier=...] [seeds=N] [data=...] [--dry-run]   more: --help")
     return "\n".join(lines)
 
 
@@ -108,8 +117,10 @@ def run_once(options: argparse.Namespace, command: str) -> int:
 
 def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -> int:
     """Plan a study, execute what is missing, write its page."""
+    from studies.suite.execution.tracker import check_tracker, tracked
     from studies.suite.planning.command_line import load_study, resolve_settings
 
+    check_tracker(options.tracker)
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
@@ -155,7 +166,11 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     try:
         if options.recompute_foreign:
             forget_foreign({name: item.spec for name, item in runs.items()}, store, settings.launcher, team)
-        result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
+        followed = {name: item.spec for name, item in runs.items()}
+        with tracked(options.tracker, followed, store, settings.page) as curves:
+            if curves is not None:
+                tell(f"curves of the training: {curves}")
+            result = execute(runs) if rounds is None else rounds.run(execute, say=tell)
     finally:
         path = page.write()
     print(f"{path}" if path else "no run has finished yet: no page", file=sys.stderr)
@@ -258,12 +273,13 @@ class PageOfStudy:
             self.next = ended + max(RENDER_SECONDS, (ended - began) / RENDER_SHARE)
 
     def write(self) -> Path | None:
-        """Write the page from all records that there are; None while there are none.
+        """Write the page and the index from all records that there are; None while there are none.
 
         Raises:
             UsageError: the folder of the pages cannot be written to.
         """
         from studies.suite.analysis.results import gather
+        from studies.suite.pages.index import write_index
         from studies.suite.pages.publish import publish
 
         if self.rounds is None:
@@ -275,9 +291,11 @@ class PageOfStudy:
         try:
             if self.study.prepare is not None:
                 results = self.study.prepare(results, self.settings)
-            return publish(self.study, results, self.settings.out)
+            path = publish(self.study, results, self.settings.out)
+            write_index(self.settings.out)
         except OSError as error:
             raise unwritable(self.settings.out, error) from error
+        return path
 
 
 def check_writable(folder: Path) -> None:

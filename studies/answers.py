@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scd.errors import UsageError
+from studies.program import program
 from studies.suite.pages.answers_html import write_html
 from studies.suite.pages.index import write_index
 
@@ -17,7 +18,7 @@ from studies.suite.pages.index import write_index
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write both forms; returns the exit code."""
     words = "Writes the reviewers' questions with their answers, from the records of the pages."
-    parser = argparse.ArgumentParser(prog="python -m studies.answers", description=words)
+    parser = argparse.ArgumentParser(prog=program("answers"), description=words)
     parser.add_argument("--out", default="reports", metavar="DIR", help="the folder of the pages (default: reports)")
     options = parser.parse_args(arguments)
     try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scd.errors import UsageError
+from studies.program import program
 
 if TYPE_CHECKING:
     from studies.suite.execution.inventory import Inventory, Stored
@@ -28,7 +29,7 @@ EXIT_NOTHING_REMOVED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Show and remove stale runs; the exit code: 0, 1 nothing was removed for want of a yes, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m studies.clean", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("clean"), description=__doc__.splitlines()[0])
     parser.add_argument("word", nargs="?", choices=["yes"], help="the same as --yes")
     parser.add_argument("--yes", action="store_true", help="remove without asking, for scripts")
     parser.add_argument("--store", default="runs", metavar="DIR", help="where runs are kept (default: runs)")

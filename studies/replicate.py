@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scd.errors import UsageError
+from studies.program import program
 
 SEEDS = "2"
-COMMAND = ["python", "-m", "studies"]
+COMMANDS = ("python -m studies ", "scd-suite study ")  # how a page says that it was written
 OF_THIS_MACHINE = ("data=", "data.locations.", "launcher")  # words that change no number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Replicate a page; the exit code: 0, 1 a run failed, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m studies.replicate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("replicate"), description=__doc__.splitlines()[0])
     parser.add_argument("page", help="name of the page, as in reports/records")
     parser.add_argument("words", nargs="*", metavar="key=value", help="seeds=2, arms=moco,scd, data=FOLDER")
     parser.add_argument("--store", default="runs/replications", metavar="DIR", help="default: runs/replications")
@@ -54,10 +55,11 @@ def replicate(page: str, words: Sequence[str], store: Path, out: Path) -> int:
 
     committed = load(out, page.replace(".md", ""))
     own, asked = words_of(words)
-    command = shlex.split(committed.about["command"] or "")
-    if command[:3] != COMMAND or not committed.about["seeds"]:
+    command = committed.about["command"] or ""
+    opening = next((each for each in COMMANDS if command.startswith(each)), None)
+    if opening is None or not committed.about["seeds"]:
         raise UsageError(f"page '{page}' has no runs with seeds, or no command of this version; choose another page")
-    options = parse(command[3:])
+    options = parse(shlex.split(command.removeprefix(opening)))
     kept = [word for word in options.words if not any(word.split("=")[0] == each.split("=")[0] for each in own)]
     seeds = chosen_seeds(asked.get("seeds", SEEDS), committed.about["seeds"])
     kept = [word for word in kept if not word.startswith("seeds=")]

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scd.errors import UsageError
+from studies.program import program
 
 if TYPE_CHECKING:
     from studies.suite.execution.inventory import Inventory, Show
@@ -58,7 +59,7 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the state of a store; the exit code: 0, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m studies.status", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("status"), description=__doc__.splitlines()[0])
     parser.add_argument(
         "words", nargs="*", metavar="STUDY|key=value", help="studies (default: all), and their settings"
     )
@@ -104,7 +105,7 @@ def report(words: Sequence[str], folder: Path, out: Path) -> list[str]:
         blocks.append(headed("failed", failed_lines(plans, inventory)))
         blocks.append(headed("running", running_lines(plans, inventory)))
         stale = headed("stale", stale_lines(inventory, inventory.stale))
-        blocks.append([*stale, "  python -m studies.clean shows and removes them"] if stale else [])
+        blocks.append([*stale, f"  {program('clean')} shows and removes them"] if stale else [])
         known = {run for plan in plans for spec in plan.runs for run in ids_of(spec)}
         others = [run for run in inventory.runs.values() if run.standing == "current" and run.id not in known]
         blocks.append(headed("in none of these plans, and current", unplanned_lines(others, out)))

@@ -1,13 +1,11 @@
-"""Sessions, README commands, packaging, the order of imports, and habits that the project avoids."""
+"""Sessions, README commands, dependencies, the order of imports, and habits that the project avoids."""
 
 import ast
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,7 +35,8 @@ def sessions() -> dict[str, str]:
 
 
 def test_sessions_are_listed(sessions):
-    assert {"environment", "answers", "status", "clean", "tests", "slurm", "lint", "bench", "docs"} <= set(sessions)
+    expected = "environment answers docs evaluate export maps replicate status clean tests slurm lint bench"
+    assert set(expected.split()) <= set(sessions)
 
 
 def test_every_study_has_a_session(sessions):
@@ -53,6 +52,8 @@ def test_every_study_has_a_session(sessions):
         ("study-multicrop", ["seeds=5", "data=a b"], "<-m><studies><multicrop><seeds=5><data=a b>"),
         ("status", ["multicrop", "--store=a b"], "<-m><studies.status><multicrop><--store=a b>"),
         ("clean", ["yes"], "<-m><studies.clean><yes>"),
+        ("maps", ["a b.jpg", "run=LATEST"], "<-m><studies.maps><a b.jpg><run=LATEST>"),
+        ("evaluate", ["checkpoint=a b.pth"], "<-m><studies.evaluate><checkpoint=a b.pth>"),
     ],
 )
 def test_a_session_passes_its_arguments_on(tmp_path, session, words, expected):
@@ -96,53 +97,6 @@ def test_torch_of_the_cpu_wheels_on_older_indexes_is_out_of_range():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "torch>=2.14" in project["dependencies"] and "torchvision>=0.29" in project["dependencies"]
     assert set(project["optional-dependencies"]) == {"tests", "lint", "bench", "energy", "docs"}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """A wheel of the tree, built from a copy."""
-    folder = tmp_path_factory.mktemp("wheel")
-    tree = folder / "tree"
-    tree.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for package in (*PACKAGES, "scd_suite", "tests"):
-        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
-
-
-def test_a_wheel_has_one_top_level_package_with_the_code_and_its_configuration(wheel):
-    """D20: packages called scd and baselines would collide with other projects."""
-    with zipfile.ZipFile(wheel) as archive:
-        files = {name for name in archive.namelist() if ".dist-info/" not in name}
-    configuration = {relative(path) for path in (ROOT / "studies" / "conf").rglob("*.yaml")}
-    inside = {f"scd_suite/packages/{name}" for name in {relative(path) for path in SOURCES} | configuration}
-    assert configuration
-    assert files == inside | {"scd_suite/__init__.py", "scd_suite/__main__.py"}
-
-
-def test_a_wheel_brings_the_console_command(wheel, tmp_path):
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-        (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "scd-suite = scd_suite.__main__:main" in archive.read(entry).decode()
-    (tmp_path / "empty").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    command = [sys.executable, "-P", "-m", "scd_suite", "multicrop", "tier=smoke", "seeds=1", "arms=moco", "--dry-run"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path / "empty")
-    assert result.returncode == 0, result.stderr
-    assert "different runs" in result.stdout
-
-
-@pytest.mark.parametrize("command", ["status", "clean"])
-def test_the_console_command_knows_the_store(tmp_path, command):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "scd_suite", command, "--store=nowhere"]
-    result = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == "error: there is no store 'nowhere'; give --store=FOLDER, or run a study\n"
 
 
 def test_runtime_dependencies_are_those_that_the_packages_import():

@@ -124,7 +124,8 @@ def is_small(backbone: nn.Module) -> bool:
 def load_check(path: Path | str, backbone: nn.Module, naming: str, size: int = 64) -> float:
     """Load the file strictly into a fresh model of the library; the largest difference of its features.
 
-    The features of one fixed random image (1, 3, size, size), both networks in evaluation mode. Detectron2's ResNets
+    The features of one fixed random image (1, 3, size, size), both networks in evaluation mode. A library's model takes
+    it with the colours that the trunk sees, see :mod:`scd.nn.normalisation`. Detectron2's ResNets
     are not built: names, shapes and finiteness of the weights are checked, and the difference is that of the weights
     (0).
 
@@ -150,7 +151,8 @@ def load_check(path: Path | str, backbone: nn.Module, naming: str, size: int = 6
     fresh.eval()
     with frozen(backbone), torch.no_grad():
         expected = maps_and_vector(backbone(image))[0]
-        difference = float((features(image) - expected).abs().max())
+        colours = None if naming == "suite" else getattr(backbone, "colours", None)
+        difference = float((features(image if colours is None else colours(image)) - expected).abs().max())
         largest = float(expected.abs().max())
     if largest == 0:
         raise DataError(f"'{path.name}' cannot be checked: the backbone's features are 0 everywhere")

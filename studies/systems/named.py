@@ -9,7 +9,7 @@ from scd.errors import DataError
 from studies.suite.analysis import notation
 from studies.suite.analysis.conditions import words
 from studies.suite.analysis.tables import NONE, Table
-from studies.suite.pages.index import link
+from studies.suite.pages.markdown import page_link
 from studies.suite.pages.reread import Reading
 from studies.systems.system import System
 from studies.systems.table import SYSTEMS
@@ -272,5 +272,5 @@ def difference(places: Sequence[tuple[str, str, str]], readings: Mapping[str, Re
     page, finding, results = found
     metric, setting = results.metric(finding.contrast.metric), words(finding.contrast.conditions)
     mark = ", **stale**" if page.stale else ""
-    where = f"{metric.label}{f', {setting}' if setting else ''}: {link(page.name)}{mark}"
+    where = f"{metric.label}{f', {setting}' if setting else ''}: {page_link(page.name)}{mark}"
     return f"{notation.amount(metric, finding.gain)}: {finding.outcome} ({where})"

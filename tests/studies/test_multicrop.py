@@ -12,6 +12,7 @@ from scd.errors import UsageError
 from scd.evaluation.metric import SHARE, Metric
 from studies.multicrop import ARMS, AT_EQUAL_EPOCHS, CONTRASTS, FEW, LEARNS, LOCAL_VIEWS, METRIC, SESOI, STUDY, plan
 from studies.suite.analysis.results import assemble
+from studies.suite.pages.index import write_index
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.study import Progress
@@ -211,7 +212,7 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
     assert "MoCo vs. random weights is not measured." in text
     assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
     assert "Not measured: no finished run has these numbers." in text
-    assert "## Tests of the wiring" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "## Tests of the wiring" in write_index(tmp_path).read_text(encoding="utf-8")
 
 
 def test_page_without_correlation_axis_and_without_masks(settings, tmp_path):

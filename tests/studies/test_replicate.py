@@ -1,6 +1,7 @@
 """A committed page again on the same machine: the positive control is that every number is equal to the bit."""
 
 import json
+import re
 
 import pytest
 
@@ -28,7 +29,9 @@ def arguments(page, *words):
 
 def test_a_second_run_on_the_same_machine_gives_equal_records(page, capsys):
     folder, name = page
-    for _ in range(2):  # the second call finds its runs, and replaces the rows
+    about = folder / "reports" / "records" / f"{name}.json"
+    for opening in ("python -m studies", "scd-suite study"):  # the second call finds its runs, and replaces the rows
+        about.write_text(re.sub("python -m studies|scd-suite study", opening, about.read_text()))
         assert main(arguments(page)) == 0
     rows = read(folder / "reports" / "replications.csv")
     found = summary(rows)

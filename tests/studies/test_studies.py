@@ -10,6 +10,7 @@ from synthetic_results import settings_of, study_results
 
 from studies.suite.analysis.results import load
 from studies.suite.analysis.verdict import family
+from studies.suite.pages.index import write_index
 from studies.suite.pages.markdown import OPEN_LINES, open_lines
 from studies.suite.pages.publish import publish
 from studies.suite.planning.assembly import check_arguments
@@ -70,7 +71,7 @@ def test_each_answer_follows_from_records(name, gain, control, spread, outcome, 
     text = publish(load_study(name), results, tmp_path).read_text(encoding="utf-8")
     assert text.split("\n\n")[2].startswith(f"**{outcome.capitalize()}")
     assert json.loads((tmp_path / "records" / f"{name}.json").read_text(encoding="utf-8"))["outcome"] == outcome
-    assert f"| {outcome} " in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"| {outcome} " in write_index(tmp_path).read_text(encoding="utf-8")
     assert open_lines(text) <= OPEN_LINES and text.split("<details>")[0].count("\n![") == 1
 
 

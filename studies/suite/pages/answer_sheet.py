@@ -13,8 +13,7 @@ import pandas
 from studies.suite.analysis.tables import NONE, Table
 from studies.suite.analysis.verdict import CONTRADICTED, NOT_RESOLVED, SUPPORTED, UNINFORMATIVE
 from studies.suite.pages import reread
-from studies.suite.pages.index import link
-from studies.suite.pages.markdown import Blocks
+from studies.suite.pages.markdown import Blocks, page_link
 from studies.suite.pages.questions import ID, QUESTIONS, REVIEWERS, Question, Source
 from studies.suite.pages.reread import Part, Reading
 from studies.suite.planning.command_line import study_names
@@ -54,7 +53,7 @@ class PageAnswer:
     @property
     def link(self) -> str:
         """To the page, marked where it is stale."""
-        return link(self.reading.name) + (" (**stale**)" if self.reading.stale else "")
+        return page_link(self.reading.name) + (" (**stale**)" if self.reading.stale else "")
 
     @property
     def place(self) -> str:
@@ -75,7 +74,7 @@ class PageAnswer:
             first = re.split(r"\.\*{0,2}\s+(?=[A-Z*])", TITLE.sub("", self.stored), maxsplit=1)[0]
             return first.rstrip(".")
         where = f": {self.source.note}" if self.source.note else ""
-        return f"no claim of {link(self.reading.name)} is about this question{where}"
+        return f"no claim of {page_link(self.reading.name)} is about this question{where}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Entry:
     @staticmethod
     def _by_study(texts: Sequence[tuple[PageAnswer, str]]) -> list[str]:
         """The texts; named by their pages where there are several."""
-        return [f"{link(each.reading.name)}: {text}" if len(texts) > 1 else text for each, text in texts]
+        return [f"{page_link(each.reading.name)}: {text}" if len(texts) > 1 else text for each, text in texts]
 
 
 def entries(readings: Mapping[str, Reading]) -> list[Entry]:
@@ -226,7 +225,9 @@ def facts(found: Entry) -> dict[str, str]:
         told["Could have detected"] = found.detectable
     if found.others:
         told["Other pages"] = "; ".join(f"{each.link}, {each.place}: {each.outcome}" for each in found.others)
-    notes = [f"{link(each.reading.name)}: {each.source.note}" for each in found.main if each.source.note and each.parts]
+    notes = [
+        f"{page_link(each.reading.name)}: {each.source.note}" for each in found.main if each.source.note and each.parts
+    ]
     told |= {"Beside the claims": "; ".join(notes)} if notes else {}
     told |= {"Not answered yet": "; ".join(found.missing)} if found.missing and found.main else {}
     return told | {"Tier `gpu` would add": found.question.gpu, "Tier `paper` would add": found.question.paper}

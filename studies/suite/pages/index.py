@@ -5,17 +5,18 @@ Everything comes from the files of the pages; pages of older code are marked.
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas
 
 from scd.atomic import write_text
-from scd.errors import DataError, UsageError
+from scd.errors import DataError
 from studies.suite.analysis.results import FOLDER, read_about
 from studies.suite.analysis.tables import Table
-from studies.suite.pages.markdown import Page
+from studies.suite.pages import answer_sheet, reread
+from studies.suite.pages.markdown import Page, page_link
 from studies.suite.pages.questions import QUESTIONS
-from studies.suite.planning.identity import fresh_fingerprint
+from studies.suite.planning.staleness import is_page_stale
+from studies.systems import named
 
 STALE = (
     "**Stale** means that code which can change the page's numbers has changed since (comments and docstrings do not "
@@ -29,9 +30,6 @@ def write_index(out: Path) -> Path:
 
     Claims are judged again from the records; one process does that once for each state of a page.
     """
-    from studies.suite.pages import answer_sheet, reread  # they import the report, which writes this index
-    from studies.systems import named
-
     out = Path(out)
     page = Page("The reviewers' questions")
     page.text(
@@ -86,10 +84,10 @@ def page_rows(
             unread.append(f"**{path.name} is left out:** {error}.")
             continue
         meaningful, name = about.get("meaningful", True), path.stem
-        is_old = stale[name] if name in stale else is_stale(about)
+        is_old = stale[name] if name in stale else is_page_stale(about)
         (rows if meaningful else meaningless).append(_row(name, about, is_old))
         if meaningful and about.get("answer") and not known & set(about.get("questions", [])):
-            answers.append(f"{link(name)}: {about['answer']}")
+            answers.append(f"{page_link(name)}: {about['answer']}")
     return rows, meaningless, answers, unread
 
 
@@ -98,7 +96,7 @@ def _row(name: str, about: dict[str, Any], stale: bool) -> dict[str, str]:
     runs = f"{done} of {planned} {about.get('unit', 'runs')}"
     runs += f", {seeds} seed{'s' if seeds != 1 else ''}" if seeds else ""
     return {
-        "page": link(name),
+        "page": page_link(name),
         "question": ", ".join(about.get("questions", [])) or "all",
         "data": about.get("data", ""),
         "tier": about.get("tier", ""),
@@ -106,18 +104,3 @@ def _row(name: str, about: dict[str, Any], stale: bool) -> dict[str, str]:
         "runs": runs + ("" if done == planned else " (partial)"),
         "code": "**stale**" if stale else "current",
     }
-
-
-def link(name: str) -> str:
-    """A link to a page, from the folder of the pages."""
-    return f"[{name}]({quote(name)}.md)"
-
-
-def is_stale(about: dict[str, Any]) -> bool:
-    """Whether a page's numbers come from other code than that on disk, or an older version of the suite wrote it."""
-    if "metrics" not in about:
-        return True
-    try:
-        return fresh_fingerprint(about["roots"]) != about["fingerprint"]
-    except UsageError:  # a module that the page's runs used does not exist any more
-        return True

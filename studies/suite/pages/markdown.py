@@ -146,6 +146,11 @@ def rendered(block: "str | Table | Picture | Details") -> str:
     return block if isinstance(block, str) else block.markdown
 
 
+def page_link(name: str) -> str:
+    """A link to a page, from the folder of the pages."""
+    return f"[{name}]({quote(name)}.md)"
+
+
 def in_line(text: str) -> str:
     """Text that may come from file names, in one line and without meaning in markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -27,7 +27,6 @@ from studies.suite.analysis.verdict import (
 )
 from studies.suite.pages import calibration, sections
 from studies.suite.pages.contrasts import Judgement, contrasts
-from studies.suite.pages.index import write_index
 from studies.suite.pages.markdown import Blocks, Details, Page, Picture
 from studies.suite.pages.state_of_runs import completeness, machines
 from studies.suite.planning.study import Claim, Contrast, Study
@@ -208,13 +207,12 @@ class Report:
 
 
 def publish(study: Study, results: Results, out: Path) -> Path:
-    """Write a study's figures, page, records and the index; returns the path of the page."""
+    """Write a study's figures, page and records; returns the path of the page."""
     out = Path(out)
     report = Report(study, results, out)
     study.sections(report)
     path = report.page().write(out / f"{results.page}.md")
     save(report.answered(), out)
-    write_index(out)
     return path
 
 

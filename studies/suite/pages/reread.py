@@ -20,10 +20,10 @@ from studies.suite.analysis.comparison import compare
 from studies.suite.analysis.results import FOLDER, Results, load, read_about
 from studies.suite.analysis.statistics import least_margin
 from studies.suite.analysis.verdict import Finding, Verdict, find, joined, outcome_of
-from studies.suite.pages.index import is_stale
 from studies.suite.pages.markdown import in_line
 from studies.suite.pages.publish import Report
 from studies.suite.planning.command_line import load_study, study_names
+from studies.suite.planning.staleness import is_page_stale
 from studies.suite.planning.study import Claim, Contrast, Study
 
 
@@ -171,7 +171,7 @@ def read_pages(out: Path) -> dict[str, Reading]:
             csv = path.with_suffix(".csv")
             states = [(file.stat().st_mtime_ns, file.stat().st_size) for file in (path, csv) if file.is_file()]
             reading = _reread(Path(out).absolute(), path.stem, tuple(states))
-            found[path.stem] = Reading(path.stem, about, is_stale(about), out=Path(out), **reading)
+            found[path.stem] = Reading(path.stem, about, is_page_stale(about), out=Path(out), **reading)
     return found
 
 

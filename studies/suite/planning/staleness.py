@@ -28,6 +28,7 @@ from studies.suite.planning.identity import (
     ROOT,
     evaluation_id,
     evaluation_part,
+    fresh_fingerprint,
     measurement_id,
     pretraining_id,
     pretraining_part,
@@ -61,6 +62,20 @@ class Judgement:
     by: str = ""
     roots: tuple[str, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
+
+
+def is_page_stale(about: Mapping[str, Any]) -> bool:
+    """Whether a page's numbers come from other code than that on disk, or an older version of the suite wrote it.
+
+    Args:
+        about: content of the page's records file, ``records/PAGE.json``.
+    """
+    if "metrics" not in about:
+        return True
+    try:
+        return fresh_fingerprint(about["roots"]) != about["fingerprint"]
+    except UsageError:  # a module that the page's runs used does not exist any more
+        return True
 
 
 def judge_pretraining(run: str, config: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]]) -> Judgement:

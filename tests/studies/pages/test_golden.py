@@ -17,6 +17,7 @@ from scipy import stats
 
 from studies import multicrop
 from studies.suite.analysis.results import load
+from studies.suite.pages.index import write_index
 from studies.suite.pages.markdown import OPEN_LINES, open_lines
 from studies.suite.pages.publish import publish
 
@@ -192,7 +193,7 @@ def test_a_protocol_that_was_asked_for_adds_columns_and_is_described(page):
 
 
 def test_index_lists_the_page_as_stale(out):
-    text = (out / "README.md").read_text(encoding="utf-8")
+    text = write_index(out).read_text(encoding="utf-8")
     assert "[golden](golden.md)" in text and "**stale**" in text and "(partial)" in text
     about = json.loads((out / "records" / "golden.json").read_text(encoding="utf-8"))
     assert about["answer"] in text and about["outcome"] in text

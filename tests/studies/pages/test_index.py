@@ -6,8 +6,9 @@ from dataclasses import replace
 from synthetic_results import results
 
 from studies.suite.analysis.results import save
-from studies.suite.pages.index import is_stale, write_index
+from studies.suite.pages.index import write_index
 from studies.suite.planning.identity import fresh_fingerprint
+from studies.suite.planning.staleness import is_page_stale
 
 
 def answered(outcome, answer, **about):
@@ -30,7 +31,7 @@ def test_index_marks_older_code_and_keeps_smoke_pages_apart(tmp_path):
     heading = "## Tests of the wiring"
     assert text.index(heading) < text.index("[wiring]") and "nothing" not in text.split(heading)[0]
     assert "**broken.json is left out:**" in text
-    assert not is_stale(json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8")))
+    assert not is_page_stale(json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8")))
 
 
 def test_pages_of_an_older_version_are_listed_as_stale_and_left_alone(tmp_path):

@@ -11,6 +11,7 @@ from synthetic_results import LABELS, METRICS, results
 from studies.suite.analysis import tables
 from studies.suite.analysis.results import load
 from studies.suite.analysis.verdict import find
+from studies.suite.pages.index import write_index
 from studies.suite.pages.publish import Report, publish, with_host
 from studies.suite.planning.study import Arm, Claim, Study, contrast_factory
 
@@ -65,7 +66,7 @@ def test_records_and_index_have_the_answer_and_write_the_page_again(tmp_path):
     before = path.read_bytes()
     about = json.loads((tmp_path / "records" / "toy.json").read_text(encoding="utf-8"))
     assert about["outcome"] == "supported" and about["answer"].startswith("**Supported:** A is better than B.")
-    assert "| supported " in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| supported " in write_index(tmp_path).read_text(encoding="utf-8")
     publish(STUDY, load(tmp_path, "toy"), tmp_path)
     assert path.read_bytes() == before
 
