@@ -24,15 +24,15 @@ from studies.__main__ import main
 from studies.suite.planning.command_line import load_study, study_names
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BEGINNING = re.compile(r"(nox -|uvx |torchrun |scd-suite |(\S*/)?python3? -m |(\S*/)?nox -)")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BEGINNING = re.compile(r"(nox -|uvx? |pip |torchrun |scd-suite |(\S*/)?python3? -m |(\S*/)?nox -)")
 NEEDS = re.compile(r"\bneeds: [^\s|)]")
 STUDY = re.compile(r"(?:nox -s (?:study-)?([\w-]+) -- |scd-suite study ([\w-]+) )(.+)")
-# the whole command -> the test that runs it: file::test below tests/, or a file for all of its tests
+# the whole command -> the test that runs it, file::test below tests/
 TESTED = {
     r"python3 -m venv .*/nox -s study-multicrop|uvx .* study-multicrop":
         "studies/test_studies.py::test_every_arm_takes_the_arguments_that_it_is_given",
-    r"python3 -m venv .*/nox -s tests": "test_front_door.py::test_ci_runs_the_test_command_of_the_readme",
+    r"python3 -m venv .*/nox -s tests|nox -s tests": "test_front_door.py::test_ci_runs_the_test_command_of_the_readme",
     r"nox -l": "test_front_door.py::test_sessions_are_listed",
     r"nox -s tests -- .*": "test_front_door.py::test_a_session_passes_its_arguments_on",
     r"nox -s study-map-depth": "test_extension.py::test_the_study_of_the_readme_writes_its_page",
@@ -52,12 +52,22 @@ TESTED = {
     r"nox -s replicate -- .*": "studies/test_replicate.py::test_a_second_run_on_the_same_machine_gives_equal_records",
     r"nox -s status": "studies/test_status.py::test_a_finished_run_and_one_that_was_not_begun",
     r"nox -s clean": "studies/test_clean.py::test_a_yes_removes_what_was_shown_and_nothing_else",
+    r"python -m studies.suite.pages.excerpt":
+        "studies/pages/test_excerpt.py::test_the_first_screen_is_copied_with_links_that_hold",
     r"nox -s docs": "docs/test_build.py::test_it_builds_without_a_warning",
-    r"nox -s export -- .*|scd-suite export .*":
+    r"nox -s export( -- .*)?|scd-suite export .*":
         "studies/test_export.py::test_the_command_exports_and_checks_a_run",
-    r"(nox -s evaluate --|scd-suite evaluate) .*": "studies/test_evaluate.py",
-    r"(nox -s maps --|scd-suite maps) .*": "studies/test_maps.py",
-    r"python -m pip install \.|scd-suite --help": "test_package.py",
+    r"nox -s evaluate -- --help": "studies/test_evaluate.py::test_help_is_one_screen",
+    r"(nox -s evaluate --|scd-suite evaluate) .*":
+        "studies/test_evaluate.py::test_the_page_has_three_networks_with_intervals",
+    r"(nox -s maps --|scd-suite maps) .*": "studies/test_maps.py::test_latest_a_runs_folder_and_an_exported_backbone",
+    r".* tracker=(csv|tensorboard)":
+        "studies/execution/test_tracker.py::test_a_study_with_a_tracker_has_the_curves_of_its_runs",
+    r"scd-suite --help": "test_package.py::test_the_help_of_the_suite_is_one_small_screen",
+    r"python -m pip install \.|scd-suite study multicrop":
+        "test_package.py::test_a_study_runs_from_a_wheel_outside_a_clone",
+    r"uv build --wheel|pip wheel --no-deps \.":
+        "test_package.py::test_a_wheel_has_one_top_level_package_with_the_code_and_its_configuration",
 }  # fmt: skip
 
 
@@ -95,13 +105,13 @@ def words_of(command: Command) -> list[str]:
     return [name, *shlex.split(found[3])] if name in study_names() else []
 
 
-COMMANDS = {
-    command.text: command
+COMMANDS = [
+    command
     for path in PAGES
     for command in commands_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
-}
-OPEN = [command for command in COMMANDS.values() if not command.needs]
-PLANNED = [command.text for command in OPEN if words_of(command) and not run_by(command)]
+]
+OPEN = [command for command in COMMANDS if not command.needs]
+PLANNED = list(dict.fromkeys(each.text for each in OPEN if words_of(each) and not run_by(each)))
 
 
 def test_every_command_is_run_or_says_what_it_needs():
@@ -113,7 +123,7 @@ def test_every_command_is_run_or_says_what_it_needs():
 def test_the_test_of_a_command_exists(test):
     name, _, function = test.partition("::")
     text = (ROOT / "tests" / name).read_text(encoding="utf-8")
-    assert f"\ndef {function or 'test_'}" in text
+    assert f"\ndef {function}(" in text
 
 
 def test_every_pattern_is_of_a_command_that_is_shown():
@@ -126,7 +136,7 @@ def test_every_session_that_is_shown_exists():
         [sys.executable, "-m", "nox", "--nocolor", "--list"], capture_output=True, text=True, cwd=ROOT
     )
     sessions = set(re.findall(r"^[*-] (\S+) -> ", listing.stdout, re.MULTILINE)) | {"study-map-depth"}
-    shown = {session for text in COMMANDS for session in re.findall(r"nox -s ([\w-]+)", text)}
+    shown = {session for each in COMMANDS for session in re.findall(r"nox -s ([\w-]+)", each.text)}
     assert shown <= sessions and len(shown) > 20
 
 
@@ -145,7 +155,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("text", PLANNED)
 def test_a_study_is_planned_with_the_words_that_are_shown(text, images, tmp_path, capsys):
-    name, *words = words_of(COMMANDS[text])
+    name, *words = words_of(Command(text, "", False))
     words = [word.replace("=PATH", f"={images}").replace("=FOLDER", f"={images}") for word in words]
     keys = {word.partition("=")[0] for word in words}
     study = load_study(name)
@@ -158,7 +168,7 @@ def test_a_study_is_planned_with_the_words_that_are_shown(text, images, tmp_path
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "different runs" in said.out
-    assert not list(tmp_path.glob("runs/*/*")) and not (tmp_path / "reports").exists()
+    assert not list(tmp_path.glob("runs/*/[!.]*")) and not (tmp_path / "reports").exists()
 
 
 def test_a_command_that_no_test_runs_is_found():

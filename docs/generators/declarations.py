@@ -16,7 +16,7 @@ from scd.siamese import JointEmbedding, MomentumSiamese
 from scd.wrapper import Wrapper
 from studies.suite.analysis.results import FOLDER, read_about
 from studies.suite.planning.assembly import build_method
-from studies.suite.planning.command_line import choices, load_study, presets, resolve_settings
+from studies.suite.planning.command_line import choices, load_study, presets, resolve_settings, study_names
 from studies.suite.planning.resolve import with_classes
 from studies.suite.planning.settings import Settings
 from studies.suite.planning.study import Arm, merge
@@ -186,7 +186,7 @@ def arms_of_pages(reports: Path = ROOT / "reports") -> tuple[ArmOfPage, ...]:
             about = read_about(path)
         except DataError:
             continue
-        if not about.get("meaningful", True):
+        if about.get("study") not in study_names() or not about.get("meaningful", True):
             continue
         declared = {arm.name: arm for arm in load_study(about["study"]).arms}
         for name in about["arms"]:
