@@ -1,9 +1,13 @@
 """What a reader must know of the masks of a study's images, from a few masks of each split.
 
-Masks that may be inverted, class ids that count as background, and objects that their map does not show.
+Masks that may be inverted or that are all equal, class ids that count as background, that only one split has or that
+lie on edges alone, and objects that their map does not show.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,54 @@ from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.pixel_notes import spread_rows
 
 MOST_NAMED = 8  # ids that a note names
+FEWEST_EQUAL = 4  # masks that are equal by chance less often
+ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other ids; ids that are noted
+OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
+
+
+@dataclass
+class SeenMasks:
+    """What was seen of the masks of a split.
+
+    Attributes:
+        count: how many there are.
+        covered: those in which the object covers most of the border.
+        ids: id -> masks that show it; empty for masks of grey levels.
+        pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id.
+        contents: hashes of the values.
+    """
+
+    count: int = 0
+    covered: int = 0
+    ids: Counter[int] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    on_edges: Counter[int] = field(default_factory=Counter)
+    contents: set[bytes] = field(default_factory=set)
+
+    def add(self, values: np.ndarray, shown: np.ndarray, has_ids: bool) -> None:
+        """The values (H, W) of a mask, and where they show the object."""
+        border = np.concatenate([shown[0], shown[-1], shown[1:-1, 0], shown[1:-1, -1]])
+        known = border[border != UNKNOWN]
+        self.count += 1
+        self.covered += bool(2 * (known == 1).sum() > len(known))
+        self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
+        if has_ids:
+            for counted, found in ((self.pixels, values), (self.on_edges, values[between(values)])):
+                counted.update(
+                    dict(zip(*(part.tolist() for part in np.unique(found, return_counts=True)), strict=True))
+                )
+            self.ids.update(np.unique(values).tolist())
+
+    def edge_ids(self) -> list[int]:
+        """Ids of which nearly all pixels lie between a lower and a higher id."""
+        return sorted(id_ for id_, count in self.pixels.items() if self.on_edges[id_] >= ON_EDGES * count)
+
+
+def between(values: np.ndarray) -> np.ndarray:
+    """Where a pixel (H, W) lies between a lower and a higher one among its four neighbours: bool."""
+    padded = np.pad(values, 1, mode="edge")
+    around = np.stack([padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]])
+    return (around.min(axis=0) < values) & (values < around.max(axis=0))
 
 
 def notes_on_masks(images: EvaluationData) -> list[str]:
@@ -26,7 +78,7 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
     source, notes = images.source, []
     if source.embedded:
         return []
-    ids: set[int] = set()
+    seen: dict[str, SeenMasks] = {}
     for split in ("train", images.split):
         if "mask" not in images.columns(split):
             continue
@@ -34,38 +86,77 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
         if source.mask_kind == "instances":
             notes += notes_on_hidden_objects(images, split, words)
         else:
-            found, split_ids = notes_on_borders(images, split, words)
-            notes += found
-            ids |= split_ids
-    return [*notes, *notes_on_background(ids, source.foreground)]
+            seen[split] = look_at_masks(images, split)
+            notes += [
+                *notes_on_borders(seen[split], source.mask_kind, words),
+                *notes_on_equal_masks(seen[split], words),
+                *notes_on_edges(seen[split], words),
+            ]
+    ids = {id_ for found in seen.values() for id_ in found.ids}
+    return [*notes, *notes_on_background(ids, source.foreground), *notes_on_new_ids(seen, images.split)]
 
 
-def notes_on_borders(images: EvaluationData, split: str, words: str) -> tuple[list[str], set[int]]:
-    """A note on masks that may be inverted: in most of them the object covers most of the border. And the class ids.
-
-    Sets of objects that fill their images look like that as well, and so do ids of many classes, which are not judged.
-    """
-    source, rows = images.source, spread_rows(images, split)
-    cells, covered, ids = undecoded(source.split(split).select_columns("mask")), 0, set()
-    for row in rows:
+def look_at_masks(images: EvaluationData, split: str) -> SeenMasks:
+    """Decode some masks of a split. Raises DataError as :func:`notes_on_masks`."""
+    source, seen = images.source, SeenMasks()
+    cells = undecoded(source.split(split).select_columns("mask"))
+    for row in spread_rows(images, split):
         cell = cells[row]["mask"]
         what = f"{place(cell or {}, row, source.name)}: the mask"
         values = read_mask(cell, "mask", row, source.name, source.mask_kind)
-        if source.mask_kind not in GREY_KINDS:
-            ids.update(np.unique(values).tolist())
         shown = foreground(values, source.mask_kind, source.foreground, what)
-        border = np.concatenate([shown[0], shown[-1], shown[1:-1, 0], shown[1:-1, -1]])
-        known = border[border != UNKNOWN]
-        covered += bool(2 * (known == 1).sum() > len(known))
-    if 2 * covered <= len(rows) or len(ids - {VOID}) > 2:
-        return [], ids
+        seen.add(values, shown, source.mask_kind not in GREY_KINDS)
+    return seen
+
+
+def notes_on_borders(seen: SeenMasks, kind: str | None, words: str) -> list[str]:
+    """A note on masks that may be inverted: in most of them the object covers most of the border.
+
+    Sets of objects that fill their images look like that as well, and so do ids of many classes, which are not judged.
+    """
+    if 2 * seen.covered <= seen.count or len(set(seen.ids) - {VOID}) > 2:
+        return []
     hint = "white is the object and black the background"
-    if source.mask_kind not in GREY_KINDS:
+    if kind not in GREY_KINDS:
         hint = "the right id is the object (data.options.foreground)"
     return [
-        f"The object covers most of the border in {covered} of the {len(rows)} {words} masks that were looked at, as "
-        f"in inverted masks; check that {hint}."
-    ], ids
+        f"The object covers most of the border in {seen.covered} of the {seen.count} {words} masks that were looked "
+        f"at, as in inverted masks; check that {hint}."
+    ]
+
+
+def notes_on_equal_masks(seen: SeenMasks, words: str) -> list[str]:
+    """A note on a split whose masks are all one, as where a loop wrote the same mask into every row."""
+    if seen.count < FEWEST_EQUAL or len(seen.contents) > 1:
+        return []
+    return [f"All {seen.count} {words} masks that were looked at are equal; check that each image has its own."]
+
+
+def notes_on_edges(seen: SeenMasks, words: str) -> list[str]:
+    """A note on ids that lie on the edges between others alone, as where masks of ids were resized with smoothing."""
+    found = seen.edge_ids()
+    if len(found) < FEWEST_ON_EDGES or 2 * len(found) < len(seen.ids):
+        return []
+    listed = ", ".join(map(str, found[:MOST_NAMED])) + (", ..." if len(found) > MOST_NAMED else "")
+    return [
+        f"Ids of the {words} masks that show on edges between other ids alone, as where masks were resized with "
+        f"smoothing, which makes ids that are no classes: {listed}. Resize masks of ids with the nearest neighbour."
+    ]
+
+
+def notes_on_new_ids(seen: Mapping[str, SeenMasks], scored: str) -> list[str]:
+    """A note on class ids that many scored masks show and no training mask does, of those that were looked at."""
+    if "train" not in seen or scored not in seen or not seen["train"].ids:
+        return []
+    test = seen[scored]
+    new = sorted(id_ for id_, count in test.ids.items() if not seen["train"].ids[id_] and count >= OFTEN * test.count)
+    if not new:
+        return []
+    listed = ", ".join(map(str, new[:MOST_NAMED])) + (", ..." if len(new) > MOST_NAMED else "")
+    return [
+        f"Ids that many of the {test.count} {scored} masks that were looked at show, and none of the "
+        f"{seen['train'].count} training masks: {listed}. Check that both splits have the same ids."
+    ]
 
 
 def notes_on_background(ids: set[int], chosen: tuple[int, ...] | None) -> list[str]:

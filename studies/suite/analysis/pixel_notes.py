@@ -1,12 +1,15 @@
 """What a reader must know of the pixels of a study's images, from a few images of each split.
 
-Sets that are dark, images of one colour or with transparent parts, and images that hardly fit the canvas.
+Sets that are dark, images of one colour or with transparent parts, what of a file is not read (further frames and
+channels, colour profiles), and images that hardly fit the canvas.
 """
 
+import io
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from scd.data.decoding import as_rgb, open_cell, place, upright
 from scd.data.images import chosen_rows, undecoded
@@ -19,6 +22,12 @@ DARK, SHARE = 128, 0.99  # a set is dark if so many of its values stay below thi
 ONE_COLOUR = 0.1  # share of the images that have one colour alone which is noted
 ENLARGED = 2  # times that an image may be enlarged without a note
 NARROW = 0.2  # share of an image that its central square keeps without a note
+CHANNELS = 277  # tag of TIFF
+ONE_PICTURE = ("MPO", "PSD")  # forms whose further pictures belong to the first one: previews, layers
+FRAMES = "Files with several pages or frames, of which the first is read"
+FURTHER = "Images with more channels than are read"
+INKS = "Images in the colours of print (CMYK), which are converted without their colour profile"
+PROFILE = "Images with another colour profile than sRGB ('{}'), which is ignored, so that their colours are shifted"
 
 
 @dataclass
@@ -31,6 +40,7 @@ class Looked:
         plain: images of one colour alone.
         transparent: images with transparent parts.
         hidden: those of one colour alone whose transparency shows something.
+        unread: how many images have something that is not read, by a text for notes.
     """
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -38,10 +48,13 @@ class Looked:
     plain: int = 0
     transparent: int = 0
     hidden: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     def add(self, stored: Image.Image, what: str) -> None:
         """An image as it is stored; ``what`` names it in errors."""
+        require_known_scale(stored, what)
         least, most = alpha_of(stored)
+        self.unread.update(unread_of(stored))
         shown = as_rgb(upright(stored), what)
         pixels = np.asarray(shown).reshape(-1, 3)
         plain = all(low == high for low, high in shown.getextrema())
@@ -58,11 +71,45 @@ class Looked:
 
 def alpha_of(image: Image.Image) -> tuple[int, int]:
     """The lowest and highest opacity of an image, of 255."""
-    if "A" in image.getbands():
+    if "A" in image.getbands() and image.mode != "LAB":
         return image.getchannel("A").getextrema()
     if "transparency" in image.info:
         return image.convert("RGBA").getchannel("A").getextrema()
     return 255, 255
+
+
+def require_known_scale(image: Image.Image, what: str) -> None:
+    """Raise DataError for a file of FITS with more than 8 bits, whose sign, zero and scale Pillow does not apply."""
+    if image.format == "FITS" and image.mode != "L":
+        raise DataError(
+            f"{what} is a FITS file of more than 8 bits, whose zero and scale are not read, so that values are "
+            "exchanged; save it as PNG"
+        )
+
+
+def unread_of(image: Image.Image) -> list[str]:
+    """What of an opened file is not read, as texts for notes."""
+    found = []
+    if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
+        found.append(FRAMES)
+    if image.format == "TIFF" and image.tag_v2.get(CHANNELS, 1) > len(image.getbands()):
+        found.append(FURTHER)
+    if image.mode == "CMYK":
+        found.append(INKS)
+    elif image.mode not in ("L", "LA", "1", "LAB") and (profile := profile_of(image)):
+        found.append(PROFILE.format(profile))
+    return found
+
+
+def profile_of(image: Image.Image) -> str | None:
+    """The name of the colour profile in a file; None without one, for sRGB, and for one that cannot be read."""
+    if not (stored := image.info.get("icc_profile")):
+        return None
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(stored))).strip()
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    return None if "srgb" in name.casefold() or "61966" in name else name
 
 
 def spread_rows(images: EvaluationData, split: str) -> list[int]:
@@ -107,6 +154,9 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
                 "transparency"
             )
         notes += [*notes_on_dark_images(found, words), *notes_on_colours(found, of_all)]
+        noted = any(note.startswith(FRAMES) for note in images.notes)  # of all files of a folder
+        unread = sorted(what for what in found.unread if what != FRAMES or not noted)
+        notes += [f"{what}: {found.unread[what]} {of_all}." for what in unread]
         notes += notes_on_sizes(found, of_all, images.canvas)
     return notes
 

@@ -125,3 +125,38 @@ def test_images_without_masks_need_no_note():
     splits = {split: Dataset.from_dict({"image": [photo(1)]}, Features(image=Image())) for split in SPLITS}
     source = Source(**read_columns("mine", splits, {split: [split] for split in splits}))
     assert notes_on_masks(EvaluationData(source, 8)) == []
+
+
+def test_masks_that_are_all_equal_are_noted():
+    """A loop that writes the same mask into every row gives numbers that mean nothing."""
+    masks = [np.roll(disc(255, 0), shift, axis=1) for shift in range(4)]
+    (note,) = notes_on_masks(data(masks, [masks[0]] * 5))
+    assert note == "All 5 test masks that were looked at are equal; check that each image has its own."
+    assert notes_on_masks(data(masks, [masks[0]] * 3)) == []
+
+
+def stripes(*ids: int) -> np.ndarray:
+    """Four columns of each id."""
+    return np.repeat(np.array([ids], np.uint8), 4, axis=1).repeat(8, axis=0)
+
+
+def test_ids_that_lie_on_edges_alone_are_noted():
+    """Maps of ids that were resized with smoothing: classes between 0 and 12 at every border."""
+    smooth = PillowImage.fromarray(stripes(0, 12, 4)).resize((36, 24), PillowImage.Resampling.BILINEAR)
+    masks = [np.roll(stripes(0, 12, 4), shift, axis=1) for shift in range(4)]
+    assert notes_on_masks(data(masks, masks, mask_kind="classes")) == []
+    (note,) = notes_on_masks(data(masks, [np.asarray(smooth)] * 3, mask_kind="classes"))
+    assert note.startswith("Ids of the test masks that show on edges between other ids alone, as where masks were")
+    assert "makes ids that are no classes: 7, 8, 9. Resize" in note
+
+
+def test_ids_of_the_scored_masks_alone_are_noted():
+    """Ids of another numbering in the test split."""
+    train, test = [stripes(0, 1, 2), stripes(0, 2, 1)], [stripes(1, 2, 3), stripes(1, 3, 2)]
+    (note,) = notes_on_masks(data(train, test, mask_kind="classes"))
+    assert note == (
+        "Ids that many of the 2 test masks that were looked at show, and none of the 2 training masks: 3. Check that "
+        "both splits have the same ids."
+    )
+    rare = [stripes(0, 1, 2)] * 2 + [stripes(0, 2, 1)] * 3 + [stripes(0, 1, 3)]
+    assert notes_on_masks(data(train, rare, mask_kind="classes")) == []
