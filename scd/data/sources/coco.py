@@ -50,9 +50,9 @@ OTHER_AREA = (
     "Objects whose area is given and is neither that of their segmentation nor that of their box, so that one of them "
     "may have another scale, or a hole of it is filled"
 )
-NO_CLASS = (  # names of categories that are none
-    "background", "ignore", "ignored", "ignored region", "ignored regions", "dontcare", "dont care", "don't care",
-    "void", "unlabeled", "unlabelled",
+NO_CLASS = (  # names of categories that are none, as they are folded
+    "background", "ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare", "don'tcare", "void", "unlabeled",
+    "unlabelled",
 )  # fmt: skip
 LOOSE = "Objects whose box and segmentation overlap by less than half (IoU of the box with the segmentation's extent)"
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"

@@ -1,11 +1,11 @@
 """What a reader must know of the masks of a study's images, from a few masks of each split.
 
 Masks that may be inverted or that are all equal, class ids that count as background, that only one split has or that
-lie on edges alone, and objects that their map does not show.
+lie on edges alone, and objects that their map does not show, or shows outside of their box.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -19,7 +19,9 @@ from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.pixel_notes import spread_rows
 
 MOST_NAMED = 8  # ids that a note names
+MIXED, FEWEST_MIXED = 0.2, 5  # share and number of masks that may be inverted among others
 FEWEST_EQUAL = 4  # masks that are equal by chance less often
+OUTSIDE = 0.1  # share of an object's pixels that may lie outside of its box
 ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other ids; ids that are noted
 OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
 
@@ -110,18 +112,21 @@ def look_at_masks(images: EvaluationData, split: str) -> SeenMasks:
 
 
 def notes_on_borders(seen: SeenMasks, kind: str | None, words: str) -> list[str]:
-    """A note on masks that may be inverted: in most of them the object covers most of the border.
+    """A note on masks that may be inverted: in many of them the object covers most of the border.
 
     Sets of objects that fill their images look like that as well, and so do ids of many classes, which are not judged.
     """
-    if 2 * seen.covered <= seen.count or len(set(seen.ids) - {VOID}) > 2:
+    if len(set(seen.ids) - {VOID}) > 2:
+        return []
+    mixed = seen.covered >= max(FEWEST_MIXED, MIXED * seen.count)
+    if 2 * seen.covered <= seen.count and not mixed:
         return []
     hint = "white is the object and black the background"
     if kind not in GREY_KINDS:
         hint = "the right id is the object (data.options.foreground)"
     return [
         f"The object covers most of the border in {seen.covered} of the {seen.count} {words} masks that were looked "
-        f"at, as in inverted masks; check that {hint}."
+        f"at, as in inverted masks; check that {hint}{' in all of them' if 2 * seen.covered <= seen.count else ''}."
     ]
 
 
@@ -172,24 +177,52 @@ def notes_on_background(ids: set[int], chosen: tuple[int, ...] | None) -> list[s
 
 
 def notes_on_hidden_objects(images: EvaluationData, split: str, words: str) -> list[str]:
-    """A note on objects of which their map shows no pixel; they are left out where objects are scored."""
+    """Notes on objects of which their map shows no pixel, which are left out where objects are scored, and on those
+    of which it shows many pixels outside of their box."""
     source, rows = images.source, spread_rows(images, split)
     if "objects" not in images.columns(split):
         return []
-    cells, hidden, total = undecoded(source.split(split).select_columns(["mask", "objects"])), 0, 0
+    cells = undecoded(source.split(split).select_columns(["mask", "objects"]))
+    hidden, outside, total = 0, 0, 0
     for row in rows:
         record = cells[row]
-        shown = np.unique(read_mask(record["mask"], "mask", row, source.name, "instances"))
+        values = read_mask(record["mask"], "mask", row, source.name, "instances")
         numbers = numbers_of(record["objects"])
         total += len(numbers)
-        hidden += len(np.setdiff1d(numbers, shown))
-    if not hidden:
-        return []
-    return [
-        f"Objects of which the map of objects shows no pixel, and that are left out: {hidden:,} of {total:,} in the "
-        f"{len(rows)} {words} images that were looked at. The k-th object has the value k in its map; a map of classes "
-        "hides objects."
-    ]
+        hidden += len(np.setdiff1d(numbers, np.unique(values)))
+        boxes = boxes_of(record["objects"])
+        outside += sum(share_outside(values == number, boxes[number - 1]) > OUTSIDE for number in numbers)
+    notes = []
+    if hidden:
+        notes.append(
+            f"Objects of which the map of objects shows no pixel, and that are left out: {hidden:,} of {total:,} in "
+            f"the {len(rows)} {words} images that were looked at. The k-th object has the value k in its map; a map of "
+            "classes hides objects."
+        )
+    if outside > MIXED * total:
+        notes.append(
+            f"Objects of which the map of objects shows more than {OUTSIDE:.0%} of the pixels outside of their box: "
+            f"{outside:,} of {total:,} in the {len(rows)} {words} images that were looked at; check that boxes and "
+            "maps have one scale."
+        )
+    return notes
+
+
+def share_outside(shown: np.ndarray, box: Sequence[float] | None) -> float:
+    """The share of an object's pixels (H, W) bool that lie outside of its box x, y, width, height."""
+    y, x = shown.nonzero()
+    if not len(x) or box is None or len(box) != 4 or None in box:
+        return 0.0
+    left, top, width, height = box
+    inside = (x >= left - 1) & (x <= left + width) & (y >= top - 1) & (y <= top + height)
+    return 1 - float(inside.mean())
+
+
+def boxes_of(objects: Mapping[str, Any] | list[dict] | None) -> list[Sequence[float] | None]:
+    """The boxes of the objects of a row, whose fields are lists, or each is a mapping."""
+    if isinstance(objects, Mapping):
+        return list(objects["bbox"])
+    return [entry.get("bbox") for entry in objects or []]
 
 
 def numbers_of(objects: Mapping[str, Any] | list[dict] | None) -> list[int]:

@@ -53,6 +53,8 @@ def notes_on_names(images: EvaluationData) -> list[str]:
     if DRAWN in images.source.description:
         whole = [Path(path) for found in paths.values() for path in found if path]
         notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole)]
+    elif by_class:
+        notes += notes_on_shared_series(used["train"], used[images.split])
     for split in rows:
         if "mask" in images.columns(split):
             notes += notes_on_mask_names(split, paths[split], paths_of(images, split, "mask"))
@@ -106,18 +108,20 @@ def notes_on_versions(train: Sequence[str | None], test: Sequence[str | None], b
     ]
 
 
+def series_of(path: str) -> str | None:
+    """The name of the series to which a file belongs by its name: "video3" of "video3_frame012.png"; None without."""
+    found = NUMBER_AT_END.fullmatch(original_of(PurePosixPath(path).stem)[0])
+    return found[1] or None if found else None
+
+
 def notes_on_series(paths: Sequence[Path], by_class: bool) -> list[str]:
     """A note on images that are named in series, as frames of videos or slices of scans are, and are split by hash.
 
     Where there are no labels, the names may as well be those of the classes: "cat.0.jpg".
     """
-    series: Counter[tuple[str, str]] = Counter()
-    for path in paths:
-        if (found := NUMBER_AT_END.fullmatch(original_of(path.stem)[0])) and found[1]:
-            series[path.parent.name if by_class else "", found[1]] += 1
-    classes = {folder for folder, _ in series}
-    long = {key: count for key, count in series.items() if count >= SHORTEST}
-    fewest = max(FEWEST_SERIES, 2 * len(classes)) if by_class else 2
+    series = Counter((path.parent.name if by_class else "", series_of(str(path))) for path in paths)
+    long = {key: count for key, count in series.items() if key[1] and count >= SHORTEST}
+    fewest = max(FEWEST_SERIES, 2 * len({folder for folder, _ in series})) if by_class else 2
     if len(long) < fewest or sum(long.values()) < IN_SERIES * len(paths):
         return []
     first = min(long)
@@ -131,6 +135,25 @@ def notes_on_series(paths: Sequence[Path], by_class: bool) -> list[str]:
     return [
         f"{named}, which the split by a hash tears apart: if images of a series show one scene or one person, scores "
         "are too high. Give folders train and test."
+    ]
+
+
+def notes_on_shared_series(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
+    """A note on series of which both splits have images, in folders of one class, where a class has several series."""
+    groups = [defaultdict(list), defaultdict(list)]  # folder and series -> names
+    for paths, group in zip((train, test), groups, strict=True):
+        for path in filter(None, paths):
+            if name := series_of(path):
+                group[PurePosixPath(path).parent.name, name].append(PurePosixPath(path).name)
+    shared = sorted(key for key in groups[0].keys() & groups[1].keys() if len(groups[0][key]) + len(groups[1][key]) > 2)
+    folders = {PurePosixPath(path).parent.name for path in filter(None, test)}
+    count = sum(len(groups[1][key]) for key in shared)
+    if len(shared) < max(FEWEST_SERIES, 2 * len(folders)) or count <= MOST * len(test):
+        return []
+    one, other = groups[1][shared[0]][0], groups[0][shared[0]][0]
+    return [
+        f"By their names, {count:,} of the {len(test):,} scored images belong to series of training images (such as "
+        f"'{one}' and '{other}'): if images of a series show one scene or one person, scores are too high."
     ]
 
 

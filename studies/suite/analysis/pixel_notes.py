@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageCms
 
-from scd.data.decoding import as_rgb, open_cell, place, upright
+from scd.data.decoding import DEEP, as_rgb, open_cell, place, upright
 from scd.data.images import chosen_rows, undecoded
 from scd.data.sources.source import Source
 from scd.errors import DataError
@@ -23,6 +23,9 @@ ONE_COLOUR = 0.1  # share of the images that have one colour alone which is note
 ENLARGED = 2  # times that an image may be enlarged without a note
 NARROW = 0.2  # share of an image that its central square keeps without a note
 CHANNELS = 277  # tag of TIFF
+GREY = ("1", "L", "LA", "I", *DEEP)  # modes of Pillow
+LOWER = 0.1  # share of the height of an image that is looked at for missing data
+NEAR_END = 16  # values this near to black or white are those of a background, too
 ONE_PICTURE = ("MPO", "PSD")  # forms whose further pictures belong to the first one: previews, layers
 FRAMES = "Files with several pages or frames, of which the first is read"
 FURTHER = "Images with more channels than are read"
@@ -41,6 +44,8 @@ class Looked:
         transparent: images with transparent parts.
         hidden: those of one colour alone whose transparency shows something.
         unread: how many images have something that is not read, by a text for notes.
+        kinds: how many are stored in grey and in colour.
+        damaged: JPEG images whose lower part has one colour alone, as where data are missing.
     """
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -49,6 +54,8 @@ class Looked:
     transparent: int = 0
     hidden: int = 0
     unread: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
 
     def add(self, stored: Image.Image, what: str) -> None:
         """An image as it is stored; ``what`` names it in errors."""
@@ -56,6 +63,8 @@ class Looked:
         least, most = alpha_of(stored)
         self.unread.update(unread_of(stored))
         shown = as_rgb(upright(stored), what)
+        self.kinds["grey" if stored.mode in GREY else "colour"] += 1
+        self.damaged += stored.format == "JPEG" and has_one_colour_below(np.asarray(as_rgb(stored, what)))
         pixels = np.asarray(shown).reshape(-1, 3)
         plain = all(low == high for low, high in shown.getextrema())
         self.sizes.append(shown.size)
@@ -112,6 +121,17 @@ def profile_of(image: Image.Image) -> str | None:
     return None if "srgb" in name.casefold() or "61966" in name else name
 
 
+def has_one_colour_below(pixels: np.ndarray) -> bool:
+    """Whether the last rows of an image (H, W, 3), but not all, have one colour that is neither black nor white.
+
+    A decoder of JPEG fills what is missing of a damaged file with its last colour, and most say nothing.
+    """
+    below = pixels[-max(2, int(LOWER * len(pixels))) :]
+    colour = below[0, 0]
+    middle = ((colour >= NEAR_END) & (colour < 256 - NEAR_END)).any()
+    return bool(middle and (below == colour).all() and (pixels != colour).any())
+
+
 def spread_rows(images: EvaluationData, split: str) -> list[int]:
     """At most 64 rows of a split, evenly spread over those that are used."""
     limit = images.train_limit if split == "train" else images.test_limit
@@ -142,7 +162,7 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
     """
     if images.source.embedded:
         return []
-    notes = []
+    notes, kinds = [], {}
     for split in ("train", images.split):
         found = look_at(images.source, split, spread_rows(images, split))
         words = "training" if split == "train" else split
@@ -158,6 +178,10 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
         unread = sorted(what for what in found.unread if what != FRAMES or not noted)
         notes += [f"{what}: {found.unread[what]} {of_all}." for what in unread]
         notes += notes_on_sizes(found, of_all, images.canvas)
+        kinds[words] = set(found.kinds)
+    one, other = kinds["training"], kinds.get(images.split, set())
+    if len(one) == len(other) == 1 and one != other:
+        notes.append(f"The training images are stored in {one.pop()}, the {images.split} images in {other.pop()}.")
     return notes
 
 
@@ -180,10 +204,15 @@ def notes_on_dark_images(found: Looked, words: str) -> list[str]:
 
 
 def notes_on_colours(found: Looked, of_all: str) -> list[str]:
-    """Notes on images of one colour, and on those with transparent parts."""
+    """Notes on images of one colour, those of which a part is missing, and those with transparent parts."""
     notes = []
     if found.plain >= ONE_COLOUR * len(found.sizes):
         notes.append(f"Images of one colour alone: {found.plain} {of_all}.")
+    if found.damaged:
+        notes.append(
+            f"JPEG images whose lower part has one colour alone, as where the data of a file are damaged: "
+            f"{found.damaged} {of_all}."
+        )
     if found.transparent:
         notes.append(
             f"Images with transparent parts, whose transparency is ignored, so that the colours below it are shown: "

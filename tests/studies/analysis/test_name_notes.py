@@ -110,7 +110,7 @@ def test_a_word_that_most_names_share_is_no_change(tmp_path):
     assert notes_on_names(of_folder(tmp_path)) == []
 
 
-def test_series_that_are_split_by_hash_are_noted(tmp_path):
+def test_series_that_are_torn_apart_are_noted(tmp_path):
     names = [f"{kind}/video{video}_frame{frame:03d}.png" for kind in "ab" for video in range(3) for frame in range(5)]
     write(tmp_path / "frames", names)
     (note,) = notes_on_images(of_folder(tmp_path / "frames"))
@@ -118,7 +118,14 @@ def test_series_that_are_split_by_hash_are_noted(tmp_path):
         "The images are named in 6 series (such as 'video0...', 5 images), which the split by a hash"
     )
     write(tmp_path / "split", [f"{split}/{name}" for split in ("train", "test") for name in names])
-    assert notes_on_images(of_folder(tmp_path / "split")) == []
+    (note,) = notes_on_images(of_folder(tmp_path / "split"))
+    assert note.startswith("By their names, 30 of the 30 scored images belong to series of training images (such as 'v")
+    apart = [f"{'test' if 'video2' in name else 'train'}/{name}" for name in names]
+    write(tmp_path / "apart", apart)
+    assert notes_on_images(of_folder(tmp_path / "apart")) == []
+    write(tmp_path / "plain", [f"{split}/{kind}/{kind}_{k}.png" for split in ("train", "test") for kind in "abc"
+                               for k in range(5)])  # fmt: skip
+    assert notes_on_images(of_folder(tmp_path / "plain")) == []
     write(tmp_path / "numbered", [f"{kind}/{kind}_{k}.png" for kind in "abc" for k in range(10)])
     assert notes_on_images(of_folder(tmp_path / "numbered")) == []
 

@@ -252,5 +252,28 @@ def test_files_of_astronomy_with_a_zero_of_their_own_are_refused():
     """Dark values were read as bright ones, and bright ones as dark ones."""
     with pytest.raises(DataError, match="'mine' row 0: the image is a FITS file of more than 8 bits, whose zero"):
         notes_on_pixels(data([fits(16)] * 2, photos()))
-    (note,) = notes_on_pixels(data([fits(8)] * 2, photos()))
+    note = notes_on_pixels(data([fits(8)] * 2, photos()))[0]
     assert note == DARK.format("training", "no pixel of the 2 that were looked at is above 63 of 255")
+
+
+def test_damaged_photographs_are_noted():
+    """A decoder fills what is missing of a JPEG with one colour, and raises no error."""
+    rich = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = stored(PillowImage.fromarray(rich), "jpeg", quality=90)
+    damaged = whole[: len(whole) // 2] + b"\xff\xd9"
+    (note,) = notes_on_pixels(data([damaged, whole, whole], photos()))
+    assert note == (
+        "JPEG images whose lower part has one colour alone, as where the data of a file are damaged: 1 of the 3 "
+        "training images that were looked at."
+    )
+    for value in (255, 0):  # on a white or black ground
+        rich[40:] = value
+        assert notes_on_pixels(data([stored(PillowImage.fromarray(rich), "jpeg")] * 2, photos())) == []
+
+
+def test_splits_of_which_one_is_grey_are_noted():
+    grey = [stored(PillowImage.fromarray(noise(number)).convert("L")) for number in range(3)]
+    assert notes_on_pixels(data(photos(), grey)) == [
+        "The training images are stored in colour, the test images in grey."
+    ]
+    assert notes_on_pixels(data(grey, grey)) == [] == notes_on_pixels(data([*photos(), grey[0]], grey))
