@@ -22,6 +22,7 @@ MOST_NAMED = 8  # ids that a note names
 MIXED, FEWEST_MIXED = 0.2, 5  # share and number of masks that may be inverted among others
 FEWEST_EQUAL = 4  # masks that are equal by chance less often
 OUTSIDE = 0.1  # share of an object's pixels that may lie outside of its box
+MANY_IDS = 65536
 ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other ids; ids that are noted
 OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
 
@@ -34,7 +35,8 @@ class SeenMasks:
         count: how many there are.
         covered: those in which the object covers most of the border.
         ids: id -> masks that show it; empty for masks of grey levels.
-        pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id.
+        pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id; of masks of five ids or
+            more.
         contents: hashes of the values.
     """
 
@@ -53,11 +55,12 @@ class SeenMasks:
         self.covered += bool(2 * (known == 1).sum() > len(known))
         self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
         if has_ids:
-            for counted, found in ((self.pixels, values), (self.on_edges, values[between(values)])):
-                counted.update(
-                    dict(zip(*(part.tolist() for part in np.unique(found, return_counts=True)), strict=True))
-                )
-            self.ids.update(np.unique(values).tolist())
+            shown_ids = np.unique(values).tolist()
+            self.ids.update(shown_ids)
+            if len(shown_ids) >= FEWEST_ON_EDGES + 2 and shown_ids[-1] < MANY_IDS:
+                for counted, found in ((self.pixels, values.ravel()), (self.on_edges, values[between(values)])):
+                    counts = np.bincount(found)
+                    counted.update({int(number): int(counts[number]) for number in counts.nonzero()[0]})
 
     def edge_ids(self) -> list[int]:
         """Ids of which nearly all pixels lie between a lower and a higher id."""
@@ -66,9 +69,13 @@ class SeenMasks:
 
 def between(values: np.ndarray) -> np.ndarray:
     """Where a pixel (H, W) lies between a lower and a higher one among its four neighbours: bool."""
-    padded = np.pad(values, 1, mode="edge")
-    around = np.stack([padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]])
-    return (around.min(axis=0) < values) & (values < around.max(axis=0))
+    padded = np.pad(values.astype(np.int32), 1, mode="edge")
+    centre = padded[1:-1, 1:-1]
+    lower, higher = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
+    for beside in (padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]):
+        lower |= beside < centre
+        higher |= beside > centre
+    return lower & higher
 
 
 def notes_on_masks(images: EvaluationData) -> list[str]:
@@ -190,8 +197,8 @@ def notes_on_hidden_objects(images: EvaluationData, split: str, words: str) -> l
         numbers = numbers_of(record["objects"])
         total += len(numbers)
         hidden += len(np.setdiff1d(numbers, np.unique(values)))
-        boxes = boxes_of(record["objects"])
-        outside += sum(share_outside(values == number, boxes[number - 1]) > OUTSIDE for number in numbers)
+        shares = shares_outside(values, boxes_of(record["objects"]))
+        outside += sum(shares[number] > OUTSIDE for number in numbers)
     notes = []
     if hidden:
         notes.append(
@@ -208,14 +215,19 @@ def notes_on_hidden_objects(images: EvaluationData, split: str, words: str) -> l
     return notes
 
 
-def share_outside(shown: np.ndarray, box: Sequence[float] | None) -> float:
-    """The share of an object's pixels (H, W) bool that lie outside of its box x, y, width, height."""
-    y, x = shown.nonzero()
-    if not len(x) or box is None or len(box) != 4 or None in box:
-        return 0.0
-    left, top, width, height = box
-    inside = (x >= left - 1) & (x <= left + width) & (y >= top - 1) & (y <= top + height)
-    return 1 - float(inside.mean())
+def shares_outside(values: np.ndarray, boxes: Sequence[Sequence[float] | None]) -> np.ndarray:
+    """By the number of each object, the share of its pixels in a map (H, W) that lie outside of its box: (n + 1,).
+
+    Objects without pixels, and those whose box is no four numbers, have 0. ``boxes`` are x, y, width, height.
+    """
+    known = [box is not None and len(box) == 4 and None not in box for box in boxes]
+    edges = np.array([box if is_box else (0, 0, np.inf, np.inf) for box, is_box in zip(boxes, known, strict=True)])
+    y, x = ((values > 0) & (values <= len(boxes))).nonzero()
+    numbers = values[y, x]
+    left, top, width, height = edges.reshape(-1, 4)[numbers - 1].T
+    outside = (x < left - 1) | (x > left + width) | (y < top - 1) | (y > top + height)
+    every, wrong = (np.bincount(found, minlength=len(boxes) + 1) for found in (numbers, numbers[outside]))
+    return wrong / np.maximum(every, 1)
 
 
 def boxes_of(objects: Mapping[str, Any] | list[dict] | None) -> list[Sequence[float] | None]:

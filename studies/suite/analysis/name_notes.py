@@ -180,10 +180,11 @@ def notes_on_lists(paths: Sequence[Path]) -> list[str]:
 
 
 def lists_in(folder: Path) -> list[Path]:
-    """Text files of a folder that are called like a list of a split; none of a folder of very many files."""
-    if not folder.is_dir():
+    """Text files of a folder that are called like a list of a split, of the first files of a folder of very many."""
+    try:
+        entries = [path for path, _ in zip(folder.iterdir(), range(MOST_ENTRIES), strict=False)]
+    except OSError:  # no such folder, or one that may not be read
         return []
-    entries = [path for path, _ in zip(folder.iterdir(), range(MOST_ENTRIES), strict=False)]
     named = [path for path in entries if path.suffix.lower() in LIST_ENDINGS and not path.name.startswith(".")]
     return sorted(path for path in named if set(words_of(path.stem)) & set(LIST_WORDS) and path.is_file())
 

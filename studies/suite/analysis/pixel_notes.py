@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from scd.data.decoding import DEEP, as_rgb, open_cell, place, upright
 from scd.data.images import chosen_rows, undecoded
+from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
@@ -30,7 +31,7 @@ ONE_PICTURE = ("MPO", "PSD")  # forms whose further pictures belong to the first
 FRAMES = "Files with several pages or frames, of which the first is read"
 FURTHER = "Images with more channels than are read"
 INKS = "Images in the colours of print (CMYK), which are converted without their colour profile"
-PROFILE = "Images with another colour profile than sRGB ('{}'), which is ignored, so that their colours are shifted"
+LIKE_SRGB = ("srgb", "61966", "c2", "urgb")  # parts of names of profiles for the same colours
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Looked:
         transparent: images with transparent parts.
         hidden: those of one colour alone whose transparency shows something.
         unread: how many images have something that is not read, by a text for notes.
+        profiles: how many have a colour profile other than sRGB, by its name.
         kinds: how many are stored in grey and in colour.
         damaged: JPEG images whose lower part has one colour alone, as where data are missing.
     """
@@ -54,6 +56,7 @@ class Looked:
     transparent: int = 0
     hidden: int = 0
     unread: Counter[str] = field(default_factory=Counter)
+    profiles: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
 
@@ -62,6 +65,8 @@ class Looked:
         require_known_scale(stored, what)
         least, most = alpha_of(stored)
         self.unread.update(unread_of(stored))
+        if (profile := profile_of(stored)) is not None:
+            self.profiles[profile] += 1
         shown = as_rgb(upright(stored), what)
         self.kinds["grey" if stored.mode in GREY else "colour"] += 1
         self.damaged += stored.format == "JPEG" and has_one_colour_below(np.asarray(as_rgb(stored, what)))
@@ -105,20 +110,19 @@ def unread_of(image: Image.Image) -> list[str]:
         found.append(FURTHER)
     if image.mode == "CMYK":
         found.append(INKS)
-    elif image.mode not in ("L", "LA", "1", "LAB") and (profile := profile_of(image)):
-        found.append(PROFILE.format(profile))
     return found
 
 
 def profile_of(image: Image.Image) -> str | None:
-    """The name of the colour profile in a file; None without one, for sRGB, and for one that cannot be read."""
-    if not (stored := image.info.get("icc_profile")):
+    """The name of the colour profile of an image in red, green and blue; None without one, for sRGB, and for one that
+    cannot be read."""
+    if image.mode in (*GREY, "CMYK", "LAB") or not (stored := image.info.get("icc_profile")):
         return None
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(stored))).strip()
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         return None
-    return None if "srgb" in name.casefold() or "61966" in name else name
+    return None if any(part in name.casefold() for part in LIKE_SRGB) else printable(name)
 
 
 def has_one_colour_below(pixels: np.ndarray) -> bool:
@@ -204,8 +208,14 @@ def notes_on_dark_images(found: Looked, words: str) -> list[str]:
 
 
 def notes_on_colours(found: Looked, of_all: str) -> list[str]:
-    """Notes on images of one colour, those of which a part is missing, and those with transparent parts."""
+    """Notes on colour profiles, images of one colour, those that may be damaged, and those with transparent parts."""
     notes = []
+    if found.profiles:
+        (name, _), *_ = found.profiles.most_common(1)
+        notes.append(
+            f"Images with another colour profile than sRGB (such as '{name}'), which is ignored, so that their colours "
+            f"are shifted: {found.profiles.total()} {of_all}."
+        )
     if found.plain >= ONE_COLOUR * len(found.sizes):
         notes.append(f"Images of one colour alone: {found.plain} {of_all}.")
     if found.damaged:

@@ -219,8 +219,8 @@ def test_colour_profiles_are_noted():
     other, usual = (stored(image, icc_profile=profile(name)) for name in ("LAB", "sRGB"))
     (note,) = notes_on_pixels(data([other, usual, photo(3)], photos()))
     assert note == (
-        "Images with another colour profile than sRGB ('Lab identity built-in'), which is ignored, so that their "
-        "colours are shifted: 1 of the 3 training images that were looked at."
+        "Images with another colour profile than sRGB (such as 'Lab identity built-in'), which is ignored, so that "
+        "their colours are shifted: 1 of the 3 training images that were looked at."
     )
     assert notes_on_pixels(data([stored(image, icc_profile=b"broken"), usual], photos())) == []
 
