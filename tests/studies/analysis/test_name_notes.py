@@ -202,3 +202,10 @@ def test_images_without_labels_whose_names_hold_classes_are_noted(tmp_path):
     assert note.startswith("The images are named in 2 series (such as 'cat...', 6 images). If these are classes, put ")
     write(tmp_path / "photos", [f"IMG_{k}.png" for k in range(12)])
     assert notes_on_images(of_folder(tmp_path / "photos")) == []
+
+
+def test_folders_that_hold_several_classes_say_nothing():
+    """Folders of days or of cameras."""
+    train, test = labelled("0", "1", 0), labelled("1", "0", 10)
+    train["label"] = ["0", "0", "1", "1", "1", "1", "0", "0"]
+    assert notes_on_names(of_rows(train, test)) == []
