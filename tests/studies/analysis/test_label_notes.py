@@ -43,6 +43,7 @@ def data(labels: list[str], images: list[bytes] | None = None) -> EvaluationData
         (["scab", "frog_eye_leaf_spot", "scab frog_eye_leaf_spot"], 1),
         (["cat", "dog"], 0),
         (["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane, bird"], 0),  # ImageNet's synonyms
+        (["tench, fish", "crane, bird", "crane"], 0),
         (["hot dog", "dog", "red apple", "red car"], 0),
         (["0", "1"], 0),
     ],
@@ -81,7 +82,7 @@ def of_two_classes(light, dark) -> EvaluationData:
         (lambda row: stored(noise(row).convert("L")), "the kinds of pixels in which their images are stored"),
         (lambda row: stored(noise(row, 9)), "such as 'dark' (9x9 px) and 'light' (8x8 px)"),
         (lambda row: stored(noise(row)), None),
-        (lambda row: stored(noise(row, 8 + row // 2 % 2)), None),
+        (lambda row: stored(noise(row, 9 + row // 2 % 2)), None),
     ],
 )
 def test_a_class_that_its_files_give_away_is_noted(other, text):
