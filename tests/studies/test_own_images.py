@@ -176,6 +176,26 @@ def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
     assert f"**Note on the data:** {note}" in page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
 
 
+def test_what_names_and_labels_say_is_on_the_command_line_and_on_the_page(tmp_path, capsys):
+    """Turned versions of training images, a list of a split, and images that are there twice: nothing was said."""
+    write_folder(tmp_path / "pets", ["cat", "dog"], 12)
+    for kind in ("cat", "dog"):
+        for number in range(12):
+            file = tmp_path / "pets" / kind / f"{number}.png"
+            with PillowImage.open(file) as image:
+                image.rotate(90).save(file.with_stem(f"{number}_rot90"))
+            shutil.copy(file, file.with_stem(f"again{number}x"))
+    (tmp_path / "pets" / "train-test-split.txt").write_text("1 0\n")
+    assert studies(tmp_path, f"data={tmp_path / 'pets'}", *KNN) == 0
+    errors, page = capsys.readouterr().err, page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
+    for text in (
+        "of the 14 scored images are changed versions of a training image (such as",
+        "Files that may list the images of splits are not read (1): 'train-test-split.txt'.",
+        "of the 58 training images repeat an earlier one of them, which are trained on more often than others.",
+    ):
+        assert text in errors and text in page
+
+
 def test_copies_and_images_of_two_classes_are_said(tmp_path):
     """Nothing said that training images were mirrored into the test folder, or were in two classes."""
     pets = tmp_path / "pets"

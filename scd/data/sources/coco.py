@@ -20,6 +20,7 @@ from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
 from scd.data.sources.instance_maps import (
+    FEW,
     MANY,
     check_boxes,
     count_boxes,
@@ -37,11 +38,22 @@ from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
-NOTED = "2"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "3"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
 FILLED = "Objects whose segmentation covers its whole image"
+WHOLE = "Objects whose box is the whole image"
+AREA = 1.5  # factor by which an area may differ from what is drawn
+SMALL = 64  # pixels by which it may differ in any case, since pixels on a border are drawn whole
+OTHER_AREA = (
+    "Objects whose area is given and is neither that of their segmentation nor that of their box, so that one of them "
+    "may have another scale, or a hole of it is filled"
+)
+NO_CLASS = (  # names of categories that are none, as they are folded
+    "background", "ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare", "don'tcare", "void", "unlabeled",
+    "unlabelled",
+)  # fmt: skip
 LOOSE = "Objects whose box and segmentation overlap by less than half (IoU of the box with the segmentation's extent)"
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 
@@ -164,12 +176,12 @@ def names_alike(read: Mapping[str, CocoFile], names: Sequence[str]) -> list[str]
 
 
 def background_category(read: Mapping[str, CocoFile]) -> list[str]:
-    """A note on objects of a category that is called background: they count as objects of a class."""
+    """Notes on objects of a category that is called background, or ignored: they count as objects of a class."""
     entries = [entry.category for content in read.values() for image in content.images for entry in image.entries]
     return [
         f"Objects of the category '{name}', which count as objects of a class: {count:,}."
         for name, count in Counter(entries).items()
-        if folded(name).strip("_") == "background"
+        if folded(name).strip("_") in NO_CLASS
     ]
 
 
@@ -198,7 +210,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     counted: Counter[str] = Counter()
     boxes = BoxMeaning(str(content.file))
-    sizes = []
+    sizes, whole = [], 0
     for image in content.images:
         width, height = upright_size(image.path, image.size)
         sizes.append((width, height))
@@ -209,6 +221,8 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
             if entry.segmentation:
                 counted[NO_AREA] += not mask.any()
                 counted[FILLED] += bool(mask.all())
+            else:
+                whole += bool(mask.all())
         count_boxes([entry.bbox for entry in image.entries], height, width, counted)
         crowd = [entry.crowd for entry in image.entries]
         columns["image"].append(str(image.path.resolve()))
@@ -222,6 +236,8 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
         )
     boxes.check()
     counted[LOOSE] = boxes.apart
+    counted[WHOLE] = whole if 2 * whole > len(boxes.boxes) else 0
+    counted[OTHER_AREA] = boxes.other_area if boxes.other_area >= max(FEW, 0.1 * len(boxes.boxes)) else 0
     check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")
     drawn = any(entry.segmentation for image in content.images for entry in image.entries)
     notes = [] if drawn else percentages(boxes.boxes, sizes)
@@ -296,7 +312,8 @@ class BoxMeaning:
 
     They are corners if more boxes agree with the extent of their segmentation so, or if as x, y, width, height some
     leave the image and as corners none does. They are centre, width and height by the same two signs, the second of
-    them in files of 20 boxes or more. They are shares of the image if none is larger than a pixel. Boxes and
+    them in files of 20 boxes or more. They are y, x, height and width if some leave the image as they stand and none
+    does so, in files of 20 or more. They are shares of the image if none is larger than a pixel. Boxes and
     segmentations of which most overlap by less than half do not belong together.
     """
 
@@ -308,10 +325,14 @@ class BoxMeaning:
     as_centre: int = 0
     compared: int = 0
     apart: int = 0
+    other_area: int = 0
 
     def add(self, entry: Entry, mask: np.ndarray) -> None:
         self.boxes.append(entry.bbox)
         self.sizes.append(mask.shape[::-1])
+        if entry.area is not None and not entry.crowd:
+            shown = (float(mask.sum()), entry.bbox[2] * entry.bbox[3])
+            self.other_area += not any(is_near(entry.area, one) for one in shown)
         if entry.segmentation and not entry.crowd and mask.any():
             y, x = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
             extent = np.array([x[0], y[0], x[-1] + 1, y[-1] + 1])
@@ -345,12 +366,23 @@ class BoxMeaning:
                 f"'{self.file}': its boxes are centre, width, height; COCO's are x, y, width, height, from the left "
                 "upper corner"
             )
+        exchanged = (boxes[:, 1::-1] + boxes[:, :1:-1] <= sizes + AGREES).all() and len(boxes) >= MANY
+        if exchanged and outside and not self.as_sides:
+            raise DataError(
+                f"'{self.file}': its boxes fit into their images as y, x, height, width alone; COCO's are x, y, width, "
+                "height"
+            )
         if self.apart > self.compared / 2:
             raise DataError(
                 f"'{self.file}': {self.apart:,} of {self.compared:,} boxes overlap by less than half with their "
                 "segmentation; one of the two has another scale, is mirrored, has x and y exchanged, or shows other "
                 "objects"
             )
+
+
+def is_near(area: float, other: float) -> bool:
+    """Whether two areas in pixels are about the same."""
+    return abs(area - other) <= SMALL or other / AREA <= area <= other * AREA
 
 
 def overlap(box: Sequence[float], extent: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from scd.data.sources.coco_marks import notes_on_marks
 from scd.data.sources.folder_scan import printable
 from scd.errors import DataError
 
@@ -42,7 +43,7 @@ class CocoImage:
 class Entry:
     """An annotation: what it is called in messages, its category's name, box [x, y, w, h], shape and crowd flag.
 
-    ``turned``: its box has a rotation, and no segmentation shows it.
+    ``turned``: its box has a rotation, and no segmentation shows it. ``area``: in pixels, as the file says.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Entry:
     segmentation: Any
     crowd: bool
     turned: bool = False
+    area: float | None = None
 
 
 @dataclass
@@ -89,7 +91,8 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
         if corners or _is_empty(shape):
             shape = None
         turned = not shape and _turned(entry.get("attributes"))
-        images[image].entries.append(Entry(label, names[category], box, shape, crowd, turned))
+        area = _area(entry.get("area"))
+        images[image].entries.append(Entry(label, names[category], box, shape, crowd, turned, area))
     repeated = ambiguous = 0
     for image in images.values():
         once = _annotated_once(image.entries)
@@ -107,6 +110,7 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
             "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken as upright; "
             f"polygons would keep their shape: {rotated:,}."
         )
+    notes += notes_on_marks(content["annotations"])
     crowds = sum(entry.crowd for entry in kept)
     if crowds and crowds >= len(kept) / 2:
         notes.append(f"Annotations with iscrowd=1, which are not scored as objects: {crowds:,} of {len(kept):,}.")
@@ -368,6 +372,12 @@ def _flag(value: object, what: str) -> bool:
     if value in (0, 1, "0", "1"):  # True and False equal 1 and 0
         return bool(int(value))
     raise DataError(f"{what} is {json.dumps(value)}, it must be 0 or 1")
+
+
+def _area(value: object) -> float | None:
+    """An area above 0; None for what is none, as some tools write 0 or text."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return float(value) if known else None
 
 
 def _turned(attributes: object) -> bool:

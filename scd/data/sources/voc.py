@@ -45,6 +45,7 @@ FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and t
 REPEATED = "Objects that are annotated twice and count once"
 RENAMED = "Annotations whose <filename> names another file"
 EXCHANGED = "those of them whose file is there"
+DIFFICULT = "Objects that are marked as difficult and count like others (data.options.difficult=false leaves them out)"
 LEFT_OUT = "-1"  # an image without the class of a set
 MARKS = (LEFT_OUT, "0", "1")  # in sets of one class; 0: with difficult objects of it alone
 LOSSY = ("JPEG", "MPO")
@@ -238,7 +239,7 @@ def _segments(folder: Path, name: str) -> dict:
 def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) -> dict:
     """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0.
 
-    ``counted`` is told of objects that are there twice, and of a <filename> of another image.
+    ``counted`` is told of difficult objects, of those that are there twice, and of a <filename> of another image.
     """
     file = folder / "Annotations" / f"{name}.xml"
     root = _annotation(file)
@@ -256,7 +257,8 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
                 f"'{file}' object {number}: '{label}' is none of VOC's {len(CLASSES)} classes; convert annotations of "
                 "other classes to COCO's format and give data=coco"
             )
-        if not difficult and (entry.findtext("difficult") or "0").strip().lower() in ("1", "true"):
+        hard = (entry.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        if hard and not difficult:
             continue
         try:
             x0, y0, x1, y1 = (float(entry.findtext(f"bndbox/{key}")) for key in CORNERS)
@@ -268,6 +270,7 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
                 "xmin and ymin first"
             )
         category_and_box = CLASSES.index(label), (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1)
+        counted[DIFFICULT] += hard and category_and_box not in found
         counted[REPEATED] += category_and_box in found
         found[category_and_box] = None
     categories, boxes = [category for category, _ in found], [list(box) for _, box in found]
@@ -298,7 +301,7 @@ def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
             "JPEGImages, so the annotations belong to other images; give each file of annotations the name of its image"
         )
     notes = [f"{RENAMED}: {counted[RENAMED]:,} of {total:,}."] if counted[RENAMED] else []
-    return notes + ([f"{REPEATED}: {counted[REPEATED]:,}."] if counted[REPEATED] else [])
+    return notes + [f"{what}: {counted[what]:,}." for what in (REPEATED, DIFFICULT) if counted[what]]
 
 
 def _annotation(file: Path) -> ElementTree.Element:

@@ -1,15 +1,19 @@
 """What a reader must know of the pixels of a study's images, from a few images of each split.
 
-Sets that are dark, images of one colour or with transparent parts, and images that hardly fit the canvas.
+Sets that are dark, images of one colour or with transparent parts, what of a file is not read (further frames and
+channels, colour profiles), and images that hardly fit the canvas.
 """
 
+import io
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
-from scd.data.decoding import as_rgb, open_cell, place, upright
+from scd.data.decoding import DEEP, as_rgb, open_cell, place, upright
 from scd.data.images import chosen_rows, undecoded
+from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
@@ -19,6 +23,15 @@ DARK, SHARE = 128, 0.99  # a set is dark if so many of its values stay below thi
 ONE_COLOUR = 0.1  # share of the images that have one colour alone which is noted
 ENLARGED = 2  # times that an image may be enlarged without a note
 NARROW = 0.2  # share of an image that its central square keeps without a note
+CHANNELS = 277  # tag of TIFF
+GREY = ("1", "L", "LA", "I", *DEEP)  # modes of Pillow
+LOWER = 0.1  # share of the height of an image that is looked at for missing data
+NEAR_END = 16  # values this near to black or white are those of a background, too
+ONE_PICTURE = ("MPO", "PSD")  # forms whose further pictures belong to the first one: previews, layers
+FRAMES = "Files with several pages or frames, of which the first is read"
+FURTHER = "Images with more channels than are read"
+INKS = "Images in the colours of print (CMYK), which are converted without their colour profile"
+LIKE_SRGB = ("srgb", "61966", "c2", "urgb")  # parts of names of profiles for the same colours
 
 
 @dataclass
@@ -31,6 +44,10 @@ class Looked:
         plain: images of one colour alone.
         transparent: images with transparent parts.
         hidden: those of one colour alone whose transparency shows something.
+        unread: how many images have something that is not read, by a text for notes.
+        profiles: how many have a colour profile other than sRGB, by its name.
+        kinds: how many are stored in grey and in colour.
+        damaged: JPEG images whose lower part has one colour alone, as where data are missing.
     """
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -38,11 +55,21 @@ class Looked:
     plain: int = 0
     transparent: int = 0
     hidden: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    profiles: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
 
     def add(self, stored: Image.Image, what: str) -> None:
         """An image as it is stored; ``what`` names it in errors."""
+        require_known_scale(stored, what)
         least, most = alpha_of(stored)
+        self.unread.update(unread_of(stored))
+        if (profile := profile_of(stored)) is not None:
+            self.profiles[profile] += 1
         shown = as_rgb(upright(stored), what)
+        self.kinds["grey" if stored.mode in GREY else "colour"] += 1
+        self.damaged += stored.format == "JPEG" and has_one_colour_below(np.asarray(as_rgb(stored, what)))
         pixels = np.asarray(shown).reshape(-1, 3)
         plain = all(low == high for low, high in shown.getextrema())
         self.sizes.append(shown.size)
@@ -58,11 +85,55 @@ class Looked:
 
 def alpha_of(image: Image.Image) -> tuple[int, int]:
     """The lowest and highest opacity of an image, of 255."""
-    if "A" in image.getbands():
+    if "A" in image.getbands() and image.mode != "LAB":
         return image.getchannel("A").getextrema()
     if "transparency" in image.info:
         return image.convert("RGBA").getchannel("A").getextrema()
     return 255, 255
+
+
+def require_known_scale(image: Image.Image, what: str) -> None:
+    """Raise DataError for a file of FITS with more than 8 bits, whose sign, zero and scale Pillow does not apply."""
+    if image.format == "FITS" and image.mode != "L":
+        raise DataError(
+            f"{what} is a FITS file of more than 8 bits, whose zero and scale are not read, so that values are "
+            "exchanged; save it as PNG"
+        )
+
+
+def unread_of(image: Image.Image) -> list[str]:
+    """What of an opened file is not read, as texts for notes."""
+    found = []
+    if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
+        found.append(FRAMES)
+    if image.format == "TIFF" and image.tag_v2.get(CHANNELS, 1) > len(image.getbands()):
+        found.append(FURTHER)
+    if image.mode == "CMYK":
+        found.append(INKS)
+    return found
+
+
+def profile_of(image: Image.Image) -> str | None:
+    """The name of the colour profile of an image in red, green and blue; None without one, for sRGB, and for one that
+    cannot be read."""
+    if image.mode in (*GREY, "CMYK", "LAB") or not (stored := image.info.get("icc_profile")):
+        return None
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(stored))).strip()
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
+        return None
+    return None if any(part in name.casefold() for part in LIKE_SRGB) else printable(name)
+
+
+def has_one_colour_below(pixels: np.ndarray) -> bool:
+    """Whether the last rows of an image (H, W, 3), but not all, have one colour that is neither black nor white.
+
+    A decoder of JPEG fills what is missing of a damaged file with its last colour, and most say nothing.
+    """
+    below = pixels[-max(2, int(LOWER * len(pixels))) :]
+    colour = below[0, 0]
+    middle = ((colour >= NEAR_END) & (colour < 256 - NEAR_END)).any()
+    return bool(middle and (below == colour).all() and (pixels != colour).any())
 
 
 def spread_rows(images: EvaluationData, split: str) -> list[int]:
@@ -95,7 +166,7 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
     """
     if images.source.embedded:
         return []
-    notes = []
+    notes, kinds = [], {}
     for split in ("train", images.split):
         found = look_at(images.source, split, spread_rows(images, split))
         words = "training" if split == "train" else split
@@ -107,7 +178,14 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
                 "transparency"
             )
         notes += [*notes_on_dark_images(found, words), *notes_on_colours(found, of_all)]
+        noted = any(note.startswith(FRAMES) for note in images.notes)  # of all files of a folder
+        unread = sorted(what for what in found.unread if what != FRAMES or not noted)
+        notes += [f"{what}: {found.unread[what]} {of_all}." for what in unread]
         notes += notes_on_sizes(found, of_all, images.canvas)
+        kinds[words] = set(found.kinds)
+    one, other = kinds["training"], kinds.get(images.split, set())
+    if len(one) == len(other) == 1 and one != other:
+        notes.append(f"The training images are stored in {one.pop()}, the {images.split} images in {other.pop()}.")
     return notes
 
 
@@ -130,10 +208,21 @@ def notes_on_dark_images(found: Looked, words: str) -> list[str]:
 
 
 def notes_on_colours(found: Looked, of_all: str) -> list[str]:
-    """Notes on images of one colour, and on those with transparent parts."""
+    """Notes on colour profiles, images of one colour, those that may be damaged, and those with transparent parts."""
     notes = []
+    if found.profiles:
+        (name, _), *_ = found.profiles.most_common(1)
+        notes.append(
+            f"Images with another colour profile than sRGB (such as '{name}'), which is ignored, so that their colours "
+            f"are shifted: {found.profiles.total()} {of_all}."
+        )
     if found.plain >= ONE_COLOUR * len(found.sizes):
         notes.append(f"Images of one colour alone: {found.plain} {of_all}.")
+    if found.damaged:
+        notes.append(
+            f"JPEG images whose lower part has one colour alone, as where the data of a file are damaged: "
+            f"{found.damaged} {of_all}."
+        )
     if found.transparent:
         notes.append(
             f"Images with transparent parts, whose transparency is ignored, so that the colours below it are shown: "

@@ -8,8 +8,8 @@ from PIL import Image
 
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
-from scd.data.sources.coco import Coco
-from scd.data.sources.instance_maps import PERCENT, UPPER_LEFT
+from scd.data.sources.coco import OTHER_AREA, WHOLE, Coco
+from scd.data.sources.instance_maps import CUT, PERCENT, UPPER_LEFT
 from scd.errors import DataError, UsageError
 
 
@@ -546,3 +546,87 @@ def test_a_category_called_background_is_noted(coco, name):
     coco[1]["categories"][0]["name"] = name
     note = f"Objects of the category '{name}', which count as objects of a class: 1."
     assert [one for one in open_coco(coco).notes if "of the category" in one] == ([note] if name[-1] != "s" else [])
+
+
+@pytest.mark.parametrize("name", ["DontCare", "ignored regions", "ignore", "don't care", "void"])
+def test_categories_of_regions_to_be_ignored_are_noted(coco, name):
+    """KITTI's and VisDrone's: regions that hold anything were objects of a class without a word."""
+    coco[1]["categories"][0]["name"] = name
+    note = f"Objects of the category '{name}', which count as objects of a class: 1."
+    assert note in open_coco(coco).notes
+
+
+def rectangles(coco, count: int, width: int = 300, height: int = 190) -> list[dict]:
+    """So many annotations with a polygon, a box and an area that agree, of large images."""
+    folder, content = coco
+    for image in content["images"]:
+        image.update(width=width, height=height)
+        Image.new("RGB", (width, height)).save(folder / "images" / image["file_name"])
+    content["annotations"] = []
+    for k in range(count):
+        x, y, w, h = 10 * k, 20, width - 10 * k - 5, 150
+        corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+        entry = {"id": k, "image_id": 7 * (1 + k % 2), "category_id": 3, "bbox": [x, y, w, h], "area": w * h}
+        content["annotations"].append({**entry, "segmentation": [corners]})
+    return content["annotations"]
+
+
+def with_hole(entry: dict) -> None:
+    """A second polygon inside the first one, which tools of other formats mean as a hole."""
+    x, y, w, h = entry["bbox"]
+    hole = [x + 5, y + 5, x + w - 5, y + 5, x + w - 5, y + h - 5, x + 5, y + h - 5]
+    entry["segmentation"].append(hole)
+    entry["area"] -= (w - 10) * (h - 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda entry: None, 0),
+        (lambda entry: entry.update(area=4 * entry["area"]), 20),  # annotated on images of twice the size
+        (with_hole, 20),
+        (lambda entry: entry.update(area=0), 0),
+        (lambda entry: entry.update(area="large"), 0),
+        (lambda entry: entry.update(area=1.2 * entry["area"]), 0),
+        (lambda entry: entry.update(area=9 * entry["area"], iscrowd=entry["id"] > 0), 0),  # one object that is scored
+    ],
+)
+def test_areas_that_contradict_what_is_drawn_are_noted(coco, change, count):
+    for entry in rectangles(coco, 20):
+        change(entry)
+    notes = [note for note in open_coco(coco).notes if OTHER_AREA in note]
+    assert notes == ([f"train: {OTHER_AREA}: {count}."] if count else [])
+
+
+def test_the_area_of_the_box_is_one(coco):
+    """Some tools write it beside a polygon."""
+    for entry in rectangles(coco, 20):
+        x, y, w, h = entry["bbox"]
+        entry["segmentation"] = [[x, y, x + w, y, x, y + h]]
+    assert open_coco(coco).notes == ()
+
+
+def test_boxes_of_y_and_x_are_refused(coco):
+    """Of images that are not square; three of 20 boxes left their image, which was noted as a cut at the border."""
+    for entry in rectangles(coco, 20):
+        x, y, w, h = entry["bbox"]
+        entry.update(bbox=[y, x, h, w], segmentation=[])
+    with pytest.raises(DataError, match="instances.json': its boxes fit into their images as y, x, height, width alo"):
+        open_coco(coco)
+    for entry in rectangles(coco, 20):
+        entry["segmentation"] = []
+    coco[1]["annotations"][0]["bbox"] = [200, 20, 150, 100]  # one that leaves its image means nothing
+    assert any(note.startswith(f"train: {CUT}") for note in open_coco(coco).notes)
+
+
+@pytest.mark.parametrize(("whole", "noted"), [(20, True), (11, True), (10, False)])
+def test_boxes_of_whole_images_are_noted_where_they_are_most(coco, whole, noted):
+    """Labels of images that were written as boxes."""
+    annotations = rectangles(coco, 20)
+    coco[1]["categories"] += [{"id": 100 + k, "name": f"c{k}"} for k in range(20)]
+    for entry in annotations:
+        entry.update(segmentation=[], area=None, category_id=100 + entry["id"])
+        if entry["id"] < whole:
+            entry["bbox"] = [0, 0, 300, 190]
+    found = [note for note in open_coco(coco).notes if WHOLE in note]
+    assert found == ([f"train: {WHOLE}: {whole}."] if noted else [])

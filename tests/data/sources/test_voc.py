@@ -12,7 +12,7 @@ from PIL import Image
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.instance_maps import PERCENT, UPPER_LEFT
-from scd.data.sources.voc import CLASSES, Voc, colour_of
+from scd.data.sources.voc import CLASSES, DIFFICULT, Voc, colour_of
 from scd.errors import DataError, UsageError
 
 SIZE = "<size><width>{}</width><height>{}</height></size>"
@@ -37,7 +37,7 @@ def devkit(tmp_path):
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main", "ImageSets/Segmentation", "SegmentationClass"):
         (year / folder).mkdir(parents=True)
     rows = {
-        "000001": xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 1)),
+        "000001": xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 0)),
         "000002": xml(),
         "000003": xml(("dog", 3, 5, 8, 9, 0)),
     }
@@ -72,7 +72,21 @@ def test_boxes_count_from_0_and_the_map_shows_them_filled(devkit):
     assert load_scenes(source, "test", 20).boxes[0].tolist() == [[2, 4, 8, 9]]
 
 
+def test_difficult_objects_that_count_are_noted(devkit):
+    """VOC's own scores leave them out; nothing said that these do not."""
+    assert opened(devkit).notes == ()
+    write_difficult(devkit)
+    assert opened(devkit).notes == (f"train: {DIFFICULT}: 1.",)
+    assert opened(devkit, difficult=False).notes == ()
+
+
+def write_difficult(devkit):
+    text = xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 1))
+    (devkit / "VOC2007" / "Annotations" / "000001.xml").write_text(text)
+
+
 def test_difficult_objects_can_be_left_out(devkit):
+    write_difficult(devkit)
     source = opened(devkit, difficult=False)
     assert load_scenes(source, "train", 20).classes[0].tolist() == [CAR]
     assert source.fingerprint != opened(devkit).fingerprint

@@ -84,6 +84,17 @@ def test_some_objects_that_fill_their_image_are_not_noted():
     assert "in 3 of the 5 training masks" in first
 
 
+def test_masks_of_which_a_part_may_be_inverted_are_noted():
+    """Masks of two tools in one set, of which one writes the object in black."""
+    masks = [disc(255, 0)] * 15 + [disc(0, 255)] * 5
+    (note,) = notes_on_masks(data(masks, [disc(255, 0)] * 3))
+    assert note == (
+        "The object covers most of the border in 5 of the 20 training masks that were looked at, as in inverted masks; "
+        f"check that {WHITE} in all of them."
+    )
+    assert notes_on_masks(data(masks[1:] * 2, [disc(255, 0)] * 3)) != [] == notes_on_masks(data(masks[:-1], masks[:3]))
+
+
 def test_ids_that_become_background_are_named():
     """The border of a trimap of 1, 2 and 3 was background: it counted as an error of whoever finds the object."""
     masks = [disc(1, 2, border=3)] * 3
@@ -125,3 +136,56 @@ def test_images_without_masks_need_no_note():
     splits = {split: Dataset.from_dict({"image": [photo(1)]}, Features(image=Image())) for split in SPLITS}
     source = Source(**read_columns("mine", splits, {split: [split] for split in splits}))
     assert notes_on_masks(EvaluationData(source, 8)) == []
+
+
+def test_masks_that_are_all_equal_are_noted():
+    """A loop that writes the same mask into every row gives numbers that mean nothing."""
+    masks = [np.roll(disc(255, 0), shift, axis=1) for shift in range(4)]
+    (note,) = notes_on_masks(data(masks, [masks[0]] * 5))
+    assert note == "All 5 test masks that were looked at are equal; check that each image has its own."
+    assert notes_on_masks(data(masks, [masks[0]] * 3)) == []
+
+
+def stripes(*ids: int) -> np.ndarray:
+    """Four columns of each id."""
+    return np.repeat(np.array([ids], np.uint8), 4, axis=1).repeat(8, axis=0)
+
+
+def test_ids_that_lie_on_edges_alone_are_noted():
+    """Maps of ids that were resized with smoothing: classes between 0 and 12 at every border."""
+    smooth = PillowImage.fromarray(stripes(0, 12, 4)).resize((36, 24), PillowImage.Resampling.BILINEAR)
+    masks = [np.roll(stripes(0, 12, 4), shift, axis=1) for shift in range(4)]
+    assert notes_on_masks(data(masks, masks, mask_kind="classes")) == []
+    notes = notes_on_masks(data(*2 * [[np.asarray(smooth)] * 3], mask_kind="classes"))
+    for note, words in zip(notes, ("training", "test"), strict=True):
+        assert note.startswith(f"Ids of the {words} masks that show on edges between other ids alone, as where masks")
+        assert "makes ids that are no classes: 7, 8, 9. Resize" in note
+
+
+def test_ids_of_the_scored_masks_alone_are_noted():
+    """Ids of another numbering in the test split."""
+    train, test = [stripes(0, 1, 2), stripes(0, 2, 1)], [stripes(1, 2, 3), stripes(1, 3, 2)]
+    (note,) = notes_on_masks(data(train, test, mask_kind="classes"))
+    assert note == (
+        "Ids that many of the 2 test masks that were looked at show, and none of the 2 training masks: 3. Check that "
+        "both splits have the same ids."
+    )
+    rare = [stripes(0, 1, 2)] * 2 + [stripes(0, 2, 1)] * 3 + [stripes(0, 1, 3)]
+    assert notes_on_masks(data(train, rare, mask_kind="classes")) == []
+
+
+@pytest.mark.parametrize(
+    ("box", "noted"),
+    [([2, 2, 4, 4], False), ([1, 1, 7, 7], False), ([1.6, 1.6, 3.2, 3.2], True), ([1, 1, 2, 2], True), (None, False)],
+)
+def test_objects_that_lie_outside_of_their_boxes_are_noted(box, noted):
+    """Boxes of another scale than the map. A box that is larger than what is seen of its object is right."""
+    values = np.zeros((8, 8), np.uint8)
+    values[2:6, 2:6] = 1
+    notes = notes_on_masks(data([values] * 2, [values], {"bbox": [box], "category": [0]}))
+    assert len(notes) == 2 * noted
+    if noted:
+        assert notes[0].startswith(
+            "Objects of which the map of objects shows more than 10% of the pixels outside of their box: 2 of 2 in the "
+            "2 training images that were looked at"
+        )

@@ -2,13 +2,16 @@
 
 import io
 import re
+import struct
 
 import numpy as np
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
+from PIL import ImageCms
 
 from scd.data.sources.columns import read_columns
+from scd.data.sources.image_folder import ImageFolder
 from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
@@ -154,3 +157,123 @@ def test_at_most_64_images_within_the_limits_are_looked_at():
 def test_a_broken_image_is_named():
     with pytest.raises(DataError, match="'mine' row 1: the image cannot be decoded"):
         notes_on_pixels(data([photo(1), b"broken"], photos()))
+
+
+def frames(kind: str, seed: int) -> bytes:
+    """A file of two pages or frames."""
+    first, second = (PillowImage.fromarray(noise(seed + one)) for one in (0, 50))
+    return stored(first, kind, save_all=True, append_images=[second])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_further_frames_in_parquet_files_are_noted(kind):
+    """Files of a folder say so by their names; those of a column of bytes, and .png files, said nothing."""
+    cells = [frames(kind, number) for number in range(3)]
+    assert "Files with several pages or frames, of which the first is read: 3 of the 3 training images that were " in (
+        " ".join(notes_on_pixels(data(cells, photos())))
+    )
+
+
+def test_a_preview_inside_a_photograph_is_no_frame():
+    assert notes_on_pixels(data([frames("MPO", number) for number in range(3)], photos())) == []
+
+
+def test_frames_that_the_source_has_counted_are_noted_once(tmp_path):
+    for split in SPLITS:
+        for number in range(4):
+            (tmp_path / split).mkdir(exist_ok=True)
+            first = 100 * (split == "test")
+            (tmp_path / split / f"{number}.gif").write_bytes(frames("GIF", first + number))
+    notes = notes_on_images(EvaluationData(ImageFolder(tmp_path), 8))
+    assert [note for note in notes if "several pages" in note] == [
+        "Files with several pages or frames, of which the first is read: 8."
+    ]
+
+
+def bands(count: int, seed: int) -> bytes:
+    """A TIFF file of so many channels of 8 bits."""
+    pixels = noise(seed, channels=count).tobytes()
+    depths, more = struct.pack(f"<{count}H", *[8] * count), struct.pack("<2H", 0, 0)
+    place = 8 + len(pixels)
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, count, place), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8)]
+    tags += [(277, 3, 1, count), (278, 4, 1, 8), (279, 4, 1, len(pixels)), (338, 3, count - 3, 0)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, place + len(depths) + len(more)) + pixels + depths + more + directory
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_further_channels_are_noted(count):
+    """The fourth channel of a satellite's picture is near infrared; nothing said that it is not read."""
+    notes = notes_on_pixels(data([bands(count, number) for number in range(3)], photos()))
+    assert notes == ["Images with more channels than are read: 3 of the 3 training images that were looked at."]
+
+
+def profile(name: str) -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+
+
+def test_colour_profiles_are_noted():
+    """The identity profile of LAB stands for any other one than sRGB, of which Pillow can make no file."""
+    image = PillowImage.fromarray(noise(1))
+    other, usual = (stored(image, icc_profile=profile(name)) for name in ("LAB", "sRGB"))
+    (note,) = notes_on_pixels(data([other, usual, photo(3)], photos()))
+    assert note == (
+        "Images with another colour profile than sRGB (such as 'Lab identity built-in'), which is ignored, so that "
+        "their colours are shifted: 1 of the 3 training images that were looked at."
+    )
+    assert notes_on_pixels(data([stored(image, icc_profile=b"broken"), usual], photos())) == []
+
+
+def test_the_colours_of_print_are_noted():
+    (note,) = notes_on_pixels(data(photos(), [stored(PillowImage.fromarray(noise(1)).convert("CMYK"), "jpeg")]))
+    assert note.startswith("Images in the colours of print (CMYK), which are converted without their colour profile: 1")
+
+
+def test_the_second_channel_of_lab_is_no_transparency():
+    """A note spoke of transparent parts."""
+    between = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+    lab = ImageCms.applyTransform(PillowImage.fromarray(noise(1)), ImageCms.buildTransform(*between, "RGB", "LAB"))
+    assert lab.mode == "LAB" and alpha_of(lab) == (255, 255)
+    assert notes_on_pixels(data([stored(lab, "tiff")] * 2, photos())) == []
+
+
+def fits(bits: int) -> bytes:
+    """Values from 0 to 63 in a file of astronomy; those of 16 bits have a sign, and 32768 is added to them."""
+    values = np.arange(64).reshape(8, 8)
+    stored_ = values.astype(np.uint8) if bits == 8 else (values * 1024 - 32768).astype(">i2")
+    cards = [("SIMPLE", "T"), ("BITPIX", bits), ("NAXIS", 2), ("NAXIS1", 8), ("NAXIS2", 8)]
+    cards += [("BZERO", 32768)] if bits == 16 else []
+    head = "".join(f"{name:8}= {value:>20}".ljust(80) for name, value in cards) + "END".ljust(80)
+    return head.ljust(2880).encode() + stored_.tobytes().ljust(2880, b"\0")
+
+
+def test_files_of_astronomy_with_a_zero_of_their_own_are_refused():
+    """Dark values were read as bright ones, and bright ones as dark ones."""
+    with pytest.raises(DataError, match="'mine' row 0: the image is a FITS file of more than 8 bits, whose zero"):
+        notes_on_pixels(data([fits(16)] * 2, photos()))
+    note = notes_on_pixels(data([fits(8)] * 2, photos()))[0]
+    assert note == DARK.format("training", "no pixel of the 2 that were looked at is above 63 of 255")
+
+
+def test_damaged_photographs_are_noted():
+    """A decoder fills what is missing of a JPEG with one colour, and raises no error."""
+    rich = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = stored(PillowImage.fromarray(rich), "jpeg", quality=90)
+    damaged = whole[: len(whole) // 2] + b"\xff\xd9"
+    (note,) = notes_on_pixels(data([damaged, whole, whole], photos()))
+    assert note == (
+        "JPEG images whose lower part has one colour alone, as where the data of a file are damaged: 1 of the 3 "
+        "training images that were looked at."
+    )
+    for value in (255, 0):  # on a white or black ground
+        rich[40:] = value
+        assert notes_on_pixels(data([stored(PillowImage.fromarray(rich), "jpeg")] * 2, photos())) == []
+
+
+def test_splits_of_which_one_is_grey_are_noted():
+    grey = [stored(PillowImage.fromarray(noise(number)).convert("L")) for number in range(3)]
+    assert notes_on_pixels(data(photos(), grey)) == [
+        "The training images are stored in colour, the test images in grey."
+    ]
+    assert notes_on_pixels(data(grey, grey)) == [] == notes_on_pixels(data([*photos(), grey[0]], grey))

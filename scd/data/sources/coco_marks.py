@@ -1,0 +1,34 @@
+"""Marks of COCO's annotations that are not read: those that other tools take out of the scores, and low scores.
+
+COCO's own mark is ``iscrowd``. CrowdHuman and VisDrone write ``ignore``, VOC's conversions ``difficult``, Open Images
+``is_group_of``; label tools put them into ``attributes``. Pseudo labels keep the ``score`` of their detector.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+MARKS = ("ignore", "ignored", "difficult", "is_group_of", "isgroupof", "isfake")
+SET = (1, "1", "true", "True", "yes")  # True equals 1
+SCORES = ("score", "confidence")
+LOW = 0.5
+
+
+def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
+    """Notes on the marks of some annotations, and on their low scores: these count as objects like others."""
+    marked: Counter[str] = Counter()
+    low = 0
+    for entry in annotations:
+        attributes = entry.get("attributes")
+        given = {**attributes, **entry} if isinstance(attributes, dict) else entry
+        marked.update({name for name, value in given.items() if name.casefold() in MARKS and value in SET})
+        scores = (given.get(name) for name in SCORES)
+        low += any(isinstance(score, int | float) and 0 <= score < LOW for score in scores)
+    notes = [
+        f"Annotations with {name}=1, which count as objects like others: {count:,} of {len(annotations):,}. Those with "
+        "iscrowd=1 are not scored."
+        for name, count in sorted(marked.items())
+    ]
+    if low:
+        of_all = f"{low:,} of {len(annotations):,}"
+        notes.append(f"Annotations with a score below {LOW}, which count as objects like others: {of_all}.")
+    return notes

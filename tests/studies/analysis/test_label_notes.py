@@ -1,0 +1,93 @@
+"""What is noted of labels: lists, names of files, classes of one image, and what tells a class beside the pixels."""
+
+import io
+
+import numpy as np
+import pytest
+from datasets import Dataset, Image
+from PIL import Image as PillowImage
+
+from scd.data.sources.columns import read_columns
+from scd.data.sources.source import Source
+from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.image_notes import notes_on_images
+from studies.suite.analysis.label_notes import notes_on_labels, notes_on_lists_of_labels
+
+
+def noise(seed: int, side: int = 8) -> PillowImage.Image:
+    return PillowImage.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def stored(image: PillowImage.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def data(labels: list[str], images: list[bytes] | None = None) -> EvaluationData:
+    """The same labels in both splits; noise, if no training images are given."""
+    splits = {}
+    for first, split in enumerate(("train", "test")):
+        cells = images if images and split == "train" else None
+        cells = cells or [stored(noise(1000 * first + row)) for row in range(len(labels))]
+        splits[split] = Dataset.from_dict({"image": cells, "label": labels}).cast_column("image", Image())
+    return EvaluationData(Source(**read_columns("mine", splits, {split: [split] for split in splits})), 8)
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["['cat', 'dog']", "['cat']", "['dog']"], 3),  # a column of lists that was written as text
+        (["cat", "dog", "cat|dog"], 1),
+        (["cat,dog", "dog, bird", "cat; bird"], 3),
+        (["scab", "frog_eye_leaf_spot", "scab frog_eye_leaf_spot"], 1),
+        (["cat", "dog"], 0),
+        (["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane, bird"], 0),  # ImageNet's synonyms
+        (["tench, fish", "crane, bird", "crane"], 0),
+        (["hot dog", "dog", "red apple", "red car"], 0),
+        (["0", "1"], 0),
+    ],
+)
+def test_labels_that_are_lists_are_noted(names, count):
+    """Each combination became a class of its own."""
+    notes = notes_on_lists_of_labels(names)
+    assert len(notes) == bool(count)
+    if count:
+        assert f"each counts as a class of its own ({count}): " in notes[0]
+
+
+def test_lists_are_noted_of_the_training_labels():
+    (note,) = notes_on_images(data(["a|b", "a", "b", "b"] * 3))
+    assert note == (
+        "Labels that look like lists, of which each counts as a class of its own (1): 'a|b'. Write one label for each "
+        "image."
+    )
+
+
+def test_names_of_files_and_classes_of_one_image_are_noted():
+    names, alone = notes_on_images(data([f"IMG_{k}.JPG" for k in range(10)]))
+    assert names.startswith("Labels that are names of image files, each a class of its own (10): 'IMG_0.JPG', 'IMG_1")
+    assert alone.startswith("Classes with one training image alone: 10 of 10.")
+    assert notes_on_images(data([str(k % 9) for k in range(16)])) == [] == notes_on_images(data(["a.b", "c.d"] * 4))
+
+
+def of_two_classes(light, dark) -> EvaluationData:
+    return data(["light", "dark"] * 4, [(light, dark)[row % 2](row) for row in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (lambda row: stored(noise(row), "BMP"), "the formats in which their images are stored, such as 'dark' (BMP)"),
+        (lambda row: stored(noise(row).convert("L")), "the kinds of pixels in which their images are stored"),
+        (lambda row: stored(noise(row, 9)), "such as 'dark' (9x9 px) and 'light' (8x8 px)"),
+        (lambda row: stored(noise(row)), None),
+        (lambda row: stored(noise(row, 9 + row // 2 % 2)), None),
+    ],
+)
+def test_a_class_that_its_files_give_away_is_noted(other, text):
+    """Photographs as JPEG and generated images as PNG are told apart by the traces of the compression."""
+    notes = notes_on_labels(of_two_classes(lambda row: stored(noise(row)), other))
+    assert len(notes) == (text is not None)
+    if text:
+        assert notes[0].startswith("The classes differ in the ") and text in notes[0]
