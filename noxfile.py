@@ -121,6 +121,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs/html, warnings as errors; arguments: --out DIR."""
+    wanted = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["docs"]
+    session.run_install(python(session), "-m", "pip", "install", "-q", *wanted, external=True)  # nothing, where it is
+    session.run(python(session), "-m", "docs.build", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", requires=["environment"], default=False)
 def slurm(session: nox.Session) -> None:
     """Test the Slurm launcher on a Slurm of one machine; installs Debian's packages (root); arguments go to pytest."""
     if reason := no_slurm():

@@ -29,21 +29,26 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 HELP = """\
 words:
-  checkpoint=FILE      weights in PyTorch's or safetensors' format: plain, torchvision, timm, MoCo, BYOL, DINO, iBOT,
-                       DINOv2, MAE, DenseCL, LEWEL, SlotCon, solo-learn, lightly, or this suite's
-  backbone=NAME        resnet50, another torchvision ResNet, vit_small_patch16_224, timm/MODEL, or studies/conf/backbone
-  backbone.OPTION=X    of that backbone: num_heads=12, patch_size=8, small_stem=true, vector=mean, normalisation=cifar10
-  data=FOLDER          class folders or parquet files, as for the studies; or shapes (default), cifar10, scenes, ...
-  supervised=FILE      supervised weights of the same backbone; none; default: the libraries' own from their cache here
-  branch=NAME          online (student, query) or momentum (teacher, target, key); default: that of the official code
-  prefix=TEXT          what to remove from the names, for a format that is not recognised
-  protocols=a,b        some protocols; default: all with frozen weights; all: also fine-tuning and detection
-  seeds=3              probe seeds   size=224: side of the images in pixels   device=cuda   name=TITLE of the page
-  tier=gpu             how many images are used; data.*, evaluation.* and sizes.* as for the studies
+  checkpoint=FILE    weights in PyTorch's or safetensors' format: plain, torchvision, timm, MoCo,
+                     BYOL, DINO, iBOT, DINOv2, MAE, DenseCL, LEWEL, SlotCon, solo-learn, lightly,
+                     or this suite's
+  backbone=NAME      resnet50, another torchvision ResNet, vit_small_patch16_224, timm/MODEL, or
+                     one of studies/conf/backbone
+  backbone.OPTION=X  of that backbone: num_heads=12, patch_size=8, small_stem=true, vector=mean
+  data=FOLDER        class folders or parquet files, as for the studies; shapes (default), cifar10
+  supervised=FILE    supervised weights of the same backbone, or none; default: the libraries' own
+                     from their cache on this machine
+  branch=NAME        online (student, query) or momentum (teacher, target, key); default: that of
+                     the official code
+  prefix=TEXT        what to remove from the names, for a format that is not recognised
+  protocols=a,b      default: all with frozen weights; all: also fine-tuning and detection
+  seeds=3            how many probe seeds       size=224     side of the images in pixels
+  device=cuda        default: cpu               name=TITLE   of the page
+  tier=gpu           how many images are used; data.*, evaluation.*, sizes.* as for the studies
 
 examples:
-  {program} checkpoint=moco_v2_200ep.pth.tar backbone=resnet50 data=flowers
-  {program} checkpoint=dino.pth backbone=vit_small_patch16_224 branch=student data=flowers --dry-run
+  {program} checkpoint=moco.pth.tar backbone=resnet50 data=FOLDER
+  {program} checkpoint=dino.pth backbone=vit_small_patch16_224 branch=student --dry-run
 """
 
 

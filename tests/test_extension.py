@@ -34,7 +34,7 @@ def example(section: str, language: str) -> str:
 def tree(tmp_path_factory) -> Path:
     """A copy of the tree with the new files; every one of them is new."""
     tree = tmp_path_factory.mktemp("extended")
-    for name in ("scd", "baselines", "studies", "tests"):
+    for name in ("scd", "baselines", "studies", "tests", "docs"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "extension"))
     shutil.copy(ROOT / "pyproject.toml", tree)
     new = {str(path.relative_to(EXTENSION)): path.read_text() for path in EXTENSION.rglob("*") if path.is_file()}
@@ -98,6 +98,16 @@ def test_the_method_of_the_readme_is_the_host_of_any_study(tree):
     result = run(tree, "studies", "multicrop", *words, "--dry-run")
     assert result.returncode == 0, result.stderr[-3000:]
     assert "2 different runs" in result.stdout
+
+
+def test_the_documentation_has_a_page_of_a_new_method(tree):
+    code = "from docs.generators import method_pages as m; print(m.modules()); print(m.page('baselines.vicreg'))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    modules, page = result.stdout.split("\n", 1)
+    assert "'baselines.vicreg'" in modules and "'baselines.colour'" in modules
+    assert page.startswith("# VICReg\n") and "| `optimizer.name` | `sgd` | `sgd` | `sgd` | `lars` |" in page
+    assert "It is not an arm of a committed page." in page
 
 
 def test_examples_are_short():

@@ -20,7 +20,7 @@ from studies.suite.execution.inventory import silently
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("scd", "baselines", "studies")
-SCREEN = (40, 120)  # lines and columns
+SCREEN = (40, 100)  # lines and columns
 NAMES = sorted(COMMANDS)
 ONE_STUDY = ["study", "multicrop", "tier=smoke", "arms=random,moco", "seeds=1", "axes.budgets=[epochs]",
              "axes.rho=[0.0]", "evaluation.protocols=[knn]", "launcher.workers=0"]  # fmt: skip

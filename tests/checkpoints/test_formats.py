@@ -161,7 +161,7 @@ def byol_yaox12(online, momentum):
     """yaox12/BYOL-PyTorch: the same inside one model, under DistributedDataParallel."""
     both = state(headless(online), "module.online_network.encoder.", ())
     both |= state(headless(momentum), "module.target_network.encoder.", ())
-    return {"config": {"a": 1}, "epoch": 1, "steps": 9, "model": both | head("module.predictor."), "amp": {}}
+    return {"config": {"a": 1}, "epoch": 1, "steps": 9, "model": both | head("module.predictor.predictor.l"), "amp": {}}
 
 
 def byol_lucidrains(online, momentum):
