@@ -55,11 +55,13 @@ class Fitted:
     notes: tuple[str, ...] = field(default=())
 
 
-def load_checkpoint(path: Path | str, backbone: nn.Module, branch: str = "", prefix: str | None = None) -> Fitted:
+def load_checkpoint(
+    path: Path | str | Contents, backbone: nn.Module, branch: str = "", prefix: str | None = None
+) -> Fitted:
     """Put the weights of a file into a backbone, all of them or none; what was read.
 
     Args:
-        path: see :func:`scd.checkpoints.reading.read_checkpoint`.
+        path: see :func:`scd.checkpoints.reading.read_checkpoint`, or what that function has read.
         backbone: of :func:`scd.nn.backbone.build_backbone` or :func:`scd.nn.vit.vit`.
         branch, prefix: see :func:`scd.checkpoints.formats.network_of`.
 

@@ -1,8 +1,8 @@
 """Reading a file of weights that somebody else wrote: nothing in it is run, and a bad file ends in one clear line.
 
 PyTorch's files are read with ``weights_only=True``. The classes that it may build beside tensors are named in
-``HARMLESS``: containers of options that published checkpoints carry (DINO's and MAE's ``args``, Lightning's
-hyper-parameters). They hold values and run no code.
+``HARMLESS``, and those that the caller adds: containers of options that published checkpoints carry (DINO's and MAE's
+``args``, hydra's configuration). They hold values and run no code.
 """
 
 import argparse
@@ -13,14 +13,13 @@ import pickle
 import re
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import omegaconf
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -36,11 +35,6 @@ HARMLESS = [
     list,
     typing.Any,
     pathlib.PosixPath,
-    omegaconf.DictConfig,
-    omegaconf.ListConfig,
-    omegaconf.base.ContainerMetadata,
-    omegaconf.base.Metadata,
-    omegaconf.nodes.AnyNode,
     np.dtype,
     np.ndarray,
     type(np.dtype(np.float64)),
@@ -91,8 +85,12 @@ class Contents:
         return f"'{self.path.name}'"
 
 
-def read_checkpoint(path: Path | str) -> Contents:
+def read_checkpoint(path: Path | str, harmless: Sequence[type] = ()) -> Contents:
     """The tensors of a file of PyTorch (.pth, .pt, .tar, .ckpt, .bin) or of safetensors, whatever its name ends in.
+
+    Args:
+        path: of the file.
+        harmless: further classes that it may hold, beside tensors and those of ``HARMLESS``.
 
     Raises:
         DataError: a file that does not exist, is encrypted, compressed, truncated or of another kind, that holds
@@ -110,7 +108,7 @@ def read_checkpoint(path: Path | str) -> Contents:
         raise DataError(f"checkpoint: '{path}' cannot be read: {error.strerror or error}") from error
     if reason := _foreign(path, start):
         raise _unreadable(path, reason)
-    loaded = _safetensors(path) if _is_safetensors(path, start) else _pytorch(path)
+    loaded = _safetensors(path) if _is_safetensors(path, start) else _pytorch(path, harmless)
     tables = dict(_tables(loaded))
     if not tables:
         kind = f"a {type(loaded).__name__}" if not isinstance(loaded, Mapping) else f"only {_listed(loaded)}"
@@ -160,10 +158,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, f"{TRUNCATED} ({_first_line(error)})") from error
 
 
-def _pytorch(path: Path) -> Any:
-    """What a file of PyTorch holds; of classes only those of ``HARMLESS``."""
+def _pytorch(path: Path, harmless: Sequence[type]) -> Any:
+    """What a file of PyTorch holds; of classes only those of ``HARMLESS`` and ``harmless``."""
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals([*HARMLESS, *harmless]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|function|class) '?([\w.]+)", str(error))

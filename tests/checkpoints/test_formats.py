@@ -3,7 +3,6 @@
 import argparse
 
 import numpy as np
-import omegaconf
 import pytest
 import timm
 import torch
@@ -179,7 +178,7 @@ def solo_learn(online, momentum):
         "pytorch-lightning_version": "2.2.0",
         "state_dict": both | further,
         "callbacks": {"ModelCheckpoint": {"best_model_score": None}},
-        "hyper_parameters": omegaconf.OmegaConf.create({"method": "byol", "data": {"num_classes": 3}}),
+        "hyper_parameters": {"method": "byol", "data": {"num_classes": 3}},
         "optimizer_states": [],
     }
 
