@@ -61,7 +61,7 @@ def load_checkpoint(
     """Put the weights of a file into a backbone, all of them or none; what was read.
 
     Args:
-        path: see :func:`scd.checkpoints.reading.read_checkpoint`, or what it has read.
+        path: see :func:`scd.checkpoints.reading.read_checkpoint`, or what that function has read.
         backbone: of :func:`scd.nn.backbone.build_backbone` or :func:`scd.nn.vit.vit`.
         branch, prefix: see :func:`scd.checkpoints.formats.network_of`.
 

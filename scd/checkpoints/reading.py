@@ -1,8 +1,8 @@
 """Reading a file of weights that somebody else wrote: nothing in it is run, and a bad file ends in one clear line.
 
 PyTorch's files are read with ``weights_only=True``. The classes that it may build beside tensors are named in
-``HARMLESS``: containers of options that published checkpoints carry (DINO's and MAE's ``args``). They hold values and
-run no code. A caller may name further ones, for example those of Lightning's hyper-parameters.
+``HARMLESS``, and those that the caller adds: containers of options that published checkpoints carry (DINO's and MAE's
+``args``, hydra's configuration). They hold values and run no code.
 """
 
 import argparse
@@ -85,11 +85,12 @@ class Contents:
         return f"'{self.path.name}'"
 
 
-def read_checkpoint(path: Path | str, further: Sequence[type] = ()) -> Contents:
+def read_checkpoint(path: Path | str, harmless: Sequence[type] = ()) -> Contents:
     """The tensors of a file of PyTorch (.pth, .pt, .tar, .ckpt, .bin) or of safetensors, whatever its name ends in.
 
     Args:
-        further: classes beside ``HARMLESS`` that a file of PyTorch may build.
+        path: of the file.
+        harmless: further classes that it may hold, beside tensors and those of ``HARMLESS``.
 
     Raises:
         DataError: a file that does not exist, is encrypted, compressed, truncated or of another kind, that holds
@@ -107,7 +108,7 @@ def read_checkpoint(path: Path | str, further: Sequence[type] = ()) -> Contents:
         raise DataError(f"checkpoint: '{path}' cannot be read: {error.strerror or error}") from error
     if reason := _foreign(path, start):
         raise _unreadable(path, reason)
-    loaded = _safetensors(path) if _is_safetensors(path, start) else _pytorch(path, further)
+    loaded = _safetensors(path) if _is_safetensors(path, start) else _pytorch(path, harmless)
     tables = dict(_tables(loaded))
     if not tables:
         kind = f"a {type(loaded).__name__}" if not isinstance(loaded, Mapping) else f"only {_listed(loaded)}"
@@ -157,10 +158,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, f"{TRUNCATED} ({_first_line(error)})") from error
 
 
-def _pytorch(path: Path, further: Sequence[type]) -> Any:
-    """What a file of PyTorch holds; of classes only those of ``HARMLESS`` and the further ones."""
+def _pytorch(path: Path, harmless: Sequence[type]) -> Any:
+    """What a file of PyTorch holds; of classes only those of ``HARMLESS`` and ``harmless``."""
     try:
-        with torch.serialization.safe_globals([*HARMLESS, *further]):
+        with torch.serialization.safe_globals([*HARMLESS, *harmless]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|function|class) '?([\w.]+)", str(error))

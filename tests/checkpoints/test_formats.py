@@ -3,7 +3,6 @@
 import argparse
 
 import numpy as np
-import omegaconf
 import pytest
 import timm
 import torch
@@ -19,7 +18,7 @@ from scd.export.backbone import export
 from scd.nn.backbone import build_backbone
 from scd.nn.features import maps_and_vector
 from scd.nn.vit import vit
-from studies.suite.execution.scoring import OPTIONS
+from studies.suite.execution.scoring import HYDRA
 
 SMALL_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -100,7 +99,7 @@ def loaded(content, path, fresh, **chosen):
     """The features of a backbone with the weights of a file that is written first, and what was read."""
     if content is not None:
         (save_file if path.suffix == ".safetensors" else torch.save)(content, path)
-    fitted = load_checkpoint(read_checkpoint(path, OPTIONS), fresh, **chosen)
+    fitted = load_checkpoint(read_checkpoint(path, HYDRA), fresh, **chosen)
     with torch.no_grad():
         return maps_and_vector(fresh.eval()(IMAGES)), fitted
 
@@ -181,7 +180,7 @@ def solo_learn(online, momentum):
         "pytorch-lightning_version": "2.2.0",
         "state_dict": both | further,
         "callbacks": {"ModelCheckpoint": {"best_model_score": None}},
-        "hyper_parameters": omegaconf.OmegaConf.create({"method": "byol", "data": {"num_classes": 3}}),
+        "hyper_parameters": {"method": "byol", "data": {"num_classes": 3}},
         "optimizer_states": [],
     }
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from scd.nn.backbone import build_backbone
@@ -129,6 +130,16 @@ def test_an_evaluation_is_known_by_content_protocol_and_data(files, tmp_path):
     assert ids(files["labels"])[0] != own and ids(files["labels"])[1] == random
     for words in (["seeds=1"], ["size=20"], ["data.options.rho_train=0.5"], ["evaluation.test_limit=30"]):
         assert not {own, random} & set(ids(files["mine"], *words))
+
+
+def test_files_with_a_hydra_configuration_are_read(files, tmp_path):
+    """solo-learn's Lightning files hold one."""
+    content = torch.load(files["mine"], weights_only=True)
+    content["hyper_parameters"] = OmegaConf.create({"method": "byol", "sizes": [1, {"a": None}]})
+    torch.save(content, tmp_path / "solo.ckpt")
+    words = [f"checkpoint={tmp_path / 'solo.ckpt'}", f"supervised={files['labels']}", *TINY, "protocols=knn"]
+    scoring = prepare(request(words), check=False)
+    assert [network.name for network in scoring.networks] == ["checkpoint", "supervised", "random"]
 
 
 def test_without_supervised_weights_the_page_says_how_to_give_them(files):

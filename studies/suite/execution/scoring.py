@@ -37,17 +37,17 @@ from studies.suite.planning.scoring import AUTO, NONE, Request, require_somethin
 from studies.suite.planning.study import RunSpec, merge
 
 FOLDER = "checkpoints"  # in the store
-CHECKPOINT, RANDOM, SUPERVISED = "checkpoint", "random", "supervised"
-LABELS = {CHECKPOINT: "checkpoint", RANDOM: "random weights", SUPERVISED: "supervised weights"}
-ENTRIES = ("scd.checkpoints.fitting", "scd.checkpoints.scored", "studies.suite.planning.assembly")
-SEED_OF_RANDOM = 0
-OPTIONS = (  # of a training, as Lightning's files hold them: solo-learn's hyper-parameters are an OmegaConf container
+HYDRA = (  # classes of a hydra configuration, which solo-learn's files carry
     omegaconf.DictConfig,
     omegaconf.ListConfig,
     omegaconf.base.ContainerMetadata,
     omegaconf.base.Metadata,
     omegaconf.nodes.AnyNode,
 )
+CHECKPOINT, RANDOM, SUPERVISED = "checkpoint", "random", "supervised"
+LABELS = {CHECKPOINT: "checkpoint", RANDOM: "random weights", SUPERVISED: "supervised weights"}
+ENTRIES = ("scd.checkpoints.fitting", "scd.checkpoints.scored", "studies.suite.planning.assembly")
+SEED_OF_RANDOM = 0
 OTHER_TRAININGS = ("dino", "mae", "clip", "laion", "openai", "datacomp", "mim", "ssl", "swsl", "seer", "ijepa", "yfcc")
 VERSIONS = 9  # of each object, in scd.evaluation.invariance
 
@@ -177,7 +177,7 @@ def networks_of(request: Request) -> tuple[tuple[Scorable, ...], tuple[str, ...]
         UsageError: a file that cannot be read or does not fit.
     """
     own = build(request)
-    fitted = load_checkpoint(read_checkpoint(request.checkpoint, OPTIONS), own, request.branch, request.prefix)
+    fitted = load_checkpoint(read_checkpoint(request.checkpoint, HYDRA), own, request.branch, request.prefix)
     weights = {"sha256": fitted.sha256, "place": fitted.place, "prefix": fitted.prefix}
     networks = [Scorable(CHECKPOINT, own, weights, fitted, f"`{fitted.file}`")]
     remarks = []
@@ -185,7 +185,7 @@ def networks_of(request: Request) -> tuple[tuple[Scorable, ...], tuple[str, ...]
     if found is not None:
         path, source = found
         other = build(request)
-        read = load_checkpoint(read_checkpoint(path, OPTIONS), other)
+        read = load_checkpoint(read_checkpoint(path, HYDRA), other)
         if read.sha256 == fitted.sha256 and read.place == fitted.place and read.prefix == fitted.prefix:
             raise UsageError("supervised= is the same network as checkpoint=; give another file, or supervised=none")
         place = {"sha256": read.sha256, "place": read.place, "prefix": read.prefix}

@@ -40,7 +40,8 @@ def write_page(
     found = definitions(scoring)
     names = [name for name in found if name in scores[CHECKPOINT].numbers]
     measured = [name for name in names if name in scores[CHECKPOINT].outcomes]
-    page = Page(f"Checkpoint {in_line(scoring.request.name)}: {in_line(scoring.request.settings.data)}")
+    title = scoring.request.words.get("name") or scoring.request.checkpoint.name
+    page = Page(f"Checkpoint {in_line(title)} on {in_line(scoring.request.settings.data)}")
     if not scoring.request.settings.meaningful:
         page.text(
             f"> **This page only tests the wiring.** It comes from the `{scoring.request.settings.tier}` tier: tiny "
