@@ -12,13 +12,11 @@ from torchvision.models import resnet18
 
 from scd.checkpoints.fitting import load_checkpoint
 from scd.checkpoints.formats import FORMATS, unwrapped
-from scd.checkpoints.reading import read_checkpoint
 from scd.errors import UsageError
 from scd.export.backbone import export
 from scd.nn.backbone import build_backbone
 from scd.nn.features import maps_and_vector
 from scd.nn.vit import vit
-from studies.suite.execution.scoring import HYDRA
 
 SMALL_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -99,7 +97,7 @@ def loaded(content, path, fresh, **chosen):
     """The features of a backbone with the weights of a file that is written first, and what was read."""
     if content is not None:
         (save_file if path.suffix == ".safetensors" else torch.save)(content, path)
-    fitted = load_checkpoint(read_checkpoint(path, HYDRA), fresh, **chosen)
+    fitted = load_checkpoint(path, fresh, **chosen)
     with torch.no_grad():
         return maps_and_vector(fresh.eval()(IMAGES)), fitted
 
