@@ -297,7 +297,8 @@ def sections(report: Report) -> None:
     )
     signal.table(signal_table(found, results, report))
     report.section("More on known numbers").text(
-        "The official CIFAR-10 curve of MoCo is reproduced on a page of its own: [moco-curve](moco-curve.md)."
+        "The official CIFAR-10 curve of MoCo has a study of its own, `moco-curve`; its pages are in the "
+        "[list](README.md#all-pages)."
     )
 
 
