@@ -7,7 +7,7 @@ from typing import Any
 
 from studies.suite.analysis.results import Results
 from studies.suite.analysis.statistics import select
-from studies.suite.planning.study import Contrast
+from studies.suite.planning.study import Claim, Contrast
 
 BUDGET_WORDS = {"epochs": "equal epochs", "flops": "equal training FLOPs"}
 SYMBOLS = {"rho": "ρ"}
@@ -42,6 +42,11 @@ def planned(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
     """The contrasts whose two arms are planned."""
     arms = set(results.about["arms"])
     return [contrast for contrast in contrasts if {contrast.treatment, contrast.control} <= arms]
+
+
+def planned_claims(claims: Sequence[Claim], results: Results) -> list[Claim]:
+    """The claims whose arms are all planned; all claims where none has them."""
+    return [claim for claim in claims if planned(claim.contrasts, results) == list(claim.contrasts)] or list(claims)
 
 
 def planned_there(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:

@@ -9,11 +9,12 @@ from studies.suite.analysis.conditions import (
     cross_conditions,
     fall_back_to_metric,
     fit_conditions,
+    planned_claims,
     title,
     words,
 )
 from studies.suite.analysis.results import Results
-from studies.suite.planning.study import Contrast
+from studies.suite.planning.study import Claim, Contrast
 
 CONTRAST = Contrast("a-b", "a", "b", "top1", 0.01, "A beats B")
 RUNS = pandas.DataFrame({"budget": ["epochs", "flops"] * 2, "rho": [0.0, 0.0, 0.8, 0.8], "other": [None] * 4})
@@ -45,3 +46,11 @@ def test_contrasts_fall_back_to_a_metric_that_was_measured():
     assert fall_back_to_metric([CONTRAST], Results({}, runs), "iou")[0].metric == "iou"
     assert fall_back_to_metric([CONTRAST], Results({}, runs), "absent") == [CONTRAST]
     assert fall_back_to_metric([CONTRAST], Results({}, runs.assign(top1=0.4)), "iou") == [CONTRAST]
+
+
+def test_claims_about_arms_that_are_not_planned_are_left_out():
+    other = replace(CONTRAST, name="c-b", treatment="c")
+    claims = [Claim("A beats B", (CONTRAST,)), Claim("C beats B", (other,)), Claim("both", (CONTRAST, other))]
+    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B"}}, RUNS)) == claims[:1]
+    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B", "c": "C"}}, RUNS)) == claims
+    assert planned_claims(claims, Results({"arms": {"d": "D"}}, RUNS)) == claims
