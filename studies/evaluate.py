@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from studies.suite.execution.store import Records
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+SHOWN = 3  # names of unused tensors
 HELP = """\
 words:
   checkpoint=FILE    weights in PyTorch's or safetensors' format: plain, torchvision, timm, MoCo,
@@ -126,10 +127,15 @@ def remarks(scoring: "Scoring") -> list[str]:
             branch = f", {fitted.branch} network" if fitted.branch else ""
             lines.append(
                 f"{network.label}: '{fitted.file}' is {fitted.format}{branch}{prefix}; {len(fitted.used)} tensors are "
-                f"used, {len(fitted.unused)} are not"
+                f"used, {len(fitted.unused)} are not{named(fitted.unused)}"
             )
             lines += [f"  {note}" for note in fitted.notes]
     return lines + [remark.replace("`", "'") for remark in scoring.remarks]
+
+
+def named(unused: Sequence[str]) -> str:
+    """The first of the names that are not used, as a reader may have expected one of them to be."""
+    return f" ({', '.join(unused[:SHOWN])}{', …' if len(unused) > SHOWN else ''})" if unused else ""
 
 
 def plan_lines(scoring: "Scoring", records: "Records") -> list[str]:

@@ -184,9 +184,8 @@ def _check(
             f"{_more(shapes)}{hint}; choose another backbone="
         )
     if missing:
-        raise DataError(
-            f"{title} lacks '{missing[0]}' of '{kind}'{_more(missing)}{hint}; choose another backbone= or prefix="
-        )
+        what = "the file is incomplete, save the whole network" if looks == f"a {kind}" else "choose another backbone="
+        raise DataError(f"{title} lacks '{missing[0]}' of '{kind}'{_more(missing)}{hint}; {what} or prefix=")
     stems = {name.partition(".")[0] for name in (*names, *(VIT_PARTS if vit_of(backbone) else ()))} - set(HEADS)
     further = [name for name in tensors if name not in names and not name.endswith(COUNT)]
     left = [name for name in further if name.partition(".")[0] in stems]

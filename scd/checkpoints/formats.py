@@ -293,7 +293,10 @@ def _given(contents: Contents, prefix: str) -> Network:
     at, colon, rest = prefix.rpartition(":")
     places = [at] if colon and at in contents.tables else [] if colon else list(contents.tables)
     for place in places:
-        network = _under(contents, place, unwrapped(rest), GIVEN, "", "")
+        given = unwrapped(rest)
+        names = map(unwrapped, contents.tables[place])
+        whole = f"{given}." if any(name.startswith(f"{given}.") for name in names) else given
+        network = _under(contents, place, whole, GIVEN, "", "")
         if network.tensors:
             return network
     examples = ", ".join(list(next(iter(contents.tables.values())))[:3])

@@ -58,6 +58,9 @@ OTHER_FILES = (  # how a file begins -> what it is, and what to do
     (b"\xfd7zXZ", "it is compressed (xz); unpack it first"),
     (b"BZh", "it is compressed (bzip2); unpack it first"),
 )
+ADDRESS = re.compile(r"\w+:/+\w")  # pathlib makes one slash of two
+PICKLE = b"\x80"
+OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # PyTorch's files before version 1.6
 TRUNCATED = "it is truncated or damaged; copy or download it again"
 SAVE = "save its weights alone, torch.save(model.state_dict(), FILE), and give that file"
 NOT_WEIGHTS = ("optimizer", "scheduler", "scaler", "amp", "callbacks", "loops", "hyper_parameters", "ema_optimizer")
@@ -97,8 +100,10 @@ def read_checkpoint(path: Path | str, harmless: Sequence[type] = ()) -> Contents
             pickled objects, or that holds no tensors. The text says what to do.
     """
     path = Path(path).expanduser()
+    if ADDRESS.match(str(path)):
+        raise DataError(f"checkpoint: '{path}' is an address; download the file, and give its path")
     if not path.exists():
-        raise DataError(f"checkpoint: '{path}' does not exist")
+        raise DataError(f"checkpoint: '{path}' does not exist; give the path of a file of weights")
     if path.is_dir():
         raise DataError(f"checkpoint: '{path}' is a folder; give the file of weights in it")
     try:
@@ -130,6 +135,8 @@ def _foreign(path: Path, start: bytes) -> str:
     for beginning, reason in OTHER_FILES:
         if start.startswith(beginning):
             return reason
+    if start.startswith(PICKLE) and not start.startswith(OLD_TORCH) and not _is_safetensors(path, start):
+        return f"it is a plain pickle, which could run code and is not read; load it where you trust it and {SAVE}"
     if not start.startswith(b"PK"):
         return ""
     try:

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torchvision.models import resnet18
 
 from scd.checkpoints.architecture import described
 from scd.checkpoints.fitting import load_checkpoint, namings_of
@@ -241,3 +242,11 @@ def test_the_heads_of_moco_v3(tmp_path):
         assert torch.equal(fresh.eval()(IMAGES)[1], source.forward_features(IMAGES)[:, 0])
     text = refused(content, vit("vit_small_patch16_224", **{**wide, "num_heads": 6}), tmp_path, UsageError)
     assert "give backbone.num_heads=12" in text
+
+
+def test_a_file_of_the_right_network_that_lacks_a_tensor_is_incomplete(tmp_path):
+    content = resnet18().state_dict()
+    del content["layer3.0.conv1.weight"]
+    text = refused(content, build_backbone("resnet18"), tmp_path)
+    assert "lacks 'layer3.0.conv1.weight' of 'resnet18'" in text
+    assert text.endswith("the file looks like a resnet18; the file is incomplete, save the whole network or prefix=")

@@ -410,6 +410,8 @@ def test_a_prefix_is_taken_as_it_is_given(resnets, tmp_path):
     content = moco_v2(pair["online"], pair["momentum"])
     (found, _), _ = loaded(content, tmp_path / "m.pth", fresh_resnet(), prefix="module.encoder_k.")
     assert torch.equal(found, maps["momentum"])
+    (found, _), _ = loaded(content, tmp_path / "m.pth", fresh_resnet(), prefix="encoder_k")
+    assert torch.equal(found, maps["momentum"])  # a prefix without its dot
     with pytest.raises(UsageError, match="no name of 'm.pth' begins with it"):
         loaded(content, tmp_path / "m.pth", fresh_resnet(), prefix="encoder_x.")
 

@@ -1,8 +1,10 @@
 """Files that cannot be read, or must not be: each ends in one line that says what to do."""
 
 import hashlib
+import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -136,3 +138,13 @@ def test_a_file_without_named_tensors(content, words, tmp_path):
 def test_paths_that_are_no_files(tmp_path):
     assert "does not exist" in reason(tmp_path / "nothing.pth")
     assert "is a folder; give the file of weights in it" in reason(tmp_path)
+
+
+def test_an_address_is_no_file():
+    text = "checkpoint: 'https:/example.org/a.pth' is an address; download the file, and give its path"
+    assert reason("https://example.org/a.pth") == text
+
+
+def test_a_plain_pickle_is_named_and_not_run(tmp_path):
+    text = reason(written(tmp_path / "w.pkl", pickle.dumps({"conv1.weight": np.ones(3)})))
+    assert "it is a plain pickle, which could run code and is not read; load it where you trust it and save" in text

@@ -9,7 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
+from scd.nn.vit import vit
 from studies.evaluate import main
 from studies.suite.execution.scoring import cached_weights, is_supervised, prepare
 from studies.suite.execution.store import Records
@@ -263,3 +265,26 @@ def test_records_are_apart_from_those_of_studies(written):
     folder = written[0]
     assert {path.name for path in (folder / "runs").iterdir()} == {"checkpoints"}
     assert len(list(Records(folder / "runs" / "checkpoints").finished())) == 12
+
+
+def test_a_vit_of_another_side_is_said_or_refused(tmp_path):
+    network = vit("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=3)
+    torch.save(network.model.state_dict(), tmp_path / "v.pth")
+    options = ["backbone.img_size=32", "backbone.embed_dim=24", "backbone.depth=1", "backbone.num_heads=3"]
+    words = [
+        f"checkpoint={tmp_path / 'v.pth'}",
+        "backbone=vit_tiny_patch16_224",
+        *options,
+        "tier=smoke",
+        "protocols=knn",
+    ]
+    assert not [text for text in prepare(request(words), check=False).remarks if "built for" in text]
+    (said,) = [text for text in prepare(request([*words, "size=64"]), check=False).remarks if "built for" in text]
+    assert said.startswith("The ViT was built for 32 px and sees 64 px: 16 patches in the place of 4,")
+    with pytest.raises(UsageError, match="size=40: images of 40 px do not split into patches of 16 px; give size=32"):
+        prepare(request([*words, "size=40"]), check=False)
+
+
+def test_few_test_images_are_said(files):
+    words = [f"checkpoint={files['mine']}", *TINY, "protocols=knn", "data.test_limit=8"]
+    assert "There are 8 test images: intervals over so few" in " ".join(prepare(request(words), check=False).remarks)

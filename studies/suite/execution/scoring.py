@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from scd.atomic import disk_full, is_disk_full
-from scd.checkpoints.fitting import Fitted, load_checkpoint
+from scd.checkpoints.fitting import Fitted, load_checkpoint, vit_of
 from scd.checkpoints.reading import read_checkpoint
 from scd.checkpoints.scored import Scored
 from scd.errors import UsageError
@@ -49,6 +49,7 @@ LABELS = {CHECKPOINT: "checkpoint", RANDOM: "random weights", SUPERVISED: "super
 ENTRIES = ("scd.checkpoints.fitting", "scd.checkpoints.scored", "studies.suite.planning.assembly")
 SEED_OF_RANDOM = 0
 OTHER_TRAININGS = ("dino", "mae", "clip", "laion", "openai", "datacomp", "mim", "ssl", "swsl", "seer", "ijepa", "yfcc")
+FEW_IMAGES = 30
 VERSIONS = 9  # of each object, in scd.evaluation.invariance
 
 
@@ -136,6 +137,7 @@ def prepare(request: Request, check: bool = True) -> Scoring:
     if request.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device=cuda: PyTorch sees no GPU here; give device=cpu")
     networks, remarks = networks_of(request)
+    remarks += sizes(networks[0].backbone, request.size)
     spec = request.spec()
     data = spec.config["data"] if check else small_data(spec.config["data"])
     shown = RunSpec(merge(spec.config, {"data": data}), spec.labels, spec.locations)
@@ -154,6 +156,11 @@ def prepare(request: Request, check: bool = True) -> Scoring:
         for part, count in counts.items()
     }
     left_out = tuple(each["name"] for each in request.protocols if each["name"] not in names)
+    if images["test"] < FEW_IMAGES:
+        remarks += (
+            f"There are {images['test']} test images: intervals over so few are too short, and a number of 0 or 100 % "
+            "has one of width 0.",
+        )
     return Scoring(request, config, possible, left_out, networks, remarks, images, dict(spec.locations))
 
 
@@ -198,6 +205,27 @@ def networks_of(request: Request) -> tuple[tuple[Scorable, ...], tuple[str, ...]
         )
     networks.append(Scorable(RANDOM, build(request), {"seed": SEED_OF_RANDOM}, None, "initial weights, seed 0"))
     return tuple(networks), tuple(remarks)
+
+
+def sizes(backbone: nn.Module, size: int) -> tuple[str, ...]:
+    """What a ViT does with images of another side than it was built for, in a sentence.
+
+    Raises:
+        UsageError: a side that its patches do not divide.
+    """
+    model = vit_of(backbone)
+    if model is None:
+        return ()
+    patch, built = model.patch_embed.patch_size[0], (model.patch_embed.img_size or (size,))[0]
+    if size % patch:
+        near = max(patch, round(size / patch) * patch)
+        raise UsageError(f"size={size}: images of {size} px do not split into patches of {patch} px; give size={near}")
+    if size == built or model.pos_embed is None:
+        return ()
+    return (
+        f"The ViT was built for {built} px and sees {size} px: {(size // patch) ** 2} patches in the place of "
+        f"{(built // patch) ** 2}, with its position embeddings interpolated.",
+    )
 
 
 def build(request: Request) -> nn.Module:
