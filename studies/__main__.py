@@ -5,17 +5,16 @@ import logging
 import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scd.atomic import DiskFull, disk_full, is_disk_full
 from scd.errors import UsageError
 from scd.installation import check_torchvision
 from studies.program import program
 from studies.suite.execution.clock import Clock, in_words
+from studies.suite.pages.out_folder import check_writable, unwritable
 
 if TYPE_CHECKING:
     from studies.suite.execution.ranks import Team
@@ -296,28 +295,6 @@ class PageOfStudy:
         except OSError as error:
             raise unwritable(self.settings.out, error) from error
         return path
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder of the pages before any run.
-
-    Raises:
-        UsageError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def unwritable(folder: Path, error: OSError) -> UsageError:
-    """The one-line error for a folder of pages that cannot be written to."""
-    if is_disk_full(error):
-        return DiskFull(disk_full(folder))
-    reason = error.strerror or error
-    return UsageError(f"pages cannot be written to '{folder}': {reason}; finished runs are kept; choose --out=FOLDER")
 
 
 if __name__ == "__main__":

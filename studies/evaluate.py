@@ -13,7 +13,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from scd.errors import UsageError
 from scd.installation import check_torchvision
 from studies.program import program
+from studies.suite.pages.out_folder import check_writable
 
 if TYPE_CHECKING:
     from studies.suite.execution.scoring import Scoring
@@ -171,22 +171,6 @@ def data_notes(scoring: "Scoring") -> list[str]:
 
     data = evaluation_data(scoring.config, open_data(scoring.config["data"], scoring.locations))
     return [*data.notes, *data.overlap()]
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder of the pages before any evaluation.
-
-    Raises:
-        UsageError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"pages cannot be written to '{folder}': {error.strerror or error}; choose --out=FOLDER"
-        ) from error
 
 
 if __name__ == "__main__":

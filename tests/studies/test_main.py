@@ -2,7 +2,8 @@
 
 import errno
 
-from studies.__main__ import EXIT_USAGE, command_of, main, parse, unwritable
+from studies.__main__ import EXIT_USAGE, command_of, main, parse
+from studies.suite.pages.out_folder import unwritable
 
 SMALL = ["multicrop", "tier=smoke", "arms=random", "seeds=1", "axes.budgets=[epochs]", "axes.rho=[0.0]"]
 ONE_PROTOCOL = ["evaluation.protocols=[knn]", "launcher.workers=0"]
