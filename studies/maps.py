@@ -197,13 +197,13 @@ def is_study(word: str) -> bool:
 
 def said_of(loaded: Sequence["Subject"], runs: Sequence["StoredRun"], store: Path, named: Sequence[str]) -> list[str]:
     """How to get maps where there are none."""
-    from studies.suite.pages.shown_runs import HOW_TO_MAKE_ONE
+    from studies.suite.pages.shown_runs import how_to_make_one
 
     if any(run.has_map for run in runs) or (named and loaded):
         return []
     what = "no run is finished" if not runs else "no finished run has a map of its own"
     beside = "; TokenCut is that of the newest run" if runs else "; TokenCut needs the features of a trained backbone"
-    return [f"in the store '{store}' {what}{beside}: make a run with {HOW_TO_MAKE_ONE}, then give this command again"]
+    return [f"in the store '{store}' {what}{beside}: make a run with {how_to_make_one()}, then give this command again"]
 
 
 # ---------------------------------------------------------------- progress

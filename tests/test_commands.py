@@ -54,7 +54,7 @@ TESTED = {
     r"nox -s clean": "studies/test_clean.py::test_a_yes_removes_what_was_shown_and_nothing_else",
     r"python -m studies.suite.pages.excerpt":
         "studies/pages/test_excerpt.py::test_the_first_screen_is_copied_with_links_that_hold",
-    r"nox -s docs": "docs/test_build.py::test_it_builds_without_a_warning",
+    r"nox -s docs|python -m docs\.build": "docs/test_build.py::test_it_builds_without_a_warning",
     r"nox -s export( -- .*)?|scd-suite export .*":
         "studies/test_export.py::test_the_command_exports_and_checks_a_run",
     r"nox -s evaluate -- --help": "studies/test_evaluate.py::test_help_is_one_screen",
@@ -64,7 +64,7 @@ TESTED = {
     r".* tracker=(csv|tensorboard)":
         "studies/execution/test_tracker.py::test_a_study_with_a_tracker_has_the_curves_of_its_runs",
     r"scd-suite --help": "test_package.py::test_the_help_of_the_suite_is_one_small_screen",
-    r"python -m pip install \.|scd-suite study multicrop":
+    r'python -m pip install ("\.\[docs\]"|\.)|scd-suite study multicrop':
         "test_package.py::test_a_study_runs_from_a_wheel_outside_a_clone",
     r"uv build --wheel|pip wheel --no-deps \.":
         "test_package.py::test_a_wheel_has_one_top_level_package_with_the_code_and_its_configuration",

@@ -118,11 +118,11 @@ def test_where_no_run_has_a_map_the_newest_run_is_cut(run, photos, store, tmp_pa
     assert code == 0
     expected = (
         f"in the store '{tmp_path / 'runs'}' no finished run has a map of its own; TokenCut is that of the newest run: "
-        "make a run with nox -s study-mechanism -- tier=smoke, then give this command again"
+        "make a run with python -m studies mechanism tier=smoke, then give this command again"
     )
     assert expected in lines_of(errors)
     sheet = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "TokenCut, MoCo" in sheet and "nox -s study-mechanism -- tier=smoke" in sheet and "RBD" in sheet
+    assert "TokenCut, MoCo" in sheet and "python -m studies mechanism tier=smoke" in sheet and "RBD" in sheet
 
 
 def test_without_any_run_the_annotators_are_drawn(run, photos, tmp_path):

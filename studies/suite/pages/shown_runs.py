@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from scd.errors import UsageError
 from scd.method import Method
+from studies.program import program
 from studies.suite.execution.evaluation import load_method
 from studies.suite.execution.inventory import open_store
 from studies.suite.execution.store import Records, Status
@@ -26,7 +27,11 @@ from studies.suite.planning.staleness import Judgement, Standing, input_names, j
 LATEST = "LATEST"
 SHOWN = 5  # ids in a message
 SHORTEST_ID = 6  # characters of an id's beginning that may stand for it
-HOW_TO_MAKE_ONE = "nox -s study-mechanism -- tier=smoke"
+
+
+def how_to_make_one() -> str:
+    """The command that makes runs with maps in a minute or two."""
+    return f"{program('study')} mechanism tier=smoke"
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def named(word: str, runs: Sequence[StoredRun], store: Path, reports: Path) -> l
         UsageError: no such run, or one that is not finished.
     """
     if not runs:
-        raise UsageError(f"run={word}: no run of the store '{store}' is finished; make one with {HOW_TO_MAKE_ONE}")
+        raise UsageError(f"run={word}: no run of the store '{store}' is finished; make one with {how_to_make_one()}")
     study = word.replace("-", "_")
     if word == LATEST:
         return usual(latest(runs))
