@@ -128,7 +128,10 @@ def test_where_no_run_has_a_map_the_newest_run_is_cut(run, photos, store, tmp_pa
 def test_without_any_run_the_annotators_are_drawn(run, photos, tmp_path):
     code, _, errors = run(one(photos), store=tmp_path / "nowhere")
     assert code == 0 and not (tmp_path / "nowhere").exists()
-    assert "no run is finished; TokenCut needs the features of a trained backbone: make a run with python -m studies" in errors
+    assert (
+        "no run is finished; TokenCut needs the features of a trained backbone: make a run with python -m studies"
+        in errors
+    )
     sheet = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "RBD" in sheet and "TokenCut," not in sheet
     assert (tmp_path / "out" / "L.png").is_file()

@@ -144,7 +144,9 @@ def test_what_is_no_run_ends_in_one_line(filled, tmp_path):
         UsageError, match=f"run=nothing is no finished run .*newest runs are {ids['oracle', 1]}, .*and 1"
     ):
         named("nothing", runs, store.root, tmp_path)
-    with pytest.raises(UsageError, match="no run of the store '.*' is finished; make one with python -m studies mechanism tier=smoke"):
+    with pytest.raises(
+        UsageError, match="no run of the store '.*' is finished; make one with python -m studies mechanism tier=smoke"
+    ):
         named(LATEST, [], store.root, tmp_path)
     spec = planned("multicrop", words("constant_map"))[0]
     process = holding(store.root, "pretraining", spec.id, configuration(spec))
