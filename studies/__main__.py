@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from scd.errors import UsageError
 from scd.installation import check_torchvision
-from studies.program import program
+from studies.program import EXIT_FAILED, exit_code, program
 from studies.suite.execution.clock import Clock, in_words
 from studies.suite.pages.out_folder import check_writable, unwritable
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 RENDER_SECONDS = 90.0  # the page is rewritten at most this often while runs arrive, and at the end;
 RENDER_SHARE = 0.05  # it takes at most this share of the time
 TRACKER = "tracker="
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = """\
 examples:
@@ -48,18 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def begin() -> int:
         check_torchvision()
         if options.study is None:
             print(listing())
             return 0
         return run_once(options, command_of(options))
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\nstopped; finished runs are kept, and the same command continues from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+    return exit_code(begin, "finished runs are kept, and the same command continues from here")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scd.errors import UsageError
-from studies.program import program
+from studies.program import exit_code, program
 
 if TYPE_CHECKING:
     from studies.suite.execution.inventory import Inventory, Stored
@@ -36,17 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="reports", metavar="DIR", help="the folder of the pages (default: reports)")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        return clean(Path(given.store), Path(given.out), given.yes or given.word == "yes")
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: the store '{given.store}' cannot be changed: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; give the same command again for what is left", file=sys.stderr)
-        return 130
+
+    def begin() -> int:
+        try:
+            return clean(Path(given.store), Path(given.out), given.yes or given.word == "yes")
+        except OSError as error:
+            raise UsageError(f"the store '{given.store}' cannot be changed: {error}") from error
+
+    return exit_code(begin, "give the same command again for what is left")
 
 
 def clean(folder: Path, out: Path, agreed: bool) -> int:

@@ -17,16 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scd.errors import UsageError
 from scd.installation import check_torchvision
-from studies.program import program
+from studies.program import EXIT_FAILED, exit_code, program
 from studies.suite.pages.out_folder import check_writable
 
 if TYPE_CHECKING:
     from studies.suite.execution.scoring import Scoring
     from studies.suite.execution.store import Records
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 SHOWN = 3  # names of unused tensors
 HELP = """\
 words:
@@ -66,15 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def begin() -> int:
         check_torchvision()
         return run(given.words, Path(given.store), Path(given.out), given.dry_run)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\nstopped; finished evaluations are kept, and the same command continues from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+    return exit_code(begin, "finished evaluations are kept, and the same command continues from here")
 
 
 def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
@@ -166,11 +161,7 @@ def plan_lines(scoring: "Scoring", records: "Records") -> list[str]:
 
 def data_notes(scoring: "Scoring") -> list[str]:
     """What a reader must know of the images."""
-    from studies.suite.planning.assembly import open_data
-    from studies.suite.planning.protocols import evaluation_data
-
-    data = evaluation_data(scoring.config, open_data(scoring.config["data"], scoring.locations))
-    return [*data.notes, *data.overlap()]
+    return [*scoring.data.notes, *scoring.data.overlap()]
 
 
 if __name__ == "__main__":

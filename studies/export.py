@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from scd.errors import DataError, UsageError
 from scd.export.backbone import FORMATS, NAMINGS, export, load_check, read, renamed
 from scd.export.card import TAG, model_card
 from scd.export.hub import BUILDERS, CARD, CONFIGURATION, READ_BY_THE_MIXIN, WEIGHTS, configuration, difference
-from studies.program import program
-from studies.suite.pages.model_facts import facts_of, is_intact, json_of
+from studies.program import exit_code, program
+from studies.suite.execution.store import is_intact, read_json
+from studies.suite.pages.model_facts import facts_of
 from studies.suite.planning.assembly import instantiate
 
 PICKLED = "model.pth"  # of Detectron2, whose checkpointer reads no safetensors
@@ -41,15 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="new folder to write (default: RUN/exported/NAMING)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the images, where they are your own")
     given = parser.parse_args(argv)
-    try:
+
+    def begin() -> int:
         print(export_run(given.run, given.naming, given.out, given.licence))
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return 0
+
+    return exit_code(begin, "nothing was written")
 
 
 def export_run(folder: Path, naming: str, out: Path | None, licence: str = "") -> str:
@@ -111,13 +108,13 @@ def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     missing = [key for key in ("backbone", "method", "wrapper", "data", "training", "evaluation") if key not in config]
     if missing:
         raise DataError(f"'{folder}' is no pretraining: its config.json has no '{missing[0]}'")
-    if (reason := json_of(folder / "failure.json").get("reason")) and not (folder / "done").exists():
+    if (reason := (read_json(folder / "failure.json") or {}).get("reason")) and not (folder / "done").exists():
         raise DataError(f"run {folder.name} failed: {reason}; give the command of its study again")
     if not (folder / "done").exists():
         raise DataError(f"run {folder.name} has not finished: it is running, or its study goes on with it")
     if not is_intact(folder):
         raise DataError(f"run {folder.name} is damaged: its record does not match its checksum; run its study again")
-    return config, json_of(folder / "record.json")
+    return config, read_json(folder / "record.json") or {}
 
 
 def target(folder: Path, naming: str, out: Path | None) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scd.errors import DataError, UsageError
-from studies.program import program
+from studies.program import exit_code, program
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from studies.suite.pages.drawn_pictures import Subject
     from studies.suite.pages.shown_runs import StoredRun
 
-EXIT_NOT_ALL, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_NOT_ALL = 1
 EPILOG = """\
 run=  which finished runs (several words may be given; default: the newest run
       of each method that has a map):
@@ -53,17 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=480, metavar="N", help="most pixels of a map's longer side; 0: all")
     given = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        return draw(given.words, Path(given.out), Path(given.store), Path(given.reports), given.side)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"error: '{error.filename or given.out}': {error.strerror or error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("\nstopped; the sheet was not written", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+    def begin() -> int:
+        try:
+            return draw(given.words, Path(given.out), Path(given.store), Path(given.reports), given.side)
+        except OSError as error:
+            raise UsageError(f"'{error.filename or given.out}': {error.strerror or error}") from error
+
+    return exit_code(begin, "the sheet was not written")
 
 
 # ---------------------------------------------------------------- what is drawn

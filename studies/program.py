@@ -1,7 +1,12 @@
-"""How a command was started, for help texts and messages."""
+"""How a command was started and how it ends: for help texts, messages and exit codes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from scd.errors import UsageError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def program(command: str) -> str:
@@ -13,3 +18,20 @@ def program(command: str) -> str:
     if started.stem == "scd-suite" or started.parent.name == "scd_suite":
         return f"scd-suite {command}"
     return "python -m studies" if command == "study" else f"python -m studies.{command}"
+
+
+def exit_code(run: Callable[[], int], stopped: str) -> int:
+    """The exit code of a command; wrong usage and Ctrl-C end it in one line on stderr.
+
+    Args:
+        run: does the work and returns its own code.
+        stopped: what is said after Ctrl-C.
+    """
+    try:
+        return run()
+    except UsageError as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"\nstopped; {stopped}", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scd.errors import UsageError
-from studies.program import program
+from studies.program import exit_code, program
 
 SEEDS = "2"
 COMMANDS = ("python -m studies ", "scd-suite study ")  # how a page says that it was written
@@ -30,14 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="reports", metavar="DIR", help="the folder of the pages (default: reports)")
     given = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
+
+    def begin() -> int:
         return replicate(given.page, given.words, Path(given.store), Path(given.out))
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; finished runs are kept, and the same command continues from here", file=sys.stderr)
-        return 130
+
+    return exit_code(begin, "finished runs are kept, and the same command continues from here")
 
 
 def replicate(page: str, words: Sequence[str], store: Path, out: Path) -> int:

@@ -23,7 +23,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scd.errors import UsageError
-from studies.program import program
+from studies.program import exit_code, program
 
 if TYPE_CHECKING:
     from studies.suite.execution.inventory import Inventory, Show
@@ -68,18 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when datasets is imported; a status downloads nothing
-    try:
-        print("\n".join(report(given.words, Path(given.store), Path(given.out))))
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: the store '{given.store}' cannot be read: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was changed", file=sys.stderr)
-        return 130
-    return 0
+
+    def begin() -> int:
+        try:
+            print("\n".join(report(given.words, Path(given.store), Path(given.out))))
+        except OSError as error:
+            raise UsageError(f"the store '{given.store}' cannot be read: {error}") from error
+        return 0
+
+    return exit_code(begin, "nothing was changed")
 
 
 def report(words: Sequence[str], folder: Path, out: Path) -> list[str]:

@@ -35,7 +35,7 @@ CLOSE = 1e-9
 WITHOUT_CHANCE = (KNN, Collapse, Invariance, Emergence, Saliency)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """A number as a function of what happened to each test image.
 

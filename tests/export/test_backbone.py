@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
+from unlike_fresh import disturb
 
 from scd.errors import DataError, UsageError
 from scd.export.backbone import export, load_check, renamed
@@ -18,12 +19,7 @@ def trained(name, **options):
     """A backbone whose weights and running statistics are unlike those of a fresh one."""
     torch.manual_seed(0)
     backbone = build_backbone(name, **options)
-    with torch.no_grad():
-        for key, tensor in backbone.state_dict().items():
-            if "running_var" in key:
-                tensor.uniform_(0.5, 1.5)
-            elif tensor.ndim == 1 and tensor.is_floating_point():
-                tensor.add_(0.1 * torch.randn_like(tensor))
+    disturb(backbone)
     return backbone
 
 

@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from unlike_fresh import disturb
 
 from scd.errors import DataError, UsageError
 from scd.export.backbone import export, load_check
@@ -37,12 +38,7 @@ def exported(folder, case):
     builder, options, naming = CASES[case]
     torch.manual_seed(0)
     backbone = BUILDERS[builder](**options)
-    with torch.no_grad():
-        for key, tensor in backbone.state_dict().items():
-            if "running_var" in key:
-                tensor.uniform_(0.5, 1.5)
-            elif tensor.ndim == 1 and tensor.is_floating_point():
-                tensor.add_(0.1 * torch.randn_like(tensor))
+    disturb(backbone)
     export(backbone, folder / WEIGHTS, naming)
     (folder / CONFIGURATION).write_text(configuration(backbone, builder, options, naming, 32))
     return backbone.eval()

@@ -2,7 +2,8 @@
 
 import errno
 
-from studies.__main__ import EXIT_USAGE, command_of, main, parse
+from studies.__main__ import command_of, main, parse
+from studies.program import EXIT_USAGE
 from studies.suite.pages.out_folder import unwritable
 
 SMALL = ["multicrop", "tier=smoke", "arms=random", "seeds=1", "axes.budgets=[epochs]", "axes.rho=[0.0]"]

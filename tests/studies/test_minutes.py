@@ -10,7 +10,8 @@ import pytest
 from scd.errors import UsageError
 from studies import __main__ as command_line
 from studies import multicrop
-from studies.__main__ import EXIT_INTERRUPTED, EXIT_USAGE, main
+from studies.__main__ import main
+from studies.program import EXIT_INTERRUPTED, EXIT_USAGE
 from studies.suite.execution.clock import Clock
 from studies.suite.execution.rounds import Rounds
 from studies.suite.execution.store import Store

@@ -5,7 +5,8 @@ import json
 import pandas
 import pytest
 
-from studies.__main__ import EXIT_USAGE, main
+from studies.__main__ import main
+from studies.program import EXIT_USAGE
 
 OTHER = "0ther000"
 SMALL = [

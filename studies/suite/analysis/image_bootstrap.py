@@ -11,6 +11,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from scd.seeds import generator
 SAMPLES = 2000
 LEVEL = 0.95
 PART = 200  # samples at once; it bounds the memory
+KEPT = 256  # numbers whose samples are kept
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def interval(outcomes: Mapping[int, Outcome], samples: int = SAMPLES) -> Interva
         outcomes: probe seed -> outcome, of one network.
         samples: of the bootstrap.
     """
-    return _interval(_value(outcomes), _samples(outcomes, samples))
+    return _interval(_value(outcomes), _samples(tuple(outcomes.values()), samples))
 
 
 def difference(first: Mapping[int, Outcome], second: Mapping[int, Outcome], samples: int = SAMPLES) -> Interval:
@@ -51,7 +53,8 @@ def difference(first: Mapping[int, Outcome], second: Mapping[int, Outcome], samp
     counts = {len(outcome.values) for outcomes in (first, second) for outcome in outcomes.values()}
     if len(counts) > 1:
         raise ValueError(f"two networks were scored on {sorted(counts)} images; a difference needs the same ones")
-    return _interval(_value(first) - _value(second), _samples(first, samples) - _samples(second, samples))
+    drawn = _samples(tuple(first.values()), samples) - _samples(tuple(second.values()), samples)
+    return _interval(_value(first) - _value(second), drawn)
 
 
 def _interval(value: float, drawn: Tensor) -> Interval:
@@ -64,12 +67,12 @@ def _value(outcomes: Mapping[int, Outcome]) -> float:
     return sum(outcome.number for outcome in outcomes.values()) / len(outcomes)
 
 
-def _samples(outcomes: Mapping[int, Outcome], samples: int) -> Tensor:
-    """The mean over seeds in each sample, (samples,)."""
-    images = len(next(iter(outcomes.values())).values)
+@lru_cache(maxsize=KEPT)
+def _samples(outcomes: tuple[Outcome, ...], samples: int) -> Tensor:
+    """The mean over seeds in each sample, (samples,); kept, as a page asks for a number and all of its differences."""
+    images = len(outcomes[0].values)
     parts = [
-        torch.stack([outcome.of(counts) for outcome in outcomes.values()]).mean(dim=0)
-        for counts in _counts(images, samples)
+        torch.stack([outcome.of(counts) for outcome in outcomes]).mean(dim=0) for counts in _counts(images, samples)
     ]
     return torch.cat(parts)
 

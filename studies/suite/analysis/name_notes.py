@@ -7,6 +7,7 @@ that are not read, masks that are named after other images, and labels that cont
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
@@ -182,7 +183,7 @@ def notes_on_lists(paths: Sequence[Path]) -> list[str]:
 def lists_in(folder: Path) -> list[Path]:
     """Text files of a folder that are called like a list of a split, of the first files of a folder of very many."""
     try:
-        entries = [path for path, _ in zip(folder.iterdir(), range(MOST_ENTRIES), strict=False)]
+        entries = list(islice(folder.iterdir(), MOST_ENTRIES))
     except OSError:  # no such folder, or one that may not be read
         return []
     named = [path for path in entries if path.suffix.lower() in LIST_ENDINGS and not path.name.startswith(".")]

@@ -5,7 +5,6 @@ none that a process executes or that a run which stays uses: a pretraining stays
 with the runs that are trained from it.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from scd.errors import UsageError
 from studies.suite.execution.history import History, why_stale
-from studies.suite.execution.store import CLAIM_SECONDS, Records, Status, Store
+from studies.suite.execution.store import CLAIM_SECONDS, Records, Status, Store, read_json
 from studies.suite.planning.identity import pretraining_part
 from studies.suite.planning.staleness import (
     Judgement,
@@ -167,7 +166,7 @@ class Inventory:
     # ---------------------------------------------------------------- inside
 
     def _read(self, kind: str, folder: Path) -> Stored:
-        config = _json(folder / "config.json")
+        config = read_json(folder / "config.json")
         nothing = Judgement(Standing.UNKNOWN, "it has no config.json that can be read")
         status = records_of(self.store, kind).status(folder.name)
         return Stored(kind, folder.name, status, size_of(folder), config, nothing)
@@ -304,11 +303,3 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

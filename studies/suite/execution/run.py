@@ -187,7 +187,7 @@ class Execution:
             except Exception as error:
                 if _full(error, folder):
                     return Outcome(Ending.FULL, disk_full(folder))
-                reason = _one_line(error)
+                reason = one_line(error)
                 records.fail(run, reason, error)
                 return Outcome(Ending.FAILED, reason)
             return Outcome(Ending.DONE)
@@ -284,6 +284,7 @@ def _full(error: Exception, folder: Path) -> bool:
     return isinstance(error, OSError | RuntimeError) and shutil.disk_usage(folder).free < NEARLY_FULL
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Why something failed: the first line of the error, with its class where that is not a usage error."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return first if isinstance(error, UsageError) else f"{type(error).__name__}: {first}"

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,6 +29,7 @@ from scd.evaluation.protocol import EvaluationData
 from scd.seeds import derive_seed
 from studies.suite.execution import machine
 from studies.suite.execution.progress import Bar
+from studies.suite.execution.run import one_line
 from studies.suite.execution.store import Records, Status
 from studies.suite.planning.assembly import instantiate, open_data
 from studies.suite.planning.identity import canonical, code_of, evaluation_id
@@ -95,6 +97,11 @@ class Scoring:
     remarks: tuple[str, ...]
     images: dict[str, int]
     locations: dict[str, Any]
+
+    @cached_property
+    def data(self) -> EvaluationData:
+        """The images, opened once for all networks."""
+        return evaluation_data(self.config, open_data(self.config["data"], self.locations))
 
     def id(self, network: Scorable, protocol: Mapping[str, Any], fresh: bool = False) -> str:
         """The identity of one evaluation."""
@@ -300,13 +307,12 @@ def score(scoring: Scoring, records: Records) -> dict[str, str]:
     failed: dict[str, str] = {}
     if len(done) == len(keys):
         return failed
-    data = evaluation_data(scoring.config, open_data(scoring.config["data"], scoring.locations))
     with Bar(work, done, len(keys), ids) as bar:
         for network in scoring.networks:
             missing = {key: protocol for key, (each, protocol) in keys.items() if each is network and key not in done}
             if not missing:
                 continue
-            context = context_of(scoring, network, data)
+            context = context_of(scoring, network)
             for key, protocol in missing.items():
                 reason = _one(
                     scoring,
@@ -323,11 +329,11 @@ def score(scoring: Scoring, records: Records) -> dict[str, str]:
     return failed
 
 
-def context_of(scoring: Scoring, network: Scorable, data: EvaluationData) -> SharedContext:
+def context_of(scoring: Scoring, network: Scorable) -> SharedContext:
     """What the protocols work with; the same images for every network."""
     device = torch.device(scoring.request.device)
     method = Scored(network.backbone).to(device).eval()
-    return SharedContext(method, data, scoring.request.size, scoring.request.seeds[0], device)
+    return SharedContext(method, scoring.data, scoring.request.size, scoring.request.seeds[0], device)
 
 
 def _one(
@@ -380,8 +386,7 @@ def counted(backbone: nn.Module, progress: Callable[[int], None]):
 def _reason(error: Exception, folder: Path) -> str:
     if is_disk_full(error):
         return disk_full(folder)
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return first if isinstance(error, UsageError) else f"{type(error).__name__}: {first}"
+    return one_line(error)
 
 
 # ---------------------------------------------------------------- reading

@@ -61,7 +61,7 @@ class Records:
         """Status of a run, without changing anything."""
         folder = self.folder(run)
         if (folder / "done").exists():
-            return Status.DONE if self._intact(folder) else Status.CORRUPT
+            return Status.DONE if is_intact(folder) else Status.CORRUPT
         if self._locked(run):
             return Status.RUNNING
         if not folder.exists():
@@ -71,13 +71,13 @@ class Records:
     def record(self, run: str) -> dict[str, Any] | None:
         """The finished run's numbers, or None where it is not finished or does not match its checksum."""
         folder = self.folder(run)
-        if not self._intact(folder):
+        if not is_intact(folder):
             return None
         return json.loads((folder / "record.json").read_text(encoding="utf-8"))
 
     def environment(self, run: str) -> dict[str, Any] | None:
         """The machine and libraries that made the record."""
-        return _read_json(self.folder(run) / "environment.json")
+        return read_json(self.folder(run) / "environment.json")
 
     def is_foreign(self, run: str, here: str) -> bool:
         """Whether the run is finished and its record is of another numerics class than ``here``, or of none."""
@@ -85,7 +85,7 @@ class Records:
 
     def failure(self, run: str) -> str | None:
         """Why the run failed, in one line."""
-        found = _read_json(self.folder(run) / "failure.json")
+        found = read_json(self.folder(run) / "failure.json")
         return found["reason"] if found else None
 
     def finished(self) -> Iterator[dict[str, Any]]:
@@ -109,7 +109,7 @@ class Records:
         try:
             folder = self.folder(run)
             if (folder / "done").exists():
-                if self._intact(folder):
+                if is_intact(folder):
                     yield None
                     return
                 self._set_aside(folder)
@@ -166,14 +166,6 @@ class Records:
             raise UsageError(f"run {run} is in use by another process; wait until it has ended") from error
 
     # ---------------------------------------------------------------- inside
-
-    def _intact(self, folder: Path) -> bool:
-        try:
-            expected = (folder / "done").read_text(encoding="utf-8").strip()
-            record = (folder / "record.json").read_bytes()
-            return record.strip() != b"{}" and _checksum(record) == expected
-        except (OSError, UnicodeDecodeError):
-            return False
 
     def _set_aside(self, folder: Path) -> None:
         """Keep a record that does not match its checksum under another name, and log it."""
@@ -312,7 +304,17 @@ class Store:
     def _evaluations_of(self, pretraining: str) -> list[str]:
         """All evaluations of a pretraining that were ever begun, of whatever study."""
         configs = sorted(self.evaluations.root.glob("*/config.json"))
-        return [path.parent.name for path in configs if (_read_json(path) or {}).get("pretraining") == pretraining]
+        return [path.parent.name for path in configs if (read_json(path) or {}).get("pretraining") == pretraining]
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether the record in a run's folder is the one that was marked as done."""
+    try:
+        expected = (folder / "done").read_text(encoding="utf-8").strip()
+        record = (folder / "record.json").read_bytes()
+        return record.strip() != b"{}" and _checksum(record) == expected
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -332,8 +334,10 @@ def _checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where it cannot be read or holds something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None

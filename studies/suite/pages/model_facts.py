@@ -1,7 +1,5 @@
 """What the records of a run say for the model card of its backbone (:mod:`scd.export.card`)."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from scd.export.card import Facts, Score
 from scd.nn.backbone import RESNETS
 from studies.suite.analysis.results import metrics_of
 from studies.suite.execution.numerics import recorded_class
+from studies.suite.execution.store import is_intact, read_json
 from studies.suite.planning.settings import source_class
 from studies.suite.planning.staleness import input_names
 
@@ -32,7 +31,7 @@ def facts_of(
     folder: Path, config: Mapping[str, Any], record: Mapping[str, Any], backbone: nn.Module, licence: str = ""
 ) -> Facts:
     """What the model card says of a run."""
-    environment, data = json_of(folder / "environment.json"), config["data"]
+    environment, data = read_json(folder / "environment.json") or {}, config["data"]
     git = environment.get("git") or {}
     options = {key: value for key, value in config["backbone"].items() if key != "_target_"}
     source, is_embedded = source_class(data), source_class(data).embedded
@@ -123,17 +122,17 @@ def scores_of(folder: Path, title: str) -> Iterator[Score]:
     if folder.parent.name != "pretraining":
         return
     for path in sorted((folder.parent.parent / "evaluations").glob("*/config.json")):
-        config = json_of(path)
+        config = read_json(path) or {}
         if config.get("pretraining") != folder.name or not is_intact(path.parent):
             continue
-        record, protocol = json_of(path.parent / "record.json"), config["protocol"]
+        record, protocol = read_json(path.parent / "record.json") or {}, config["protocol"]
         try:  # definitions do not depend on the images
             metrics = metrics_of([{key: value for key, value in protocol.items() if key != "data"}])
         except UsageError:  # of older code
             metrics = {}
         own = protocol.get("data")
         images = f"{class_name(own) if own else title} ({words(own or config.get('options') or {})})"
-        git = json_of(path.parent / "environment.json").get("git") or {}
+        git = (read_json(path.parent / "environment.json") or {}).get("git") or {}
         for name, value in record["numbers"].items():
             metric = metrics.get(name.partition("@")[0])
             yield Score(
@@ -148,24 +147,3 @@ def scores_of(folder: Path, title: str) -> Iterator[Score]:
                 evaluation=path.parent.name,
                 commit=git.get("commit") or "",
             )
-
-
-# ---------------------------------------------------------------- files
-
-
-def is_intact(folder: Path) -> bool:
-    """Whether the record of a run is the one that was marked as done (``suite/execution/store.py``)."""
-    try:
-        found = hashlib.sha256((folder / "record.json").read_bytes()).hexdigest()
-        return (folder / "done").read_text(encoding="utf-8").strip() == found
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def json_of(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

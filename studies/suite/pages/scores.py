@@ -243,11 +243,13 @@ def _seeds(
     for name in names:
         for network in scoring.networks:
             numbers = scores[network.name].numbers
-            values = [numbers[key] for seed in scoring.request.seeds if (key := f"{name}{SEED}{seed}") in numbers]
+            of_seed = {
+                seed: numbers[key] for seed in scoring.request.seeds if (key := f"{name}{SEED}{seed}") in numbers
+            }
+            values = list(of_seed.values())
             if len(values) > 1 and max(values) > min(values):
                 row = {"number": notation.heading(found[name]), "network": network.label}
-                row |= {f"seed {seed}": _number(found[name], value)
-                        for seed, value in zip(scoring.request.seeds, values, strict=False)}  # fmt: skip
+                row |= {f"seed {seed}": _number(found[name], value) for seed, value in of_seed.items()}
                 summary = notation.mean_cell(found[name], values, len(values))
                 rows.append({**row, "mean ± half of the 95 % t interval": summary})
     if not rows:

@@ -20,7 +20,7 @@ from scd.method import Method
 from studies.program import program
 from studies.suite.execution.evaluation import load_method
 from studies.suite.execution.inventory import open_store
-from studies.suite.execution.store import Records, Status
+from studies.suite.execution.store import Records, Status, read_json
 from studies.suite.planning.command_line import load_study, study_names
 from studies.suite.planning.staleness import Judgement, Standing, input_names, judge_pretraining
 
@@ -132,7 +132,7 @@ def stored_runs(store: Path, reports: Path) -> list[StoredRun]:
 
 def read_run(folder: Path, arms: Sequence[Arm] = ()) -> StoredRun | None:
     """The finished pretraining in a folder, of a store or not; None where there is none."""
-    record, config = _json(folder / "record.json"), _json(folder / "config.json")
+    record, config = read_json(folder / "record.json"), read_json(folder / "config.json")
     if record is None or config is None or "method" not in config or not (folder / "done").is_file():
         return None
     return StoredRun(folder, config, record, (folder / "done").stat().st_mtime, tuple(arms))
@@ -143,7 +143,7 @@ def arms_of_runs(reports: Path) -> dict[str, list[Arm]]:
     found: dict[str, list[Arm]] = {}
     paths = sorted((reports / "records").glob("*.csv"), key=lambda path: (-path.stat().st_mtime, path.name))
     for path in paths:
-        study = (_json(path.with_suffix(".json")) or {}).get("study", "")
+        study = (read_json(path.with_suffix(".json")) or {}).get("study", "")
         labels = {arm.name: arm.label for arm in load_study(study).arms} if study in study_names() else {}
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -280,13 +280,5 @@ def load(run: StoredRun) -> Method:
 
 def _configurations(root: Path) -> dict[str, Mapping[str, Any]]:
     """Id -> configuration of the pretrainings beside a run."""
-    found = {path.parent.name: _json(path) for path in sorted(root.glob("*/config.json"))}
+    found = {path.parent.name: read_json(path) for path in sorted(root.glob("*/config.json"))}
     return {name: config for name, config in found.items() if config is not None}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

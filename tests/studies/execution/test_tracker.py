@@ -12,7 +12,8 @@ from stored_runs import planned
 
 from scd.errors import UsageError
 from scd.training.state import Stopped
-from studies.__main__ import EXIT_USAGE, command_of, main, parse
+from studies.__main__ import command_of, main, parse
+from studies.program import EXIT_USAGE
 from studies.suite.execution.pretraining import Runtime
 from studies.suite.execution.run import Ending, Execution
 from studies.suite.execution.store import Store
