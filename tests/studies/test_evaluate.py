@@ -241,7 +241,8 @@ def test_images_of_a_folder_are_described_before_they_are_scored_and_on_the_page
     for line in (
         "read as training: 24 images; 2 classes by the names of folders (images): 'one' 12, 'two' 12.",
         "note: Files that are no images, not read (1: 1 .db): 'train/one/Thumbs.db'.",
-        "note: 12 of the 24 training images repeat an earlier one of them, which are trained on more often than others.",
+        "note: 12 of the 24 training images repeat an earlier one of them, "
+        "which are trained on more often than others.",
     ):
         assert line in lines
         assert line.removeprefix("note: ").replace("read as", "Read as") in text

@@ -38,10 +38,9 @@ def what_was_read(images: EvaluationData, decode: bool) -> list[str]:
 def described(images: EvaluationData, split: str, decode: bool) -> str:
     """What the images of a split are taken for. Raises DataError as :func:`what_was_read`."""
     source, dataset = images.source, images.source.split(split)
-    limit = images.train_limit if split == "train" else images.test_limit
-    parts = [
-        f"{len(dataset):,} images" + (f", at most {limit:,} used" if (limit or len(dataset)) < len(dataset) else "")
-    ]
+    limit = images.streamed_limit if split == "train" else images.test_limit
+    is_limited = limit is not None and limit < len(dataset)
+    parts = [f"{len(dataset):,} images" + (f", at most {limit:,} used" if is_limited else "")]
     if "label" in dataset.column_names:
         from_folders = FROM_FOLDERS if FROM_FOLDERS in source.description else ""
         parts.append(classes_in_words(dataset["label"][:], source.class_names, from_folders))
