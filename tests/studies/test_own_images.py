@@ -139,6 +139,7 @@ def test_a_folder_as_people_have_it_twice_from_inside(tmp_path, monkeypatch, cap
     text = (data / "reports" / "multicrop-my-pets-smoke-arms-random.md").read_text(encoding="utf-8")
     assert "Files that are no images, not read (1: 1 .db): 'Testing/cat/Thumbs.db'." in text
     assert "not read (1): 'Training/.ipynb\\_checkpoints'." in text
+    assert "- **Read as:** training: 20 images; 2 classes by the names of folders (images): 'cat' 10, 'dog' 10." in text
     assert "[records/multicrop-my-pets-smoke-arms-random.csv](records/multicrop-my-pets-smoke-arms-random.csv)" in text
 
 
