@@ -38,7 +38,7 @@ from scd.data.sources.source import Source, cached_dataset
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
-NOTED = "3"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "4"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"

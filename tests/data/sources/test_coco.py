@@ -367,7 +367,7 @@ def test_many_crowds_are_noted_and_crowds_alone_refused(coco):
     annotations = coco[1]["annotations"]
     assert open_coco(coco).notes == ()
     annotations[1]["iscrowd"] = 1
-    note = "train: Annotations with iscrowd=1, which are not scored as objects: 2 of 3."
+    note = "train: Annotations with iscrowd=1, which are not scored as objects: 2 of 3 (67%)."
     assert open_coco(coco).notes == (note,)
     annotations[0]["iscrowd"] = 1
     text = "'train' of '.*instances.json' holds no object that is not a crowd: all of its 3 annotations have iscrowd=1"
