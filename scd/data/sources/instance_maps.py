@@ -21,7 +21,7 @@ UPPER_LEFT = (
 )
 LEAST, MANY_OF = 2, 0.05  # number and share of empty images, and of crowds, that are noted
 NEGATIVES = "Images without objects, which count as negatives"
-UNFINISHED = "Those that nobody has annotated must be left out: what is found in them counts as false."
+UNFINISHED = "Leave out those that nobody has annotated, or what they show counts as background."
 CROWDS = "Annotations with iscrowd=1, which are not scored as objects"
 PERCENT = "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
 

@@ -29,6 +29,7 @@ class SeenMasks:
     Attributes:
         count: how many there are.
         covered: those in which the object covers most of the border.
+        shares: of the pixels of each that are object.
         ids: id -> masks that show it; empty for masks of grey levels.
         pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id; of masks of five ids or
             more.
@@ -39,6 +40,7 @@ class SeenMasks:
 
     count: int = 0
     covered: int = 0
+    shares: list[float] = field(default_factory=list)
     ids: Counter[int] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     on_edges: Counter[int] = field(default_factory=Counter)
@@ -52,6 +54,7 @@ class SeenMasks:
         known = border[border != UNKNOWN]
         self.count += 1
         self.covered += bool(2 * (known == 1).sum() > len(known))
+        self.shares.append(float((shown == 1).mean()))
         self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
         if has_ids:
             shown_ids = np.unique(values).tolist()

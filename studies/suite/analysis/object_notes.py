@@ -36,18 +36,19 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
 
 
 def notes_on_fields(objects: pyarrow.Array) -> list[str]:
-    """A note on each field by which other tools take objects out of the scores, or call them hard to see."""
-    notes = []
-    for field in sorted(fields_of(objects)):
-        if field == CROWD or field.casefold().replace("_", "").replace("-", "").removeprefix("is") not in NOT_READ:
-            continue
-        values = values_of(objects, field)
-        if count := sum(map(is_set, values)):
-            notes.append(
-                f"Objects whose field {field} is set, which is not read, so that they count like others: {count:,} of "
-                f"{len(values):,}. Those with {CROWD}=1 alone are not scored; rename the field, or leave them out."
-            )
-    return notes
+    """A note on fields by which other tools take objects out of the scores, or call them hard to see."""
+    counts = {
+        field: sum(map(is_set, values_of(objects, field)))
+        for field in sorted(fields_of(objects))
+        if field != CROWD and field.casefold().replace("_", "").removeprefix("is") in NOT_READ
+    }
+    if not any(counts.values()):
+        return []
+    named = ", ".join(f"{field} {count:,}" for field, count in counts.items() if count)
+    return [
+        f"Objects that have marks which are not read, so that they count like others: {named} of "
+        f"{sum(counts_of(objects)):,}. Give iscrowd=1 to those that are not to be scored."
+    ]
 
 
 def objects_of(images: EvaluationData, split: str) -> pyarrow.Array:

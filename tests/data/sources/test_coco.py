@@ -496,7 +496,7 @@ def test_images_without_objects_are_noted_where_they_are_most(coco):
     Image.new("RGB", (30, 20)).save(coco[0] / "images" / "3.png")
     coco[1]["images"].append({"id": 3, "file_name": "3.png"})
     (note,) = open_coco(coco).notes
-    assert note.startswith("train: Images without objects, which count as negatives: 2 of 3. Those that nobody")
+    assert note.startswith("train: Images without objects, which count as negatives: 2 of 3. Leave out those")
 
 
 def test_boxes_in_percent_are_noted(coco):

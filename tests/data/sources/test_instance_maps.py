@@ -97,8 +97,8 @@ def test_boxes_that_may_be_percentages_are_noted(box, number, sizes, noted):
 
 def test_images_without_objects_are_noted_where_they_are_most():
     assert negatives([0] * 7 + [2]) == [
-        "Images without objects, which count as negatives: 7 of 8. Those that nobody has annotated must be left out: what "
-        "is found in them counts as false."
+        "Images without objects, which count as negatives: 7 of 8. Leave out those that nobody has annotated, or what "
+        "they show counts as background."
     ]
     assert negatives([0, 1]) == negatives([]) == []
 

@@ -477,7 +477,7 @@ def test_images_without_objects_and_boxes_in_percent_are_noted(devkit):
         (devkit / "VOC2007" / "Annotations" / f"{name}.xml").write_text(xml())
     listing(devkit, "000003\n000004\n000005\n")
     (note,) = opened(devkit).notes
-    assert note.startswith("test: Images without objects, which count as negatives: 2 of 3. Those that nobody")
+    assert note.startswith("test: Images without objects, which count as negatives: 2 of 3. Leave out those")
     listing(devkit, "000003\n")
     boxes = [("dog", 1 + 4 * k, 1, 20 + 4 * k, 100, 0) for k in range(20)]
     (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*boxes))
