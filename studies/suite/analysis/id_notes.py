@@ -19,7 +19,7 @@ ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other 
 OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
 RARE, USUAL, BESIDE = 0.12, 0.5, 2  # of an id 0: most of the pixels, fewest of the masks, and fewest other ids
 FEWEST_NUMBERED, FEWEST_MASKS = 3, 4  # objects of one image, and masks, from which ids may be seen to number objects
-FIRST, GAPLESS = 0.9, 0.5  # shares of such masks that show 1, and 1 to n
+FIRST, GAPLESS, CHANCE = 0.9, 0.5, 0.1  # shares of such masks: that show 1, that show 1 to n, by which a count may rise
 
 
 @dataclass
@@ -149,7 +149,7 @@ def notes_on_numbers(seen: SeenMasks, words: str) -> list[str]:
     last = max(counts, default=0)
     if len(shown) < FEWEST_MASKS or last < FEWEST_NUMBERED or set(counts) != set(range(1, last + 1)):
         return []
-    falls = all(counts[number] >= counts[number + 1] for number in range(1, last))
+    falls = all(counts[number + 1] <= counts[number] + CHANCE * len(shown) for number in range(1, last))
     gapless = sum(len(ids) == max(ids) for ids in shown)
     is_numbered = counts[1] >= FIRST * len(shown) and gapless >= GAPLESS * len(shown) and len(set(map(len, shown))) > 1
     if not falls or not is_numbered:
