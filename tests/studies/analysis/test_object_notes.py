@@ -17,7 +17,7 @@ ALIKE = "train: Objects that have marks which are not read, so that they count l
 
 
 def rows(fields: dict[str, list], empty: int = 0, total: int = 4, as_list: bool = False) -> EvaluationData:
-    """Two objects an image, but for the first ``empty`` ones; ``fields`` hold the values of each image's two objects."""
+    """Two objects an image, but for the first ``empty`` ones; ``fields`` hold the values of an image's two objects."""
     mask = np.zeros((8, 8), np.uint8)
     mask[:4], mask[4:] = 1, 2
     types = {"bbox": List(Value("float32")), "category": ClassLabel(names=["a", "b"])}

@@ -39,9 +39,9 @@ def names(form: str, *numbers: int) -> list[str]:
         (
             names("train/MOT-02/img1/{:06}.jpg", 1, 2),
             names("test/MOT-02/img1/{:06}.jpg", 3),
-            "'MOT-02/img1/000003.jpg'",
+            "'test/MOT-02/img1/000003.jpg'",
         ),
-        (names("a/M1/img{:06}.jpg", 1, 2, 3), names("a/M1/img{:06}.jpg", 4, 5) + ["b/c.png"], "'a/M1/img000004.jpg'"),
+        (names("a/M1/img{:06}.jpg", 1, 2), names("a/M1/img{:06}.jpg", 4, 5) + ["b/c.png"], "'a/M1/img000004.jpg'"),
         (names("uav{}_1.jpg", 1, 2, 3), names("uav{}_2.jpg", 1, 2, 3), None),  # two images of each: too short
         (names("uav{}_1.jpg", 1, 1, 2, 2, 3, 3), names("uav{}_2.jpg", 1, 2, 3), "'uav1_2.jpg' and 'uav1_1.jpg'"),
         (names("frame_{:04}.png", 1, 2, 3), names("other_{}.png", 4, 5) + ["frame_0005.png"], None),  # a few alone
