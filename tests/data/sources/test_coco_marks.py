@@ -65,8 +65,8 @@ def test_images_of_which_not_all_categories_are_annotated_are_noted(image, noted
     assert len(notes) == noted
     if noted:
         assert notes[0].startswith(
-            "Images of which not all categories are annotated (neg_category_ids, not_exhaustive_category_ids), which is "
-            "not read: 1 of 2. What is found of the others counts as false"
+            "Images of which not all categories are annotated (neg_category_ids, not_exhaustive_category_ids), which "
+            "is not read: 1 of 2. What is found of the others counts as false"
         )
 
 
