@@ -36,6 +36,7 @@ def noted(masks: list[np.ndarray], text: str, **options) -> list[str]:
         ([(0, 1, 2, 3)] * 4, None),  # all classes in every image
         ([(0, 1), (0, 2), (0, 3), (0, 1, 2)], None),  # classes
         ([(0, 1, 3), (0, 1, 3), (0, 1, 2, 3), (0, 1)], None),
+        ([(0, 1, 2, 4), (0, 1, 2, 4), (0, 1, 3), (0, 1, 2, 3)], None),  # gaps in most images
         ([(0, 1), (0, 1, 2), (0, 1, 2, 4), (0, 1)], None),  # ids of no numbering
         ([(0, 1), (0, 1, 2), (0, 1, 2, 3)], None),  # too few to tell
     ],
