@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return run_once(options, command_of(options))
 
-    return exit_code(begin, "finished runs are kept, and the same command continues from here")
+    kept = "" if options.dry_run else "finished runs are kept, and the same command continues from here"
+    return exit_code(begin, kept)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -69,11 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_torchvision()
         return run(given.words, Path(given.store), Path(given.out), given.dry_run)
 
-    return exit_code(begin, "finished evaluations are kept, and the same command continues from here")
+    kept = "" if given.dry_run else "finished evaluations are kept, and the same command continues from here"
+    return exit_code(begin, kept)
 
 
 def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
     """Plan, evaluate what is missing, write the page."""
+    from studies.suite.analysis.what_was_read import before_decoding, in_lines
     from studies.suite.execution.scoring import FOLDER, prepare, score, scores_of
     from studies.suite.execution.store import Records
     from studies.suite.planning.scoring import request
@@ -83,11 +85,13 @@ def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
     scoring = prepare(asked, check=not dry)
     records = Records(store / FOLDER)
     if dry:
+        for line in before_decoding(scoring.data, "evaluation"):
+            print(line, file=sys.stderr)
         print("\n".join(plan_lines(scoring, records)))
         return 0
     check_writable(out)
     read, notes = data_notes(scoring)
-    for line in (*remarks(scoring), *(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)):
+    for line in (*remarks(scoring), *in_lines(read, notes)):
         print(line, file=sys.stderr)
     failed: dict[str, str] = {}
     try:

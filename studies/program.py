@@ -20,12 +20,12 @@ def program(command: str) -> str:
     return "python -m studies" if command == "study" else f"python -m studies.{command}"
 
 
-def exit_code(run: Callable[[], int], stopped: str) -> int:
+def exit_code(run: Callable[[], int], stopped: str = "") -> int:
     """The exit code of a command; wrong usage and Ctrl-C end it in one line on stderr.
 
     Args:
         run: does the work and returns its own code.
-        stopped: what is said after Ctrl-C.
+        stopped: what is said after Ctrl-C of what is kept; empty: nothing is.
     """
     try:
         return run()
@@ -33,5 +33,5 @@ def exit_code(run: Callable[[], int], stopped: str) -> int:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print(f"\nstopped; {stopped}", file=sys.stderr)
+        print("\nstopped" + (f"; {stopped}" if stopped else ""), file=sys.stderr)
         return EXIT_INTERRUPTED

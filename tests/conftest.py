@@ -35,6 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+# Files with the longest tests, which start processes of their own; they are first, so that no process of pytest-xdist
+# begins one of them when there is little else left.
+FIRST = ("test_ranks.py", "test_local.py", "test_package.py", "test_extension.py", "test_minutes.py", "test_status.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first; the order of the others, and of those within a file, stays."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets (cifar10/, duts_tr_labelled/, …) that SCD_REAL_DATA names; skips without one."""

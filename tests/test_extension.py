@@ -32,10 +32,10 @@ def example(section: str, language: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of the tree with the new files; every one of them is new."""
+    """A copy of the tree with the new files; every one of them is new. What is compiled already stays so."""
     tree = tmp_path_factory.mktemp("extended")
     for name in ("scd", "baselines", "studies", "tests", "docs"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "extension"))
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("extension", "*.pyc.*"))
     shutil.copy(ROOT / "pyproject.toml", tree)
     new = {str(path.relative_to(EXTENSION)): path.read_text() for path in EXTENSION.rglob("*") if path.is_file()}
     new = {name: text for name, text in new.items() if name.endswith((".py", ".yaml"))}
@@ -45,9 +45,10 @@ def tree(tmp_path_factory) -> Path:
     return tree
 
 
-def run(tree: Path, *words: str) -> subprocess.CompletedProcess:
+def python(tree: Path, *words: str) -> subprocess.CompletedProcess:
+    """Python with the code of the tree."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
-    return subprocess.run([sys.executable, "-m", *words], cwd=tree, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True)
 
 
 CONTRACTS = {
@@ -62,7 +63,7 @@ CONTRACTS = {
 
 def test_the_contract_tests_find_new_implementations_which_pass(tree):
     names = " or ".join(name.split()[-1] for names in CONTRACTS.values() for name in names)
-    result = run(tree, "pytest", "-v", "-p", "no:cacheprovider", *CONTRACTS, "-k", names)
+    result = python(tree, "-m", "pytest", "-v", "-p", "no:cacheprovider", *CONTRACTS, "-k", names)
     assert result.returncode == 0, result.stdout[-3000:]
     passed = [line for line in result.stdout.splitlines() if " PASSED" in line]
     for tests, added in CONTRACTS.items():
@@ -70,41 +71,76 @@ def test_the_contract_tests_find_new_implementations_which_pass(tree):
             assert sum(line.startswith(tests) and name in line for line in passed) >= 3, (tests, name)
 
 
-def test_a_new_study_uses_all_of_them(tree):
-    images = tree / "images"
-    images.mkdir()
-    code = f"from scd.data.sources.npz import Npz; from pathlib import Path; Npz.example(Path({str(images)!r}))"
-    subprocess.run([sys.executable, "-c", code], cwd=tree, check=True)
-    words = [f"data.locations.{split}={images / split}.npz" for split in ("train", "test")]
-    words += ["tier=smoke", "seeds=1", "data=npz", "evaluation.protocols=[centroid]", "launcher.workers=0"]
-    result = run(tree, "studies", "extended", *words)
-    assert result.returncode == 0, result.stderr[-3000:]
+SMOKE = ["tier=smoke", "seeds=1"]
+STUDIES = {
+    "extended": ["extended", *SMOKE, "data=npz", "evaluation.protocols=[centroid]", "launcher.workers=0",
+                 "data.locations.train=images/train.npz", "data.locations.test=images/test.npz"],
+    "map_depth": ["map_depth", *SMOKE, "launcher.workers=0", "evaluation.protocols=[linear]"],
+    "host": ["multicrop", *SMOKE, "method=vicreg", "arms=moco,scd", "axes.rho=[0.0]", "axes.budgets=[epochs]",
+             "--dry-run"],
+}  # fmt: skip
+COMMANDS = """
+import contextlib, io, json, sys, traceback
+from pathlib import Path
+from docs.generators import method_pages
+from scd.data.sources.npz import Npz
+from studies.__main__ import main
+
+def documentation():
+    print(method_pages.modules())
+    print(method_pages.page("baselines.vicreg"))
+    return 0
+
+def ended(call, *words):
+    code, said, error = None, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
+        try:
+            code = call(*words)
+        except BaseException:
+            traceback.print_exc()
+    return code, said.getvalue(), error.getvalue()
+
+Path("images").mkdir()
+Npz.example(Path("images"))
+found = {name: ended(main, words) for name, words in json.loads(sys.argv[1]).items()}
+print(json.dumps({**found, "documentation": ended(documentation)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def commands(tree) -> dict[str, tuple[int, str, str]]:
+    """The studies and the page of the documentation, in one process: name -> exit code, output and errors."""
+    done = python(tree, "-c", COMMANDS, json.dumps(STUDIES))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_a_new_study_uses_all_of_them(tree, commands):
+    code, _, error = commands["extended"]
+    assert code == 0, error[-3000:]
     page = (tree / "reports" / "extended-npz-smoke.md").read_text()
     assert page.startswith("# Extended") and "colour regression" in page
     about = json.loads((tree / "reports" / "records" / "extended-npz-smoke.json").read_text())
     assert about["done"] == about["planned"] == 4 and about["metrics"]["centroid_top1"]["label"] == "centroid top-1"
 
 
-def test_the_study_of_the_readme_writes_its_page(tree):
-    words = ["tier=smoke", "seeds=1", "launcher.workers=0", "evaluation.protocols=[linear]"]
-    result = run(tree, "studies", "map_depth", *words)
-    assert result.returncode == 0, result.stderr[-3000:]
+def test_the_study_of_the_readme_writes_its_page(tree, commands):
+    code, _, error = commands["map_depth"]
+    assert code == 0, error[-3000:]
     page = (tree / "reports" / "map-depth-smoke.md").read_text()
     assert page.startswith("# Does the saliency head need a hidden layer?") and "SCD, linear map" in page
 
 
-def test_the_method_of_the_readme_is_the_host_of_any_study(tree):
-    words = ["tier=smoke", "seeds=1", "method=vicreg", "arms=moco,scd", "axes.rho=[0.0]", "axes.budgets=[epochs]"]
-    result = run(tree, "studies", "multicrop", *words, "--dry-run")
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "2 different runs" in result.stdout
+def test_the_method_of_the_readme_is_the_host_of_any_study(commands):
+    code, said, error = commands["host"]
+    assert code == 0, error[-3000:]
+    assert "2 different runs" in said
 
 
-def test_the_documentation_has_a_page_of_a_new_method(tree):
-    code = "from docs.generators import method_pages as m; print(m.modules()); print(m.page('baselines.vicreg'))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    modules, page = result.stdout.split("\n", 1)
+def test_the_documentation_has_a_page_of_a_new_method(commands):
+    code, said, error = commands["documentation"]
+    assert code == 0, error[-3000:]
+    modules, page = said.split("\n", 1)
     assert "'baselines.vicreg'" in modules and "'baselines.colour'" in modules
     assert page.startswith("# VICReg\n") and "| `optimizer.name` | `sgd` | `sgd` | `sgd` | `lars` |" in page
     assert "It is not an arm of a committed page." in page

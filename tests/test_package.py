@@ -1,6 +1,7 @@
 """The wheel and its command: what is inside, the table of commands, and a study outside a clone."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -161,9 +162,26 @@ def installed(wheel, tmp_path_factory) -> Path:
     return scripts / "scd-suite"
 
 
+IN_ONE_PROCESS = """
+import contextlib, io, json, runpy, sys, traceback
+program, found = sys.argv[1], []
+for words in json.loads(sys.argv[2]):
+    code, said, error, sys.argv = None, io.StringIO(), io.StringIO(), [program, *words]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
+        try:
+            runpy.run_path(program, run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            traceback.print_exc()
+    found.append((code, said.getvalue(), error.getvalue()))
+print(json.dumps(found))
+"""
+
+
 @pytest.fixture
 def outside(installed, tmp_path):
-    """Calls the command in an empty folder that lies in a checkout of another project."""
+    """Calls the command, or several one after the other, in an empty folder of a checkout of another project."""
     subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], cwd=tmp_path, check=True)
@@ -172,15 +190,25 @@ def outside(installed, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COLUMNS")}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def call(*words):
-        done = subprocess.run([installed, *words], cwd=folder, capture_output=True, text=True, env=environment)
+    def run(*words):
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
         return done.returncode, done.stdout, done.stderr
 
-    return folder, call
+    def call(*words):
+        return run(installed, *words)
+
+    def calls(*commands):
+        code, said, error = run(
+            installed.parent / "python", "-P", "-c", IN_ONE_PROCESS, installed, json.dumps(commands)
+        )
+        assert code == 0, error
+        return json.loads(said)
+
+    return folder, call, calls
 
 
 def test_a_study_runs_from_a_wheel_outside_a_clone(outside):
-    folder, call = outside
+    folder, call, calls = outside
     assert call("--version") == (0, f"scd-suite {__version__}\n", "")
     code, said, error = call(*ONE_STUDY)
     assert code == 0, error
@@ -192,13 +220,18 @@ def test_a_study_runs_from_a_wheel_outside_a_clone(outside):
     assert {path.name for path in folder.iterdir()} == {"reports", "runs"}
     for environment in (folder / "runs").glob("*/*/environment.json"):
         assert '"commit": null' in environment.read_text(encoding="utf-8")  # not that of the other project
-    code, said, error = call("status", "multicrop", *ONE_STUDY[2:-1])
+    (trained,) = {path.parent for path in (folder / "runs" / "pretraining").glob("*/progress.jsonl")}
+    status, answers, export = calls(
+        ("status", "multicrop", *ONE_STUDY[2:-1]),
+        ("answers",),
+        ("export", str(trained.relative_to(folder)), "--naming", "suite", "--out", "weights"),
+    )
+    code, said, error = status
     assert code == 0 and re.search(r"^multicrop +2 +2 ", said, re.MULTILINE) and "stale:" not in said, error
     (plan,) = planned(["multicrop"], ONE_STUDY[2:-1], Path("runs"), Path("reports"), silently)
     ids = {path.name for path in (folder / "runs" / "pretraining").iterdir() if not path.name.startswith(".")}
     assert ids == {spec.id for spec in plan.runs}  # those that a clone gives: each finds the runs of the other
-    code, said, error = call("answers")
+    code, said, error = answers
     assert code == 0 and Path(said.splitlines()[1]) == Path("reports", "answers.html"), error
-    (trained,) = {path.parent for path in (folder / "runs" / "pretraining").glob("*/progress.jsonl")}
-    code, said, error = call("export", str(trained.relative_to(folder)), "--naming", "suite", "--out", "weights")
+    code, said, error = export
     assert code == 0 and (folder / "weights" / "model.safetensors").is_file(), error

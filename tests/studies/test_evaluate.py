@@ -12,7 +12,9 @@ from PIL import Image
 from scd.errors import UsageError
 from scd.nn.backbone import build_backbone
 from scd.nn.vit import vit
+from studies import evaluate
 from studies.evaluate import main
+from studies.program import EXIT_INTERRUPTED
 from studies.suite.execution.scoring import cached_weights, is_supervised, prepare
 from studies.suite.execution.store import Records
 from studies.suite.planning.identity import ROOT
@@ -109,7 +111,8 @@ def test_what_is_missing_alone_is_evaluated(written, tmp_path, capsys):
     folder, words, places = written
     more = [word.replace("linear,knn", "knn,linear_shift") for word in words]
     assert main([*more, *places, "--dry-run"]) == 0
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert error == ""  # nothing is said of the embedded images
     assert "knn: finished of checkpoint, supervised weights, random weights" in out
     assert "linear_shift: to be evaluated" in out and "scenes: left out" in out
     assert "12 evaluations of 3 networks, 3 missing" in out
@@ -236,7 +239,16 @@ def test_images_of_a_folder_are_described_before_they_are_scored_and_on_the_page
         (picture.parent / f"{picture.stem}_flip.png").write_bytes(picture.read_bytes())
     words = [f"checkpoint={files['mine']}", "backbone=resnet_micro", "tier=smoke", f"data={data}", "supervised=none"]
     out = tmp_path / "out"
-    assert main([*words, "protocols=knn", "--store", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    words += ["protocols=knn", "--store", str(tmp_path / "runs"), "--out", str(out)]
+    assert main([*words, "--dry-run"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "read as training: 24 images; 2 classes by the names of folders (images): 'one' 12, 'two' 12.",
+        "read as test: 12 images; 2 classes by the names of folders (images): 'one' 6, 'two' 6.",
+        "note: Files that are no images, not read (1: 1 .db): 'train/one/Thumbs.db'.",
+    ]
+    assert lines[-1] == "images were not decoded: notes on pixels, masks and labels come before the evaluation"
+    assert main(words) == 0
     text, lines = next(out.glob("*.md")).read_text(encoding="utf-8"), capsys.readouterr().err.splitlines()
     for line in (
         "read as training: 24 images; 2 classes by the names of folders (images): 'one' 12, 'two' 12.",
@@ -246,6 +258,23 @@ def test_images_of_a_folder_are_described_before_they_are_scored_and_on_the_page
     ):
         assert line in lines
         assert line.removeprefix("note: ").replace("read as", "Read as") in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dry-run"], "stopped"),
+        ([], "stopped; finished evaluations are kept, and the same command continues from here"),
+    ],
+    ids=["dry run", "run"],
+)
+def test_ctrl_c_says_what_is_kept_where_something_was_evaluated(words, said, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run", interrupted)
+    assert main(["checkpoint=mine.pth", *words]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == f"\n{said}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 import errno
 
+import pytest
+
+from studies import __main__ as command_line
 from studies.__main__ import command_of, main, parse
-from studies.program import EXIT_USAGE
+from studies.program import EXIT_INTERRUPTED, EXIT_USAGE
 from studies.suite.pages.out_folder import unwritable
 
 SMALL = ["multicrop", "tier=smoke", "arms=random", "seeds=1", "axes.budgets=[epochs]", "axes.rho=[0.0]"]
@@ -38,3 +41,25 @@ def test_a_full_disk_is_named(tmp_path):
 def test_the_command_on_a_page_names_no_folder_of_the_machine():
     words = ["--store=/mine/runs", "multicrop", "seeds=5", "--out", "/mine/pages", "data.options.name=two words"]
     assert command_of(parse(words)) == "python -m studies multicrop seeds=5 'data.options.name=two words'"
+
+
+def test_a_dry_run_of_the_embedded_images_says_nothing_of_them(tmp_path, capsys):
+    assert main([*SMALL, "--store", str(tmp_path), "--dry-run"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dry-run"], "stopped"),
+        ([], "stopped; finished runs are kept, and the same command continues from here"),
+    ],
+    ids=["dry run", "run"],
+)
+def test_ctrl_c_says_what_is_kept_where_something_was_run(words, said, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run", interrupted)
+    assert main([*SMALL, *words, "--store", str(tmp_path)]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == f"\n{said}\n"

@@ -152,6 +152,7 @@ def test_classes_of_folders_are_named_before_the_training(tmp_path, capsys):
     assert capsys.readouterr().err == (
         "read as training: 16 images; 2 classes by the names of folders (images): 'cat' 8, 'dog' 8.\n"
         "read as test: 4 images; 2 classes by the names of folders (images): 'cat' 2, 'dog' 2.\n"
+        "images were not decoded: notes on pixels, masks and labels come before the training\n"
     )
 
 

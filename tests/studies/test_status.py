@@ -53,8 +53,10 @@ def real(tmp_path_factory):
     """A repository with a copy of the code, and a store with a real run of it."""
     folder = tmp_path_factory.mktemp("real")
     for package in ("scd", "baselines", "studies"):
-        shutil.copytree(ROOT / package, folder / "tree" / package, ignore=shutil.ignore_patterns("__pycache__"))
+        # What is compiled already stays so; *.pyc.* are files that another process is writing.
+        shutil.copytree(ROOT / package, folder / "tree" / package, ignore=shutil.ignore_patterns("*.pyc.*"))
     git(folder / "tree", "init", "-q")
+    (folder / "tree" / ".git" / "info" / "exclude").write_text("__pycache__\n")
     git(folder / "tree", "add", ".")
     git(folder / "tree", "commit", "-q", "-m", "first")
     result = python(folder / "tree", "-c", RUN, str(folder / "runs"), *SMALL)

@@ -205,21 +205,20 @@ def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     """What a user must know about their images before anything is trained: how they were read, and notes.
 
     Args:
-        decode: also look at masks, and compare the pixels of training and scored images.
+        decode: also look at masks, and compare the pixels of training and scored images; if not, a line says so.
     """
     if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
         return []
+    from studies.suite.analysis.what_was_read import before_decoding, in_lines
+
     if decode:
         found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])
-        read, notes = found["read"], found["notes"]
-    else:
-        from studies.suite.analysis.what_was_read import what_was_read
-        from studies.suite.planning.assembly import open_data
-        from studies.suite.planning.protocols import evaluation_data
+        return in_lines(found["read"], found["notes"])
+    from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import evaluation_data
 
-        images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
-        read, notes = what_was_read(images, decode=False), images.notes
-    return [*(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)]
+    images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
+    return before_decoding(images, "training")
 
 
 def place_of(settings: "Settings") -> str | None:

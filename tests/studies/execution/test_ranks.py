@@ -135,33 +135,47 @@ def test_an_error_of_all_processes_is_that_of_the_run(tmp_path):
 # ---------------------------------------------------------------- torchrun
 
 
-def torchrun(folder, *words):
-    """The command under torchrun with two processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "studies"]
-    where = ["--store", str(folder / "runs"), "--out", str(folder / "out")]
-    return subprocess.run(
-        [*launcher, "multicrop", *WORDS, *words, *where], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+TWICE = """
+import os, sys
+from studies.__main__ import main
+print(f"rank {{os.environ['RANK']}}: {{main({first!r})}}", flush=True)
+os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"  # so that torchrun's store has keys of their own for the second command
+sys.exit(main({second!r}))
+"""
 
 
-def test_all_processes_of_torchrun_train_the_runs_that_the_first_one_names(pair, tmp_path):
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """One torchrun of two processes: a command for two devices, then one for one device; (how it ended, the folder)."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    words = ["multicrop", *WORDS, "--store", str(folder / "runs"), "--out", str(folder / "out")]
+    first = [*words, "training.devices=2", "arms=moco,scd", "sizes.bn_groups=1"]
+    (folder / "twice.py").write_text(TWICE.format(first=first, second=[*words, "arms=moco"]))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*launcher, str(folder / "twice.py")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return done, folder
+
+
+def test_all_processes_of_torchrun_train_the_runs_that_the_first_one_names(pair, torchrun):
     """Two planned runs, of which neither ends up on one process each; the numbers are those of the local launcher."""
-    done = torchrun(tmp_path, "training.devices=2", "arms=moco,scd", "sizes.bn_groups=1")
-    assert done.returncode == 0, done.stderr
-    store = Store(tmp_path / "runs")
+    done, folder = torchrun
+    assert {"rank 0: 0", "rank 1: 0"} <= set(done.stdout.splitlines()), done.stderr
+    store = Store(folder / "runs")
     records = list(store.pretraining.finished())
     assert len(records) == 2 and all(record["devices"] == 2 for record in records)
-    assert len(list((tmp_path / "out").glob("multicrop-smoke-*.md"))) == 1
+    assert len(list((folder / "out").glob("multicrop-smoke-*.md"))) == 1
     local, spec = pair
     assert store.record(spec)["loss_last"] == pytest.approx(local.record(spec)["loss_last"], rel=1e-5)
 
 
-def test_torchrun_for_one_device_is_refused_in_one_line(tmp_path):
-    done = torchrun(tmp_path, "arms=moco")
+def test_torchrun_for_one_device_is_refused_in_one_line(torchrun):
+    done, folder = torchrun
     assert done.returncode != 0
     line = "error: torchrun started 2 processes, but training.devices=1: give training.devices=2, or leave torchrun out"
     assert done.stderr.count(line) == 1
-    assert not list((tmp_path / "runs" / "pretraining").glob("*/record.json"))
+    assert len(list((folder / "runs" / "pretraining").glob("*/record.json"))) == 2  # those of the first command
 
 
 @pytest.mark.parametrize(
