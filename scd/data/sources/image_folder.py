@@ -22,7 +22,6 @@ TEST_FRACTION = 0.2  # of a folder without splits
 MASK = re.compile(  # a mask's name but for its image's
     r"^(mask|seg|gt)[_.-]|[_. -](masks?|seg|segmentation|gt|matte|trimap|labelIds|annotation)(_\d+)?$", re.IGNORECASE
 )
-NUMBERED = re.compile(r".*(part|batch|set|chunk|shard|fold|group|images?|pics?)[ _-]?\d+", re.IGNORECASE)
 OTHER_FORMS = {  # endings of files that may hold images -> what to do with them
     ".arrow": "files of save_to_disk are not read; write train.parquet and test.parquet with Dataset.to_parquet",
     ".parquet": "name the files: data=parquet data.locations.train=FILE data.locations.test=FILE",
@@ -186,9 +185,6 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
     found = with_split_note(root, found, names)
     inside = sorted(file for split in found.labelled for file in found.splits[split])
     found = replace(found, notes=[*found.notes, *check_pairs_of_folders(inside)])
-    if all(NUMBERED.fullmatch(name) for name in names):
-        note = f"Folders whose names differ in a number alone count as classes: {in_words(names)}."
-        found = replace(found, notes=[*found.notes, note])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
         return replace(found, notes=[*found.notes, note])

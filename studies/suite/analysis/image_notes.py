@@ -6,6 +6,7 @@ from typing import Any
 from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
 from studies.suite.analysis.name_notes import notes_on_names
@@ -17,12 +18,12 @@ MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
-    """What a reader must know of images: what is not read, what limits leave out, odd labels, names, pixels and masks,
-    and copies."""
+    """What a reader must know of images: what is not read, odd classes, what limits leave out, odd names, labels,
+    pixels and masks, and copies."""
     return [
-        *images.notes, *notes_on_limits(images), *notes_on_names(images), *notes_on_labels(images),
-        *notes_on_pixels(images), *notes_on_masks(images), *images.overlap(), *notes_on_copies(images),
-        *notes_on_repeats(images),
+        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *notes_on_names(images),
+        *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images), *images.overlap(),
+        *notes_on_copies(images), *notes_on_repeats(images),
     ]  # fmt: skip
 
 

@@ -209,11 +209,13 @@ def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     if decode:
         found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])
         return [*classes_of_folders(found["description"]), *found["notes"]]
+    from studies.suite.analysis.class_notes import notes_on_class_names
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import evaluation_data
 
     source = open_data(settings.base["data"], settings.locations)
-    return [*classes_of_folders(source.description), *evaluation_data(settings.base, source).notes]
+    images = evaluation_data(settings.base, source)
+    return [*classes_of_folders(source.description), *images.notes, *notes_on_class_names(images)]
 
 
 def classes_of_folders(description: str) -> list[str]:

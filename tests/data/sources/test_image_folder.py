@@ -307,17 +307,6 @@ def test_a_folder_without_splits_says_how_its_test_images_are_chosen(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("names", "is_noted"), [(("part1", "part2"), True), (("class1", "class2"), False)])
-def test_parts_of_one_set_that_count_as_classes_are_noted(tmp_path, names, is_noted):
-    ImageFolder.example(tmp_path)
-    first, second, *_ = sorted((tmp_path / "train").iterdir())
-    (tmp_path / "set").mkdir()
-    for source, name in zip((first, second), names, strict=True):
-        shutil.copytree(source, tmp_path / "set" / name)
-    said = any("differ in a number alone" in note for note in ImageFolder(tmp_path / "set").notes)
-    assert said == is_noted
-
-
 def test_a_fraction_for_a_folder_that_has_splits_is_refused(folder):
     """It was ignored without a word."""
     text = (
