@@ -1,20 +1,20 @@
 """What a reader must know of the names of image files, which say more than the pixels at a canvas of a few pixels.
 
-Changed versions of training images among the scored ones, series that a split by hash has torn apart, lists of splits
-that are not read, masks that are named after other images, and labels that contradict the folders of their images.
+Changed versions of training images among the scored ones, series that a split has torn apart, masks that are named
+after other images, and labels that contradict the folders of their images.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
 from scd.data.images import chosen_rows, undecoded
-from scd.data.sources.folder_names import is_part, is_split_like, words_of
+from scd.data.sources.folder_names import is_split_like
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.list_notes import notes_on_lists
 
 Name = tuple[str, str]  # folder and name without ending of a file
 
@@ -44,10 +44,6 @@ FEWEST_SERIES, SHORTEST = 3, 3  # series, and images of one
 MOST_PARTS = 4  # at the end of a name, that are left out to find its series
 MOST_SIDES = 8  # different ends of names where a series may have two images: left and right, before and after
 IN_SERIES = 0.8  # share of the images that belong to one
-LIST_WORDS = ("train", "test", "split", "splits", "trainval", "partition", "trainlist", "testlist", "setid")
-LIST_FOLDERS = ("meta", "splits", "split", "lists", "annotations", "ImageSets", "ImageSets/Main")
-LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".mat")
-MOST_ENTRIES = 2000  # of a folder in which lists of splits are looked for
 FEWEST_NAMED = 4  # rows whose names are compared
 MOST = 0.5
 
@@ -64,7 +60,7 @@ def notes_on_names(images: EvaluationData) -> list[str]:
     notes = notes_on_versions(used["train"], used[images.split], by_class)
     if DRAWN in images.source.description:
         whole = [Path(path) for found in paths.values() for path in found if path]
-        notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole)]
+        notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole, DRAWN)]
     elif by_class:
         notes += notes_on_shared_series(used["train"], used[images.split])
     for split in rows:
@@ -249,38 +245,6 @@ def notes_on_shared_series(train: Sequence[str | None], test: Sequence[str | Non
         f"By their names, {count:,} of the {len(test):,} scored images belong to series of training images (such as "
         f"'{one}' and '{other}'): if images of a series show one scene or one person, scores are too high."
     ]
-
-
-# ---------------------------------------------------------------- lists of splits
-
-
-def notes_on_lists(paths: Sequence[Path]) -> list[str]:
-    """A note on files that list the images of a split, where the test images are chosen by a hash."""
-    if not paths:
-        return []
-    folders = {path.parent for path in paths}
-    root = next(iter(folders)) if len(folders) == 1 else next(iter(folders)).parent
-    places = [root, *(root / name for name in LIST_FOLDERS)]
-    if is_part(root.name):
-        places += [root.parent, *(root.parent / name for name in LIST_FOLDERS)]
-    found = [path for place in places for path in lists_in(place)]
-    if not found:
-        return []
-    named = ", ".join(f"'{path.name}'" for path in found[:3]) + (", ..." if len(found) > 3 else "")
-    return [
-        f"Files that may list the images of splits are not read ({len(found)}): {named}. The test images are {DRAWN}; "
-        "for another split, give folders train and test."
-    ]
-
-
-def lists_in(folder: Path) -> list[Path]:
-    """Text files of a folder that are called like a list of a split, of the first files of a folder of very many."""
-    try:
-        entries = list(islice(folder.iterdir(), MOST_ENTRIES))
-    except OSError:  # no such folder, or one that may not be read
-        return []
-    named = [path for path in entries if path.suffix.lower() in LIST_ENDINGS and not path.name.startswith(".")]
-    return sorted(path for path in named if set(words_of(path.stem)) & set(LIST_WORDS) and path.is_file())
 
 
 # ---------------------------------------------------------------- names that contradict the columns

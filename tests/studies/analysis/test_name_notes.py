@@ -1,4 +1,4 @@
-"""What is noted of the names of image files: versions of one image, series, lists of splits, and contradictions."""
+"""What is noted of the names of image files: versions of one image, series, and contradictions."""
 
 import zlib
 from pathlib import Path
@@ -244,34 +244,6 @@ def test_series_that_are_torn_apart_are_noted(tmp_path):
     assert notes_on_images(of_folder(tmp_path / "plain")) == []
     write(tmp_path / "numbered", [f"{kind}/{kind}_{k}.png" for kind in "abc" for k in range(10)])
     assert notes_on_images(of_folder(tmp_path / "numbered")) == []
-
-
-@pytest.mark.parametrize(
-    ("root", "lists", "noted"),
-    [
-        ("", ["train_test_split.txt"], True),
-        ("", ["list_eval_partition.csv", "setid.mat"], True),
-        ("images", ["meta/train.txt", "meta/test.txt"], True),
-        ("images", ["trainval.txt"], True),
-        ("", ["README.txt", "classes.txt", "training.py"], False),
-        ("birds", ["train.txt"], False),  # beside a folder that may be one of many
-    ],
-)
-def test_lists_of_splits_are_noted(tmp_path, root, lists, noted):
-    write(tmp_path / root, [f"{kind}/{k}.png" for kind in "ab" for k in range(8)])
-    for name in lists:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("a/0.png\n")
-    found = [note for note in notes_on_images(of_folder(tmp_path / root)) if "may list the images of splits" in note]
-    assert len(found) == noted
-    if noted:
-        assert f"are not read ({len(lists)}): " in found[0]
-
-
-def test_lists_beside_folders_of_splits_need_no_note(tmp_path):
-    write(tmp_path, [f"{split}/{kind}/{k}.png" for split in ("train", "test") for kind in "ab" for k in range(4)])
-    (tmp_path / "train.txt").write_text("a/0.png\n")
-    assert not any("may list" in note for note in notes_on_images(of_folder(tmp_path)))
 
 
 @pytest.mark.parametrize(
