@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from scd.data.sources.source import split_of
 
-PICTURES = ("image", "img", "jpeg", "jpg")  # of the words below, those of images without masks
 PARTS = (  # of one set, by the last word of a name
     "image", "img", "jpeg", "jpg", "input", "mask", "annotation", "segmentation", "label", "gt", "groundtruth", "truth",
 )  # fmt: skip
@@ -27,11 +26,6 @@ def is_part(name: str) -> bool:
     if words[:1] in (["with"], ["without"], ["no"]):  # classes, as of faces with and without a mask
         return False
     return words[:1] == ["segmentation"] or any(word.removesuffix("s") in PARTS for word in words[-1:])
-
-
-def is_picture(name: str) -> bool:
-    """Whether a folder's name says that it holds images, and not what belongs to them: "images", "JPEGImages"."""
-    return any(word.removesuffix("s") in PICTURES for word in words_of(name)[-1:])
 
 
 def is_split_like(name: str) -> bool:

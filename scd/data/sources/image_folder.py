@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
 from scd.data.sources.example import CLASSES, example_images
-from scd.data.sources.folder_names import is_part, is_picture, is_split_like, may_be_splits, splits_among
+from scd.data.sources.folder_names import is_part, is_split_like, may_be_splits, splits_among
 from scd.data.sources.folder_scan import first_names, printable, scan, with_several_pages
 from scd.data.sources.paired_files import check_pairs_in_folders, check_pairs_of_folders
 from scd.data.sources.source import Source, named_splits, split_of
@@ -22,6 +22,7 @@ TEST_FRACTION = 0.2  # of a folder without splits
 MASK = re.compile(  # a mask's name but for its image's
     r"^(mask|seg|gt)[_.-]|[_. -](masks?|seg|segmentation|gt|matte|trimap|labelIds|annotation)(_\d+)?$", re.IGNORECASE
 )
+NUMBERED = re.compile(r".*(part|batch|set|chunk|shard|fold|group|images?|pics?)[ _-]?\d+", re.IGNORECASE)
 OTHER_FORMS = {  # endings of files that may hold images -> what to do with them
     ".arrow": "files of save_to_disk are not read; write train.parquet and test.parquet with Dataset.to_parquet",
     ".parquet": "name the files: data=parquet data.locations.train=FILE data.locations.test=FILE",
@@ -110,7 +111,6 @@ def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str 
     if not names:
         if not contents.images:
             raise DataError(" ".join([f"no images and no train.parquet in '{root}'.", *notes]).rstrip("."))
-        refuse_inner_folders({root: contents.images}, contents.others)
         by_class = has_classes(root, contents.images, around=True)
         fraction = TEST_FRACTION if test_fraction is None else test_fraction
         splits = _split_by_hash(root, contents.images, fraction, by_class)
@@ -127,66 +127,8 @@ def find_images(root: Path, test_fraction: float | None, left_out: Sequence[str 
         where = " and ".join(names.values())
         notes.append(f"Images beside {where}, not read ({len(beside)}): {first_names(beside, root)}.")
     splits = {split: by_folder[name] for split, name in names.items()}
-    refuse_inner_folders({root / name: by_folder[name] for name in names.values()}, contents.others)
     labelled = {split for split, name in names.items() if has_classes(root / name, splits[split])}
-    found = without_strange_labels(FoundImages(splits, labelled, notes), contents.others)
-    return with_page_note(with_known_classes(root, found))
-
-
-def refuse_inner_folders(bases: Mapping[Path, Sequence[Path]], others: Sequence[Path]) -> None:
-    """Raise DataError where the class folders hold a folder with the images, or folders of splits.
-
-    Args:
-        bases: folder of class folders -> all images in it and below it.
-        others: files that are no images, which may list labels.
-    """
-    for base, files in bases.items():
-        parts = [file.relative_to(base).parts for file in files]
-        if any(len(names) != 3 for names in parts) or len({names[0] for names in parts}) < 2:
-            continue
-        example, inner = parts[0][0], sorted({names[1] for names in parts})
-        if len(inner) == 1 and is_part(inner[0]):
-            alone = [folders for each in bases if len(folders := {file.parent for file in bases[each]}) == 1]
-            also = "".join(
-                f", and put each image of '{folder}' into a folder of its class{listing(folder, others)}"
-                for (folder,) in alone
-            )
-            raise DataError(
-                f"imagefolder: the images of '{base}' lie in a folder '{inner[0]}' of each class, as those of Tiny "
-                f"ImageNet do; move them up, from '{base / example / inner[0]}' to '{base / example}'{also}"
-            )
-        if len({split_of(name) for name in inner} - {None}) == len(inner) > 1:
-            raise DataError(
-                f"imagefolder: the class folders of '{base}' hold the splits {in_words(inner)}; put the class folders "
-                f"into the splits, '{base / inner[0] / example}' in the place of '{base / example / inner[0]}'"
-            )
-
-
-def listing(folder: Path, others: Sequence[Path]) -> str:
-    """The file in a folder, or beside it, that may name the classes of its images, as the end of an advice."""
-    lists = [path for path in others if path.parent in (folder, folder.parent)]
-    return f", which '{printable(lists[0].name)}' may name" if lists else ""
-
-
-def without_strange_labels(found: FoundImages, others: Sequence[Path]) -> FoundImages:
-    """The same images, without labels of a split whose only folder is no class of the training images.
-
-    Args:
-        others: files that are no images; the note names one of the split, which may list its labels.
-    """
-    classes = {file.parent.name for file in found.splits.get("train", ())}
-    for split in sorted(found.labelled - {"train"}):
-        files = found.splits[split]
-        folders = {file.parent for file in files}
-        folder = next(iter(folders))
-        if len(folders) > 1 or len(classes) < 2 or "train" not in found.labelled or folder.name in classes:
-            continue
-        note = (
-            f"All {split} images lie in one folder '{printable(folder.name)}', which is no class of the training "
-            f"images: they have no labels. Put each into a folder of its class{listing(folder, others)}."
-        )
-        found = replace(found, labelled=found.labelled - {split}, notes=[*found.notes, note])
-    return found
+    return with_page_note(with_known_classes(root, FoundImages(splits, labelled, notes)))
 
 
 def refuse_other_files(root: Path, files: Sequence[Path]) -> None:
@@ -244,6 +186,9 @@ def with_known_classes(root: Path, found: FoundImages) -> FoundImages:
     found = with_split_note(root, found, names)
     inside = sorted(file for split in found.labelled for file in found.splits[split])
     found = replace(found, notes=[*found.notes, *check_pairs_of_folders(inside)])
+    if all(NUMBERED.fullmatch(name) for name in names):
+        note = f"Folders whose names differ in a number alone count as classes: {in_words(names)}."
+        found = replace(found, notes=[*found.notes, note])
     if parts := [name for name in names if is_part(name)]:
         note = f"Folders that count as classes, although their names may mean masks or images: {in_words(parts)}."
         return replace(found, notes=[*found.notes, note])
@@ -341,10 +286,7 @@ def has_classes(base: Path, files: Sequence[Path], around: bool = False) -> bool
     if len(direct) + len(inside) < len(files):
         deeper = next(file for file in files if base not in (file.parent, file.parent.parent))
         meant = find_meant(base, files) if around else None
-        below = [file.relative_to(meant or base) for file in files if file.is_relative_to(meant or base)]
-        inner = {name for file in below for name in file.parts[:-1] if is_part(name)}
-        masks = any(not is_picture(name) for name in inner)  # a folder of images alone has none
-        parts = [name for name in deeper.relative_to(meant or base).parts[:-1] if name in inner and masks]
+        parts = [name for name in deeper.relative_to(meant or base).parts[:-1] if is_part(name)]
         hint = f"; give data={meant}" if meant else ""
         if parts:
             hint = (

@@ -19,6 +19,7 @@ from scd.evaluation.protocol import EvaluationData
 
 MOST_NAMED = 20  # names in a note
 SAID = ("Objects of the category", "Folders that count as classes, although their names may mean splits")  # of sources
+SAID_OF_NUMBERS = "Folders whose names differ in a number alone"
 NO_CLASS = re.compile(  # the words of a whole name, written together, where no class is known
     r"unk|unkn|others?|misc|miscellaneous|various|pred|predict(ed|ions?)?|backgrounds?|backgroundgoogle|clutter|maybe|"
     r"tbd|todo|ignored?|void|skip(ped)?|discard(ed)?|pending|(to)?review|ambiguous|ambiguity|indeterminate|doubtful|"
@@ -56,8 +57,9 @@ def notes_on_class_names(images: EvaluationData) -> list[str]:
     if source.embedded or not source.class_names:
         return []
     if labels := counts_of(source, "label"):
+        said = any(note.startswith(SAID_OF_NUMBERS) for note in source.notes)
         return [*notes_on_unknown(labels, "images", source.notes), *notes_on_far_numbers(labels),
-                *notes_on_groups(labels)]  # fmt: skip
+                *([] if said else notes_on_groups(labels))]  # fmt: skip
     return notes_on_unknown(counts_of(source, "objects"), "objects", source.notes)
 
 

@@ -144,50 +144,6 @@ def test_images_in_other_places_are_named(folder, stray, text):
     assert ImageFolder(folder).class_names == ("cat", "dog")
 
 
-def test_images_in_a_folder_of_each_class_are_to_be_moved(tmp_path):
-    """Tiny ImageNet as it is delivered was taken for images and masks."""
-    for name in ("train/n01/images/a", "train/n02/images/b", "val/images/c", "val/images/d"):
-        picture(tmp_path / f"{name}.png")
-    (tmp_path / "val" / "val_annotations.txt").touch()
-    text = (
-        f"imagefolder: the images of '{tmp_path}/train' lie in a folder 'images' of each class, as those of Tiny "
-        f"ImageNet do; move them up, from '{tmp_path}/train/n01/images' to '{tmp_path}/train/n01', and put each image "
-        f"of '{tmp_path}/val/images' into a folder of its class, which 'val_annotations.txt' may name"
-    )
-    with pytest.raises(DataError, match=re.escape(text) + "$"):
-        ImageFolder(tmp_path)
-    with pytest.raises(
-        DataError, match=rf"move them up, from '{tmp_path}/train/n01/images' to '{tmp_path}/train/n01'$"
-    ):
-        ImageFolder(tmp_path / "train")
-    for split in ("train", "test"):
-        picture(tmp_path / "other" / "cat" / split / "1.png")
-        picture(tmp_path / "other" / "dog" / split / "2.png")
-    with pytest.raises(
-        DataError, match=rf"hold the splits 'test', 'train'; put .*'{tmp_path}/other/test/cat' in the p"
-    ):
-        ImageFolder(tmp_path / "other")
-    picture(tmp_path / "deep" / "images" / "new" / "cat" / "1.png")
-    picture(tmp_path / "deep" / "old" / "1.png")
-    with pytest.raises(DataError, match=rf"lies too deep .*; expected {re.escape(LAYOUT)}$"):  # there are no masks
-        ImageFolder(tmp_path / "deep")
-
-
-def test_a_split_in_one_folder_that_is_no_class_has_no_labels(tmp_path, folder):
-    """The folder was one more class."""
-    for number in range(4):
-        picture(folder / "val" / "images" / f"{number}.png")
-    (folder / "val" / "val_annotations.txt").touch()
-    source = ImageFolder(folder)
-    assert "label" not in source.split("validation").column_names and source.class_names == ("cat", "dog")
-    assert (
-        "All validation images lie in one folder 'images', which is no class of the training images: they have no "
-        "labels. Put each into a folder of its class, which 'val_annotations.txt' may name."
-    ) in source.notes
-    shutil.move(folder / "val" / "images", folder / "val" / "cat")
-    assert "label" in ImageFolder(folder).split("validation").column_names
-
-
 def test_a_folder_of_images_beside_many_images_is_named(tmp_path):
     for number in range(5):
         picture(tmp_path / f"{number}.png")
@@ -349,6 +305,17 @@ def test_a_folder_without_splits_says_how_its_test_images_are_chosen(tmp_path):
     assert alone.description.startswith(
         "images of the folder train, whose test images are chosen by a hash of their na"
     )
+
+
+@pytest.mark.parametrize(("names", "is_noted"), [(("part1", "part2"), True), (("class1", "class2"), False)])
+def test_parts_of_one_set_that_count_as_classes_are_noted(tmp_path, names, is_noted):
+    ImageFolder.example(tmp_path)
+    first, second, *_ = sorted((tmp_path / "train").iterdir())
+    (tmp_path / "set").mkdir()
+    for source, name in zip((first, second), names, strict=True):
+        shutil.copytree(source, tmp_path / "set" / name)
+    said = any("differ in a number alone" in note for note in ImageFolder(tmp_path / "set").notes)
+    assert said == is_noted
 
 
 def test_a_fraction_for_a_folder_that_has_splits_is_refused(folder):

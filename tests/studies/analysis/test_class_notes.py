@@ -143,7 +143,7 @@ def test_numbers_that_stand_apart_are_noted(labels, rest, listed):
         (["subject01", "subject02", "misc_dir"], 2),
         (["video_0001", "video_0002"], 2),
         (["session 2", "session 3"], 2),
-        (["my_part1", "my_part2"], 2),
+        (["my_part1", "my_part2"], 0),  # of which the source has a note
         (["2019-03-01", "2019-03-02_1"], 2),
         (["sub-01_ses-1", "sub-01_ses-2"], 2),
         (["n01440764", "n01443537"], 0),
