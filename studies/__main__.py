@@ -119,7 +119,7 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
-    from studies.suite.analysis.results import check_page, data_notes
+    from studies.suite.analysis.results import check_page, data_lines
     from studies.suite.execution.forecast import work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.store import Store
@@ -140,8 +140,8 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     if not planned:
         raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
     if not notes:  # with notes, the data are not here
-        for note in data_notes(settings, planned, decode=not options.dry_run):
-            print(f"note: {note}", file=sys.stderr)
+        for line in data_lines(settings, planned, decode=not options.dry_run):
+            print(line, file=sys.stderr)
     runs = unique(planned)
     rounds = None if settings.minutes is None else rounds_of(study, settings, planned, runs, store, team)
     if options.dry_run:

@@ -32,7 +32,7 @@ from studies.references import (
 from studies.scene_images import Images
 from studies.suite.analysis import notation, tables
 from studies.suite.analysis.comparison import compare
-from studies.suite.analysis.conditions import planned, planned_claims
+from studies.suite.analysis.conditions import planned
 from studies.suite.analysis.results import Results
 from studies.suite.pages import study_figures
 from studies.suite.pages.markdown import Blocks
@@ -171,7 +171,7 @@ def sections(report: Report) -> None:
     results, labels, out = report.results, report.labels, report.out
     label = results.metric(METRIC).label
     declared = [each for each in planned(CONTRASTS, results) if results.has(each.metric)]
-    report.judge_claims(beside=declared, claims=planned_claims(report.study.claims, results))
+    report.judge_claims(beside=declared)
     report.show(
         summary(results, labels),
         f"{label} and mask AP: means with 95 % t intervals over seeds. Differences in {label}, in points: paired, with "

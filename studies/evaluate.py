@@ -86,7 +86,8 @@ def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
         print("\n".join(plan_lines(scoring, records)))
         return 0
     check_writable(out)
-    for line in remarks(scoring):
+    read, notes = data_notes(scoring)
+    for line in (*remarks(scoring), *(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)):
         print(line, file=sys.stderr)
     failed: dict[str, str] = {}
     try:
@@ -96,7 +97,10 @@ def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
 
         scores = {network.name: scores_of(scoring, network, records) for network in scoring.networks}
         if scores["checkpoint"].numbers:
-            print(write_page(scoring, scores, out, failed, data_notes(scoring)), file=sys.stderr)
+            print(
+                write_page(scoring, scores, out, failed, [*(f"Read as {line}" for line in read), *notes]),
+                file=sys.stderr,
+            )
         else:
             print("no evaluation of the checkpoint has finished yet: no page", file=sys.stderr)
     for key, reason in failed.items():
@@ -159,9 +163,13 @@ def plan_lines(scoring: "Scoring", records: "Records") -> list[str]:
     return lines
 
 
-def data_notes(scoring: "Scoring") -> list[str]:
-    """What a reader must know of the images."""
-    return [*scoring.data.notes, *scoring.data.overlap()]
+def data_notes(scoring: "Scoring") -> tuple[list[str], list[str]]:
+    """How the images were read, and what else a reader must know of them."""
+    from studies.suite.analysis.image_notes import notes_on_images, notes_on_splits
+    from studies.suite.analysis.what_was_read import what_was_read
+
+    notes = dict.fromkeys([*notes_on_images(scoring.data), *notes_on_splits(scoring.data)])
+    return what_was_read(scoring.data, decode=True), list(notes)
 
 
 if __name__ == "__main__":

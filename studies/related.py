@@ -28,7 +28,6 @@ from studies.suite.analysis.conditions import (
     conditions,
     cross_conditions,
     fall_back_to_metric,
-    planned_claims,
     planned_there,
     title,
     words,
@@ -190,7 +189,7 @@ def sections(report: Report) -> None:
     def there(declared: Sequence[Contrast]) -> list[Contrast]:
         return fall_back_to_metric(planned_there(cross_conditions(declared, found), results), results, FALLBACK)
 
-    report.judge_claims(beside=there(CONTRASTS), claims=planned_claims(report.study.claims, results))
+    report.judge_claims(beside=there(CONTRASTS))
     report.show(
         page.gains(systems, results, report.labels, metric, {words(each): each for each in found}),
         f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals, not corrected. SCD "

@@ -229,6 +229,25 @@ def test_images_that_cannot_be_scored_end_in_one_line(images, message, files, tm
     assert not list(tmp_path.rglob("record.json")) and not (tmp_path / "out").exists()
 
 
+def test_images_of_a_folder_are_described_before_they_are_scored_and_on_the_page(files, tmp_path, capsys):
+    """Notes on names, labels, pixels and masks came before studies alone: here the same images had none."""
+    data = folder_of(tmp_path / "images", {**pictures("one", "two"), "train/one/Thumbs.db": 0})
+    for picture in (data / "train").rglob("*.png"):
+        (picture.parent / f"{picture.stem}_flip.png").write_bytes(picture.read_bytes())
+    words = [f"checkpoint={files['mine']}", "backbone=resnet_micro", "tier=smoke", f"data={data}", "supervised=none"]
+    out = tmp_path / "out"
+    assert main([*words, "protocols=knn", "--store", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    text, lines = next(out.glob("*.md")).read_text(encoding="utf-8"), capsys.readouterr().err.splitlines()
+    for line in (
+        "read as training: 24 images; 2 classes by the names of folders (images): 'one' 12, 'two' 12.",
+        "note: Files that are no images, not read (1: 1 .db): 'train/one/Thumbs.db'.",
+        "note: 12 of the 24 training images repeat an earlier one of them, "
+        "which are trained on more often than others.",
+    ):
+        assert line in lines
+        assert line.removeprefix("note: ").replace("read as", "Read as") in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -139,6 +139,7 @@ def test_a_folder_as_people_have_it_twice_from_inside(tmp_path, monkeypatch, cap
     text = (data / "reports" / "multicrop-my-pets-smoke-arms-random.md").read_text(encoding="utf-8")
     assert "Files that are no images, not read (1: 1 .db): 'Testing/cat/Thumbs.db'." in text
     assert "not read (1): 'Training/.ipynb\\_checkpoints'." in text
+    assert "- **Read as:** training: 20 images; 2 classes by the names of folders (images): 'cat' 10, 'dog' 10." in text
     assert "[records/multicrop-my-pets-smoke-arms-random.csv](records/multicrop-my-pets-smoke-arms-random.csv)" in text
 
 
@@ -148,7 +149,10 @@ def test_classes_of_folders_are_named_before_the_training(tmp_path, capsys):
     write_folder(tmp_path / "pets" / "test", ["cat", "dog"], 2, first=50)
     words = ["multicrop", *QUICK, f"data={tmp_path / 'pets'}", *KNN, "--store", str(tmp_path / "store")]
     assert main([*words, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert capsys.readouterr().err == "note: 2 classes by the names of folders: 'cat', 'dog'.\n"
+    assert capsys.readouterr().err == (
+        "read as training: 16 images; 2 classes by the names of folders (images): 'cat' 8, 'dog' 8.\n"
+        "read as test: 4 images; 2 classes by the names of folders (images): 'cat' 2, 'dog' 2.\n"
+    )
 
 
 def test_icons_whose_shape_lies_in_their_transparency_are_refused(tmp_path, capsys):

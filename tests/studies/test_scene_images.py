@@ -9,7 +9,7 @@ from scd.data.sources.shapes import Shapes
 from scd.errors import DataError, UsageError
 from scd.evaluation.metric import SHARE, Metric
 from studies import multicrop, scene_coco
-from studies.suite.analysis.results import assemble, data_notes
+from studies.suite.analysis.results import assemble, data_lines
 from studies.suite.pages.publish import publish
 from studies.suite.planning.command_line import resolve_settings
 from studies.suite.planning.resolve import resolve
@@ -92,10 +92,11 @@ def test_notes_on_the_images_of_protocols(folders, tmp_path):
     for split in ("train", "test"):
         (copied / f"{split}.parquet").write_bytes((folders / "annotated" / "test.parquet").read_bytes())
     settings = settings_of(folders, f"axes.scored={copied}", "sizes.limit_train=30")
-    notes = data_notes(settings, resolve(scene_coco.plan(settings)), decode=True)
+    lines = data_lines(settings, resolve(scene_coco.plan(settings)), decode=True)
     first = "Of the 40 train images, which have no labels to be balanced by, the first 30 are used (data.train_limit)."
-    assert first in notes
-    assert any(note.startswith("copied: 20 of the 20 scored images are training images, too") for note in notes)
+    assert f"note: {first}" in lines
+    start = "note: copied: 20 of the 20 scored images are training images, too"
+    assert any(line.startswith(start) for line in lines)
 
 
 def test_protocols_that_are_left_out_and_splits_that_are_not_used_are_named(folders, tmp_path):
@@ -106,9 +107,9 @@ def test_protocols_that_are_left_out_and_splits_that_are_not_used_are_named(fold
         (plain / f"{split}.parquet").write_bytes((folders / "coco" / "train.parquet").read_bytes())
     words = [f"data={plain}", "tier=smoke", "seeds=1", "evaluation.protocols=[knn,collapse]", "arms=random,moco"]
     settings = resolve_settings("multicrop", words)
-    notes = data_notes(settings, resolve(multicrop.plan(settings)), decode=True)
-    assert "Protocols that need what these images lack, and that are left out: knn." in notes
-    assert "The 40 validation images are not used." in notes
+    lines = data_lines(settings, resolve(multicrop.plan(settings)), decode=True)
+    assert "note: Protocols that need what these images lack, and that are left out: knn." in lines
+    assert "note: The 40 validation images are not used." in lines
 
 
 def test_a_folder_that_cannot_be_used_is_named_before_anything_is_trained(folders, tmp_path):

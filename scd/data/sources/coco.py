@@ -35,10 +35,11 @@ from scd.data.sources.instance_maps import (
 from scd.data.sources.labels import folded
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
+from scd.data.sources.video_folders import in_both
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
-NOTED = "3"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "4"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
@@ -123,7 +124,8 @@ class Coco(Source):
                 for note in (*content.notes, *splits[split].info.description.splitlines())
             ]
             + names_alike(read, names)
-            + background_category(read),
+            + background_category(read)
+            + videos_in_both(read, places),
         )
 
     @classmethod
@@ -183,6 +185,14 @@ def background_category(read: Mapping[str, CocoFile]) -> list[str]:
         for name, count in Counter(entries).items()
         if folded(name).strip("_") in NO_CLASS
     ]
+
+
+def videos_in_both(read: Mapping[str, CocoFile], places: Mapping[str, tuple[Path, Path]]) -> list[str]:
+    """A note where the images of both splits are frames of the same videos, by their folders inside of the split's."""
+    if "test" not in read:
+        return []
+    paths = [[Path(name) for name in _names(read[split], places[split][0])] for split in ("train", "test")]
+    return in_both(*paths)
 
 
 def check_objects(split: str, content: CocoFile) -> None:
@@ -398,5 +408,10 @@ def overlap(box: Sequence[float], extent: np.ndarray) -> float:
 def _contents(content: CocoFile, folder: Path) -> list:
     """What identifies the images: their names, those in the folder with their place in it, and their contents."""
     paths = [image.path for image in content.images]
-    names = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name for path in paths]
-    return sorted(zip(names, file_hashes(paths), strict=True))
+    return sorted(zip(_names(content, folder), file_hashes(paths), strict=True))
+
+
+def _names(content: CocoFile, folder: Path) -> list[str]:
+    """The place of each image in the folder, or its name where it lies elsewhere."""
+    paths = [image.path for image in content.images]
+    return [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name for path in paths]

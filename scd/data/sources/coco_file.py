@@ -22,8 +22,11 @@ from urllib.parse import unquote
 
 from PIL import Image
 
-from scd.data.sources.coco_marks import notes_on_marks
+from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories
+from scd.data.sources.coco_others import other_format
 from scd.data.sources.folder_scan import printable
+from scd.data.sources.instance_maps import crowds
+from scd.data.sources.turned_boxes import TURNED_BOXES, is_turned_by
 from scd.errors import DataError
 
 CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
@@ -106,14 +109,10 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     kept = [entry for image in images.values() for entry in image.entries]
     rotated = sum(entry.turned for entry in kept)
     if rotated:
-        notes.append(
-            "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken as upright; "
-            f"polygons would keep their shape: {rotated:,}."
-        )
+        notes.append(f"{TURNED_BOXES}: {rotated:,}.")
     notes += notes_on_marks(content["annotations"])
-    crowds = sum(entry.crowd for entry in kept)
-    if crowds and crowds >= len(kept) / 2:
-        notes.append(f"Annotations with iscrowd=1, which are not scored as objects: {crowds:,} of {len(kept):,}.")
+    notes += notes_on_open_categories(content["images"], content["annotations"], len(names) - len(dropped))
+    notes += crowds(sum(entry.crowd for entry in kept), len(kept))
     ordered = tuple(name for key, name in sorted(names.items(), key=lambda item: order(item[0])) if key not in dropped)
     notes += [f"The category '{names[key]}' with the id {key} has no objects and repeats a name; it is left out."
               for key in dropped]  # fmt: skip
@@ -201,6 +200,8 @@ def _parsed(file: Path) -> dict[str, list]:
         raise DataError(f"cannot read the annotations '{file}': {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"'{file}' is not JSON: {error}") from error
+    if (other := other_format(content)) is not None:
+        raise DataError(f"'{file}' {other}")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
         raise DataError(f"'{file}' is not COCO's instances format, it needs the lists {', '.join(KEYS)}")
     for kind in ("images", "categories"):
@@ -382,10 +383,4 @@ def _area(value: object) -> float | None:
 
 def _turned(attributes: object) -> bool:
     """Whether the attributes of a box, as CVAT writes them, turn it by an angle in degrees that is not 0 or 180."""
-    angle = attributes.get("rotation") if isinstance(attributes, dict) else None
-    if isinstance(angle, bool):
-        return False
-    try:
-        return math.isfinite(float(angle)) and float(angle) % 180 != 0
-    except (TypeError, ValueError, OverflowError):
-        return False
+    return isinstance(attributes, dict) and is_turned_by(attributes.get("rotation"))

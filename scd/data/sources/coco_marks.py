@@ -1,16 +1,19 @@
 """Marks of COCO's annotations that are not read: those that other tools take out of the scores, and low scores.
 
 COCO's own mark is ``iscrowd``. CrowdHuman and VisDrone write ``ignore``, VOC's conversions ``difficult``, Open Images
-``is_group_of``; label tools put them into ``attributes``. Pseudo labels keep the ``score`` of their detector.
+``is_group_of``; label tools put them into ``attributes``. Pseudo labels keep the ``score`` of their detector. LVIS
+lists the categories of which an image may hold objects that nobody has annotated.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 MARKS = ("ignore", "ignored", "difficult", "is_group_of", "isgroupof", "isfake")
 SET = (1, "1", "true", "True", "yes")  # True equals 1
 SCORES = ("score", "confidence")
 LOW = 0.5
+OPEN = "neg_category_ids"  # of LVIS: categories of which an image is known to hold no object
+PARTLY = "not_exhaustive_category_ids"  # of LVIS: categories of which an image holds objects without an annotation
 
 
 def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
@@ -32,3 +35,25 @@ def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
         of_all = f"{low:,} of {len(annotations):,}"
         notes.append(f"Annotations with a score below {LOW}, which count as objects like others: {of_all}.")
     return notes
+
+
+def notes_on_open_categories(images: Sequence[dict], annotations: Sequence[dict], categories: int) -> list[str]:
+    """A note on images of which not all categories are annotated, as LVIS says by lists that are not read.
+
+    Args:
+        images, annotations: entries of a file; categories: the number of its categories.
+    """
+    shown: dict[str, set[str]] = defaultdict(set)
+    for entry in annotations:
+        shown[str(entry["image_id"])].add(str(entry["category_id"]))
+    count = 0
+    for image in images:
+        known, partly = ({str(one) for one in image.get(key) or ()} for key in (OPEN, PARTLY))
+        count += bool(partly) or (OPEN in image and len(known | shown[str(image["id"])]) < categories)
+    if not count:
+        return []
+    return [
+        f"Images of which not all categories are annotated ({OPEN}, {PARTLY}), which is not read: {count:,} of "
+        f"{len(images):,}. What is found of the others counts as false, where LVIS does not score it, so precision is "
+        "too low."
+    ]

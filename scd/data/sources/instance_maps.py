@@ -19,6 +19,10 @@ UPPER_LEFT = (
     "All {:,} boxes end within the left upper quarter of their images, as if the images had been enlarged after they "
     "were annotated; they are taken as they stand."
 )
+LEAST, MANY_OF = 2, 0.05  # number and share of empty images, and of crowds, that are noted
+NEGATIVES = "Images without objects, which count as negatives"
+UNFINISHED = "Leave out those that nobody has annotated, or what they show counts as background."
+CROWDS = "Annotations with iscrowd=1, which are not scored as objects"
 PERCENT = "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
 
 
@@ -93,11 +97,23 @@ def upper_left(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]
 
 
 def negatives(objects: Sequence[int]) -> list[str]:
-    """A note on a set in which more than half of the images have no object; ``objects`` are their numbers by image."""
+    """A note on a set of which many images have no object; ``objects`` are their numbers by image."""
     empty = sum(not number for number in objects)
-    if empty <= len(objects) / 2:
+    if not are_many(empty, len(objects)):
         return []
-    return [f"Images without objects, which count as negatives: {empty:,} of {len(objects):,}."]
+    return [f"{NEGATIVES}: {empty:,} of {len(objects):,}. {UNFINISHED}"]
+
+
+def crowds(count: int, total: int) -> list[str]:
+    """A note on a set of which many objects are crowds: how many of how many."""
+    if not are_many(count, total):
+        return []
+    return [f"{CROWDS}: {count:,} of {total:,} ({count / total:.0%})."]
+
+
+def are_many(count: int, total: int) -> bool:
+    """Whether more are left out, or empty, than in the sets of COCO and VOC, where it is one in a hundred."""
+    return count > total / 2 or (count >= LEAST and count >= MANY_OF * total)
 
 
 def describe(counted: Counter[str], notes: Sequence[str] = ()) -> str:

@@ -31,10 +31,21 @@ from scd.data.sources.instance_maps import (
 )
 from scd.data.sources.mask_checks import Palettes, require_whole_ids, used_colours
 from scd.data.sources.source import Source, cached_dataset
+from scd.data.sources.turned_boxes import TURNED_BOXES
+from scd.data.sources.voc_marks import (
+    DELETED,
+    DIFFICULT,
+    EXCHANGED,
+    RENAMED,
+    REPEATED,
+    annotation_notes,
+    is_marked,
+    is_turned,
+)
 from scd.errors import DataError, UsageError, unknown
 
 VERSION = "5"
-NOTED = "2"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "3"  # version of the notes that are kept with the maps; it changes no identity
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -42,10 +53,6 @@ CLASSES = (
 )  # fmt: skip
 TURNED = "Images with an EXIF orientation, whose annotations count as drawn on the upright picture"
 FROM_0 = "Boxes that begin at 0 or below, where VOC's pixels count from 1, and that are moved by one pixel and cut"
-REPEATED = "Objects that are annotated twice and count once"
-RENAMED = "Annotations whose <filename> names another file"
-EXCHANGED = "those of them whose file is there"
-DIFFICULT = "Objects that are marked as difficult and count like others (data.options.difficult=false leaves them out)"
 LEFT_OUT = "-1"  # an image without the class of a set
 MARKS = (LEFT_OUT, "0", "1")  # in sets of one class; 0: with difficult objects of it alone
 LOSSY = ("JPEG", "MPO")
@@ -98,7 +105,7 @@ class Voc(Source):
             raise UsageError("voc: name at least one set in train and one in test, as YEAR/SET")
         root = Path(root).expanduser()
         boxes = task == "detection"
-        listed, notes, rows = {}, {}, {}
+        listed, notes, rows, deleted = {}, {}, {}, {}
         for split, sets in (("train", train), ("test", test)):
             listed[split], notes[split] = _listed(root, sets, task)
         for split, found in listed.items():
@@ -106,8 +113,9 @@ class Voc(Source):
             read = partial(_objects, difficult=difficult, counted=counted) if boxes else _segments
             rows[split] = [read(root / f"VOC{year}", name) for year, name in found]
             notes[split] += annotation_notes(counted, len(found), f"'{split}' of '{root}'")
+            deleted[split] = counted[DELETED]
         if boxes:
-            check_objects(rows, root, difficult)
+            check_objects(rows, deleted, root, difficult)
         format_ = {"format": "voc", "version": VERSION, "task": task}
         fingerprints = {split: content_hash({**format_, "content": _contents(found)}) for split, found in rows.items()}
         make = _with_boxes if boxes else _with_segments
@@ -239,7 +247,8 @@ def _segments(folder: Path, name: str) -> dict:
 def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) -> dict:
     """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0.
 
-    ``counted`` is told of difficult objects, of those that are there twice, and of a <filename> of another image.
+    ``counted`` is told of difficult and deleted objects, of those that are there twice, of turned boxes, and of a
+    <filename> of another image.
     """
     file = folder / "Annotations" / f"{name}.xml"
     root = _annotation(file)
@@ -248,6 +257,9 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
     counted[EXCHANGED] += other is not None and _find(folder, other) is not None
     found: dict[tuple, None] = {}
     for number, entry in enumerate(root.findall("object")):
+        if is_marked(entry, "deleted"):
+            counted[DELETED] += 1
+            continue
         for tag in ONCE:
             if (count := len(entry.findall(tag))) > 1:
                 raise DataError(f"'{file}' object {number}: it has {count} <{tag}>; write one <object> for each object")
@@ -257,7 +269,7 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
                 f"'{file}' object {number}: '{label}' is none of VOC's {len(CLASSES)} classes; convert annotations of "
                 "other classes to COCO's format and give data=coco"
             )
-        hard = (entry.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        hard = is_marked(entry, "difficult")
         if hard and not difficult:
             continue
         try:
@@ -272,6 +284,7 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
         category_and_box = CLASSES.index(label), (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1)
         counted[DIFFICULT] += hard and category_and_box not in found
         counted[REPEATED] += category_and_box in found
+        counted[TURNED_BOXES] += is_turned(entry) and category_and_box not in found
         found[category_and_box] = None
     categories, boxes = [category for category, _ in found], [list(box) for _, box in found]
     return {"image": _image(folder, name), "size": _size(root, file), "categories": categories, "boxes": boxes}
@@ -283,25 +296,6 @@ def _other_name(root: ElementTree.Element, name: str) -> str | None:
     spelled = {unicodedata.normalize("NFC", one).casefold() for one in (written.name, written.stem)}
     is_same = not written.name or unicodedata.normalize("NFC", name).casefold() in spelled
     return None if is_same else written.stem
-
-
-def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
-    """Notes on objects that are there twice and on annotations that name another image.
-
-    Args:
-        counted: by the reader of annotations; total: their number.
-        what: names the split.
-
-    Raises:
-        DataError: most of the annotations name another image that is there, so they were mixed up.
-    """
-    if counted[EXCHANGED] > total / 2:
-        raise DataError(
-            f"{what}: the <filename> of {counted[EXCHANGED]:,} of {total:,} annotations is that of another image in "
-            "JPEGImages, so the annotations belong to other images; give each file of annotations the name of its image"
-        )
-    notes = [f"{RENAMED}: {counted[RENAMED]:,} of {total:,}."] if counted[RENAMED] else []
-    return notes + [f"{what}: {counted[what]:,}." for what in (REPEATED, DIFFICULT) if counted[what]]
 
 
 def _annotation(file: Path) -> ElementTree.Element:
@@ -332,14 +326,19 @@ def _annotation(file: Path) -> ElementTree.Element:
     return root
 
 
-def check_objects(rows: Mapping[str, Sequence[dict]], root: Path, difficult: bool) -> None:
-    """Raise DataError for a split without any object: nothing could be learned from it, or scored on it."""
+def check_objects(rows: Mapping[str, Sequence[dict]], deleted: Mapping[str, int], root: Path, difficult: bool) -> None:
+    """Raise DataError for a split without any object: nothing could be learned from it, or scored on it.
+
+    Args:
+        rows, deleted: by split, what was read and the number of objects that are marked as deleted.
+    """
     for split, found in rows.items():
         if not any(row["categories"] for row in found):
             which = "object" if difficult else "object that is not marked as difficult"
+            marked = f", objects marked as deleted: {deleted[split]:,}" if deleted[split] else ""
             raise DataError(
-                f"'{split}' of '{root}' holds no {which} (images: {len(found):,}); check its sets and annotations, "
-                "or give data=FOLDER for images alone"
+                f"'{split}' of '{root}' holds no {which} (images: {len(found):,}{marked}); check its sets and "
+                "annotations, or give data=FOLDER for images alone"
             )
 
 

@@ -1,6 +1,6 @@
 """The conditions of a page: the labels beside arm and seed (budget, correlation), as values and in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -44,9 +44,16 @@ def planned(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:
     return [contrast for contrast in contrasts if {contrast.treatment, contrast.control} <= arms]
 
 
-def planned_claims(claims: Sequence[Claim], results: Results) -> list[Claim]:
-    """The claims whose arms are all planned; all claims where none has them."""
-    return [claim for claim in claims if planned(claim.contrasts, results) == list(claim.contrasts)] or list(claims)
+def planned_claims(claims: Sequence[Claim], results: Results, arms: Iterable[str]) -> list[Claim]:
+    """The claims without those about arms that are not planned; all claims where none is left.
+
+    Args:
+        arms: names of a study's arms. A claim may also compare rows that are derived from runs, under other names.
+    """
+    absent = set(arms) - {*results.about["arms"], *results.levels("arm")}
+    return [
+        claim for claim in claims if not any({each.treatment, each.control} & absent for each in claim.contrasts)
+    ] or list(claims)
 
 
 def planned_there(contrasts: Sequence[Contrast], results: Results) -> list[Contrast]:

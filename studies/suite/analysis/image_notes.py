@@ -10,8 +10,10 @@ from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
 from studies.suite.analysis.name_notes import notes_on_names
+from studies.suite.analysis.object_notes import notes_on_objects
 from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
+from studies.suite.analysis.series_notes import notes_on_shared_videos
 from studies.suite.planning.settings import Settings
 
 MOST_NAMED = 5  # classes that a note names
@@ -22,8 +24,8 @@ def notes_on_images(images: EvaluationData) -> list[str]:
     pixels and masks, and copies."""
     return [
         *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *notes_on_names(images),
-        *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images), *images.overlap(),
-        *notes_on_copies(images), *notes_on_repeats(images),
+        *notes_on_shared_videos(images), *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images),
+        *notes_on_objects(images), *images.overlap(), *notes_on_copies(images), *notes_on_repeats(images),
     ]  # fmt: skip
 
 

@@ -1,81 +1,32 @@
 """What a reader must know of the masks of a study's images, from a few masks of each split.
 
-Masks that may be inverted or that are all equal, class ids that count as background, that only one split has or that
-lie on edges alone, and objects that their map does not show, or shows outside of their box.
+Masks that may be inverted, that are empty or all equal, and objects that their map does not show, or shows outside of
+their box. What is noted of ids of classes is in :mod:`studies.suite.analysis.id_notes`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from scd.data.decoding import place
 from scd.data.images import undecoded
-from scd.data.masks import GREY_KINDS, UNKNOWN, VOID, foreground, read_mask
+from scd.data.masks import GREY_KINDS, VOID, foreground, read_mask
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.id_notes import (
+    SeenMasks,
+    notes_on_background,
+    notes_on_edges,
+    notes_on_new_ids,
+    notes_on_numbers,
+    notes_on_zero,
+)
 from studies.suite.analysis.pixel_notes import spread_rows
 
-MOST_NAMED = 8  # ids that a note names
 MIXED, FEWEST_MIXED = 0.2, 5  # share and number of masks that may be inverted among others
+EMPTY, FEWEST_EMPTY = 0.1, 2  # share and number of masks without an object that are not noted, and that are
 FEWEST_EQUAL = 4  # masks that are equal by chance less often
 OUTSIDE = 0.1  # share of an object's pixels that may lie outside of its box
-MANY_IDS = 65536
-ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other ids; ids that are noted
-OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
-
-
-@dataclass
-class SeenMasks:
-    """What was seen of the masks of a split.
-
-    Attributes:
-        count: how many there are.
-        covered: those in which the object covers most of the border.
-        ids: id -> masks that show it; empty for masks of grey levels.
-        pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id; of masks of five ids or
-            more.
-        contents: hashes of the values.
-    """
-
-    count: int = 0
-    covered: int = 0
-    ids: Counter[int] = field(default_factory=Counter)
-    pixels: Counter[int] = field(default_factory=Counter)
-    on_edges: Counter[int] = field(default_factory=Counter)
-    contents: set[bytes] = field(default_factory=set)
-
-    def add(self, values: np.ndarray, shown: np.ndarray, has_ids: bool) -> None:
-        """The values (H, W) of a mask, and where they show the object."""
-        border = np.concatenate([shown[0], shown[-1], shown[1:-1, 0], shown[1:-1, -1]])
-        known = border[border != UNKNOWN]
-        self.count += 1
-        self.covered += bool(2 * (known == 1).sum() > len(known))
-        self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
-        if has_ids:
-            shown_ids = np.unique(values).tolist()
-            self.ids.update(shown_ids)
-            if len(shown_ids) >= FEWEST_ON_EDGES + 2 and shown_ids[-1] < MANY_IDS:
-                for counted, found in ((self.pixels, values.ravel()), (self.on_edges, values[between(values)])):
-                    counts = np.bincount(found)
-                    counted.update({int(number): int(counts[number]) for number in counts.nonzero()[0]})
-
-    def edge_ids(self) -> list[int]:
-        """Ids of which nearly all pixels lie between a lower and a higher id."""
-        return sorted(id_ for id_, count in self.pixels.items() if self.on_edges[id_] >= ON_EDGES * count)
-
-
-def between(values: np.ndarray) -> np.ndarray:
-    """Where a pixel (H, W) lies between a lower and a higher one among its four neighbours: bool."""
-    padded = np.pad(values.astype(np.int32), 1, mode="edge")
-    centre = padded[1:-1, 1:-1]
-    lower, higher = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
-    for beside in (padded[1:-1, 2:], padded[1:-1, :-2], padded[2:, 1:-1], padded[:-2, 1:-1]):
-        lower |= beside < centre
-        higher |= beside > centre
-    return lower & higher
 
 
 def notes_on_masks(images: EvaluationData) -> list[str]:
@@ -98,9 +49,12 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
             seen[split] = look_at_masks(images, split)
             notes += [
                 *notes_on_borders(seen[split], source.mask_kind, words),
+                *notes_on_empty_masks(seen[split], words),
                 *notes_on_equal_masks(seen[split], words),
                 *notes_on_edges(seen[split], words),
+                *notes_on_numbers(seen[split], words),
             ]
+    notes += notes_on_zero(seen.values())
     ids = {id_ for found in seen.values() for id_ in found.ids}
     return [*notes, *notes_on_background(ids, source.foreground), *notes_on_new_ids(seen, images.split)]
 
@@ -137,50 +91,23 @@ def notes_on_borders(seen: SeenMasks, kind: str | None, words: str) -> list[str]
     ]
 
 
+def notes_on_empty_masks(seen: SeenMasks, words: str) -> list[str]:
+    """A note on masks without an object, as those of images that nobody has annotated."""
+    empty = sum(share == 0 for share in seen.shares)
+    if empty < FEWEST_EMPTY or empty <= EMPTY * seen.count:
+        return []
+    return [
+        f"Masks that show no object: {empty} of the {seen.count} {words} masks that were looked at. Whatever is found "
+        "in their images counts as false, with an IoU of 0, and where objects are needed they are skipped; leave out "
+        "images that nobody has annotated."
+    ]
+
+
 def notes_on_equal_masks(seen: SeenMasks, words: str) -> list[str]:
     """A note on a split whose masks are all one, as where a loop wrote the same mask into every row."""
     if seen.count < FEWEST_EQUAL or len(seen.contents) > 1:
         return []
     return [f"All {seen.count} {words} masks that were looked at are equal; check that each image has its own."]
-
-
-def notes_on_edges(seen: SeenMasks, words: str) -> list[str]:
-    """A note on ids that lie on the edges between others alone, as where masks of ids were resized with smoothing."""
-    found = seen.edge_ids()
-    if len(found) < FEWEST_ON_EDGES or 2 * len(found) < len(seen.ids):
-        return []
-    listed = ", ".join(map(str, found[:MOST_NAMED])) + (", ..." if len(found) > MOST_NAMED else "")
-    return [
-        f"Ids of the {words} masks that show on edges between other ids alone, as where masks were resized with "
-        f"smoothing, which makes ids that are no classes: {listed}. Resize masks of ids with the nearest neighbour."
-    ]
-
-
-def notes_on_new_ids(seen: Mapping[str, SeenMasks], scored: str) -> list[str]:
-    """A note on class ids that many scored masks show and no training mask does, of those that were looked at."""
-    if "train" not in seen or scored not in seen or not seen["train"].ids:
-        return []
-    test = seen[scored]
-    new = sorted(id_ for id_, count in test.ids.items() if not seen["train"].ids[id_] and count >= OFTEN * test.count)
-    if not new:
-        return []
-    listed = ", ".join(map(str, new[:MOST_NAMED])) + (", ..." if len(new) > MOST_NAMED else "")
-    return [
-        f"Ids that many of the {test.count} {scored} masks that were looked at show, and none of the "
-        f"{seen['train'].count} training masks: {listed}. Check that both splits have the same ids."
-    ]
-
-
-def notes_on_background(ids: set[int], chosen: tuple[int, ...] | None) -> list[str]:
-    """A note on several ids that count as background where the ids of the object are named: one may mean unknown."""
-    others = sorted(ids - {VOID, *(chosen or ())})
-    if chosen is None or len(others) < 2:
-        return []
-    listed = ", ".join(map(str, others[:MOST_NAMED])) + (", ..." if len(others) > MOST_NAMED else "")
-    return [
-        f"Ids of the masks that count as background, because data.options.foreground does not name them: {listed}. "
-        f"Only {VOID} means unknown; write it in the place of an id that does, such as that of a trimap's border."
-    ]
 
 
 def notes_on_hidden_objects(images: EvaluationData, split: str, words: str) -> list[str]:

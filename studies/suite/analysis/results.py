@@ -8,7 +8,6 @@ The page can be written again from these two files.
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -178,6 +177,7 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
         protocols: configurations of all protocols of the study's runs.
     """
     from studies.suite.analysis.image_notes import left_out_protocols, notes_on_images, notes_on_splits
+    from studies.suite.analysis.what_was_read import what_was_read
     from studies.suite.planning.assembly import open_data
     from studies.suite.planning.protocols import build_protocol, evaluation_data
 
@@ -189,42 +189,38 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
         source = open_data(data, locations)
         found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
         images = evaluation_data(settings.base, source)
+        read = what_was_read(images, decode=True)
         notes = [*notes_on_images(images), *notes_on_splits(images), *left_out_protocols(settings, protocols)]
         for protocol in map(build_protocol, others):
             own = protocol.own_data(images)
             if not own.source.embedded:
+                read += [f"{own.source.name}, {line}" for line in what_was_read(own, decode=True)]
                 notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
-        _SOURCES[key] = {**found, "place": place_of(settings), "notes": list(dict.fromkeys(notes))}
+        place, notes = place_of(settings), list(dict.fromkeys(notes))
+        _SOURCES[key] = {**found, "place": place, "read": list(dict.fromkeys(read)), "notes": notes}
     return _SOURCES[key]
 
 
-def data_notes(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
-    """What a user must know about their images before anything is trained.
+def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
+    """What a user must know about their images before anything is trained: how they were read, and notes.
 
     Args:
-        decode: also compare the pixels of training and scored images.
+        decode: also look at masks, and compare the pixels of training and scored images.
     """
     if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
         return []
     if decode:
         found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])
-        return [*classes_of_folders(found["description"]), *found["notes"]]
-    from studies.suite.analysis.class_notes import notes_on_class_names
-    from studies.suite.planning.assembly import open_data
-    from studies.suite.planning.protocols import evaluation_data
+        read, notes = found["read"], found["notes"]
+    else:
+        from studies.suite.analysis.class_notes import notes_on_class_names
+        from studies.suite.analysis.what_was_read import what_was_read
+        from studies.suite.planning.assembly import open_data
+        from studies.suite.planning.protocols import evaluation_data
 
-    source = open_data(settings.base["data"], settings.locations)
-    images = evaluation_data(settings.base, source)
-    return [*classes_of_folders(source.description), *images.notes, *notes_on_class_names(images)]
-
-
-def classes_of_folders(description: str) -> list[str]:
-    """The part of a source's description that names the classes which are folders.
-
-    The page has it in the line on the data; before the training it shows whether folders were meant as something else.
-    """
-    found = re.search(r"\d+ classes by the names of folders: .*", description)
-    return [f"{found[0]}."] if found else []
+        images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
+        read, notes = what_was_read(images, decode=False), [*images.notes, *notes_on_class_names(images)]
+    return [*(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)]
 
 
 def place_of(settings: "Settings") -> str | None:

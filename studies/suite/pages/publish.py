@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studies.suite.analysis.answers import answer, sensitivity, sentence
-from studies.suite.analysis.conditions import versus, words
+from studies.suite.analysis.conditions import planned_claims, versus, words
 from studies.suite.analysis.results import Results, save
 from studies.suite.analysis.statistics import PairedResult
 from studies.suite.analysis.tables import Table
@@ -103,11 +103,12 @@ class Report:
             results: what they are judged by; the page's own where None.
             names: arm -> label in these results; the study's where None.
             beside: further contrasts that are listed and not judged; those of a claim are listed once.
-            claims: those of the study's claims that hold for the page's images; all where None.
+            claims: those of the study's claims that hold for the page's images; None: all about arms that are planned.
             is_said: False for a study that answers them in words of its own.
         """
         results, names = results or self.results, names or self.names
-        claims = self.study.claims if claims is None else claims
+        if claims is None:
+            claims = planned_claims(self.study.claims, results, [arm.name for arm in self.study.arms])
         verdicts, lines = judge_claims(self.study, results, claims), []
         for claim, verdict in zip(claims, verdicts, strict=True):
             asked = f"*{claim.question}* " if claim.question else ""

@@ -98,7 +98,9 @@ def how_measured(blocks: Blocks, study: Study, results: Results, shown: Sequence
             "nothing is chosen on test images",
         }
     lines = [f"**{name}:** {text}" for name, text in entries.items()]
-    lines[2:2] = [f"**Note on the data:** {in_line(note)}" for note in results.about["source"].get("notes", ())]
+    source = results.about["source"]
+    read = [f"**Read as:** {in_line(line)}" for line in source.get("read", ())]
+    lines[2:2] = [*read, *(f"**Note on the data:** {in_line(note)}" for note in source.get("notes", ()))]
     for protocol in results.about["protocols"]:
         options = {key: value for key, value in protocol.items() if key != "name"}
         lines.append(f"**Protocol {protocol['name']}:** {described(options)}")

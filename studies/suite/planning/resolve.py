@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from scd.data.images import memory_bytes, require_memory, too_large
@@ -214,7 +215,7 @@ class Resolver:
         try:
             source = open_data(data, locations)
         except DataError as error:
-            if not (self.shown and self.declared):
+            if not (self.shown and self.declared) or are_here(locations):
                 raise
             self.notes[f"'{data['title']}' is not here, its sizes are those that are declared: {error}"] = None
             splits = {split: self.declared[split] for split in ("train", "test")}
@@ -308,6 +309,12 @@ class Resolver:
         if budget["value"] == 0:
             return 0
         return Budget(**budget).steps(epoch, cost)
+
+
+def are_here(locations: Mapping[str, Any]) -> bool:
+    """Whether data lie where a configuration says, so that what is wrong with them is a fault of theirs."""
+    places = [place for named in locations.values() for place in (named if isinstance(named, list) else [named])]
+    return bool(places) and all(Path(str(place)).expanduser().exists() for place in places)
 
 
 def sets_in_memory(config: Mapping[str, Any], opened: OpenedData) -> dict[str, int]:

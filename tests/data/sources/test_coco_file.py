@@ -254,3 +254,42 @@ def test_ids_are_compared_as_numbers_or_text():
     assert {identity(value, "x") for value in (7, 7.0, "7", " 7", "007")} == {"7"}
     assert identity("-7", "x") == "-7" and identity("a7", "x") == "a7"
     assert sorted(["b", "10", "9", "-1", "a"], key=order) == ["-1", "9", "10", "a", "b"]
+
+
+def of_via(content: dict) -> dict:
+    return {"1.png123": {"filename": "1.png", "size": 123, "regions": [], "file_attributes": {}}}
+
+
+def without_names(content: dict) -> dict:
+    images = [{"id": k, "coco_url": f"http://images.cocodataset.org/train2017/{k}.png"} for k in (1, 2)]
+    return {**content, "images": images}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda c: {**c, "annotations": [{"image_id": 1, "segments_info": []}]}, "panoptic format .* instances_"),
+        (
+            without_names,
+            "names its images by coco_url alone, as LVIS does; write the end of each coco_url into file_name",
+        ),
+        (of_via, "is a file of the VGG Image Annotator .* export its annotations in COCO's format"),
+        (lambda c: {"_via_settings": {}, "_via_img_metadata": of_via(c)}, "is a file of the VGG Image Annotator"),
+        (
+            lambda c: {"images": []},
+            "is not COCO's instances format, it needs the lists images, annotations, categories",
+        ),
+        (lambda c: {}, "is not COCO's instances format"),
+        (lambda c: [c], "is not COCO's instances format"),
+    ],
+)
+def test_files_of_other_formats_are_named(coco, change, text):
+    """Each ended in a message on the first key that it lacks."""
+    with pytest.raises(DataError, match=text):
+        opened((coco[0], change(coco[1])))
+
+
+def test_images_with_an_address_beside_their_name_are_read(coco):
+    for image in coco[1]["images"]:
+        image["coco_url"] = "http://images.cocodataset.org/train2017/1.png"
+    assert len(opened(coco).images) == 2

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from scd.data.sources.coco import Coco
-from scd.data.sources.coco_marks import notes_on_marks
+from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories
 
 MARKED = "Annotations with {}=1, which count as objects like others: {} of {}. Those with iscrowd=1 are not scored."
 
@@ -44,3 +44,37 @@ def test_marks_of_a_file_are_notes_of_its_source(tmp_path):
     (tmp_path / "test.json").write_text(json.dumps(content))
     source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
     assert source.notes == (f"test: {MARKED.format('ignore', 1, 4)}",)
+
+
+@pytest.mark.parametrize(
+    ("image", "noted"),
+    [
+        ({"neg_category_ids": [2], "not_exhaustive_category_ids": [1]}, True),
+        ({"neg_category_ids": [], "not_exhaustive_category_ids": []}, True),  # of the category 2 nobody knows
+        ({"neg_category_ids": [2], "not_exhaustive_category_ids": []}, False),
+        ({"not_exhaustive_category_ids": []}, False),
+        ({"not_exhaustive_category_ids": [2]}, True),
+        ({"neg_category_ids": None}, True),
+        ({}, False),
+    ],
+)
+def test_images_of_which_not_all_categories_are_annotated_are_noted(image, noted):
+    """LVIS: what was found of a category that nobody has annotated counted as false."""
+    images, entries = [{"id": 7, **image}, {"id": 8}], [{"image_id": "7", "category_id": 1}]
+    notes = notes_on_open_categories(images, entries, 2)
+    assert len(notes) == noted
+    if noted:
+        assert notes[0].startswith(
+            "Images of which not all categories are annotated (neg_category_ids, not_exhaustive_category_ids), which "
+            "is not read: 1 of 2. What is found of the others counts as false"
+        )
+
+
+def test_lists_of_lvis_are_notes_of_its_source(tmp_path):
+    Coco.example(tmp_path)
+    content = json.loads((tmp_path / "test.json").read_text())
+    content["images"][0] |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
+    (note,) = source.notes
+    assert note.startswith("test: Images of which not all categories are annotated") and ": 1 of 4." in note

@@ -12,6 +12,7 @@ from scd.data.sources.instance_maps import (
     UPPER_LEFT,
     check_boxes,
     count_boxes,
+    crowds,
     describe,
     draw_instances,
     filled_box,
@@ -95,8 +96,20 @@ def test_boxes_that_may_be_percentages_are_noted(box, number, sizes, noted):
 
 
 def test_images_without_objects_are_noted_where_they_are_most():
-    assert negatives([0] * 7 + [2]) == ["Images without objects, which count as negatives: 7 of 8."]
+    assert negatives([0] * 7 + [2]) == [
+        "Images without objects, which count as negatives: 7 of 8. Leave out those that nobody has annotated, or what "
+        "they show counts as background."
+    ]
     assert negatives([0, 1]) == negatives([]) == []
+
+
+@pytest.mark.parametrize(("empty", "total", "noted"), [(2, 40, True), (2, 41, False), (1, 10, False), (1, 1, True)])
+def test_images_without_objects_and_crowds_are_noted_from_one_in_twenty(empty, total, noted):
+    """Half of the images without an annotation, and 40 % of crowds, were no word worth."""
+    assert len(negatives([0] * empty + [3] * (total - empty))) == noted
+    share = f"{empty / total:.0%}"
+    note = f"Annotations with iscrowd=1, which are not scored as objects: {empty} of {total} ({share})."
+    assert crowds(empty, total) == ([note] if noted else [])
 
 
 def test_notes_follow_what_was_counted():

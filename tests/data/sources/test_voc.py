@@ -476,7 +476,8 @@ def test_images_without_objects_and_boxes_in_percent_are_noted(devkit):
     for name in ("000004", "000005"):
         (devkit / "VOC2007" / "Annotations" / f"{name}.xml").write_text(xml())
     listing(devkit, "000003\n000004\n000005\n")
-    assert opened(devkit).notes == ("test: Images without objects, which count as negatives: 2 of 3.",)
+    (note,) = opened(devkit).notes
+    assert note.startswith("test: Images without objects, which count as negatives: 2 of 3. Leave out those")
     listing(devkit, "000003\n")
     boxes = [("dog", 1 + 4 * k, 1, 20 + 4 * k, 100, 0) for k in range(20)]
     (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(xml(*boxes))
@@ -538,3 +539,40 @@ def test_segments_that_are_jpeg_are_refused(devkit, mode):
     Image.fromarray(np.uint8([[0, 15]]).repeat(8, 0).repeat(8, 1)).convert(mode).save(file, "JPEG")
     with pytest.raises(DataError, match="000001.png' is a JPEG, whatever its ending; JPEG keeps no class ids: use the"):
         opened(devkit, task="segmentation", train=["2007/train"], test=["2007/val"])
+
+
+ANGLE = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
+
+
+@pytest.mark.parametrize(
+    ("extra", "note"),
+    [
+        ("<deleted>1</deleted>", "marked as deleted, as LabelMe keeps them, which are left out: 1."),
+        ("<deleted>0</deleted>", None),
+        (
+            ANGLE.format("30.0"),
+            "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken",
+        ),
+        (ANGLE.format("0.0"), None),
+        (ANGLE.format("180"), None),
+        (ANGLE.replace("rotation", "age").format("30"), None),
+        ("<pose>Left</pose><truncated>1</truncated><occluded>1</occluded>", None),
+    ],
+)
+def test_deleted_objects_are_left_out_and_turned_boxes_noted(devkit, extra, note):
+    """Both were read as objects like others, without a word."""
+    text = xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 0)).replace(
+        "<name>dog</name>", f"<name>dog</name>{extra}"
+    )
+    (devkit / "VOC2007" / "Annotations" / "000001.xml").write_text(text)
+    source = opened(devkit)
+    assert len(source.notes) == (note is not None)
+    assert note is None or (source.notes[0].startswith("train: ") and note in source.notes[0])
+    assert len(source.split("train")[0]["objects"]["category"]) == 2 - extra.startswith("<deleted>1")
+
+
+def test_a_split_whose_objects_are_all_deleted_is_refused(devkit):
+    text = xml(("dog", 3, 5, 8, 9, 0)).replace("</name>", "</name><deleted>1</deleted>")
+    (devkit / "VOC2007" / "Annotations" / "000003.xml").write_text(text)
+    with pytest.raises(DataError, match=r"holds no object \(images: 1, objects marked as deleted: 1\); check its sets"):
+        opened(devkit)

@@ -13,7 +13,7 @@ from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.class_notes import may_be_unknown, notes_on_class_names
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.results import data_notes
+from studies.suite.analysis.results import data_lines
 from studies.suite.planning.command_line import load_study, resolve_settings
 from studies.suite.planning.resolve import resolve
 
@@ -89,8 +89,8 @@ def test_a_dry_run_has_the_note(tmp_path):
     write(tmp_path, ["cat", "dog", "no_label"], count=8)
     study = load_study("multicrop")
     settings = resolve_settings("multicrop", ["tier=smoke", "seeds=1", "arms=random", f"data={tmp_path}"])
-    notes = data_notes(settings, resolve(study.plan(settings)), decode=False)
-    assert any(note.startswith(UNKNOWN.format("images", "'no_label' (8 images)")) for note in notes)
+    notes = data_lines(settings, resolve(study.plan(settings)), decode=False)
+    assert any(UNKNOWN.format("images", "'no_label' (8 images)") in note for note in notes)
 
 
 def test_categories_of_unknown_objects_are_noted(tmp_path):

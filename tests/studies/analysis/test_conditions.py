@@ -51,6 +51,8 @@ def test_contrasts_fall_back_to_a_metric_that_was_measured():
 def test_claims_about_arms_that_are_not_planned_are_left_out():
     other = replace(CONTRAST, name="c-b", treatment="c")
     claims = [Claim("A beats B", (CONTRAST,)), Claim("C beats B", (other,)), Claim("both", (CONTRAST, other))]
-    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B"}}, RUNS)) == claims[:1]
-    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B", "c": "C"}}, RUNS)) == claims
-    assert planned_claims(claims, Results({"arms": {"d": "D"}}, RUNS)) == claims
+    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B"}}, RUNS), "abcd") == claims[:1]
+    assert planned_claims(claims, Results({"arms": {"a": "A", "b": "B", "c": "C"}}, RUNS), "abcd") == claims
+    assert planned_claims(claims, Results({"arms": {"d": "D"}}, RUNS), "abcd") == claims
+    derived = [Claim("the gain of A", (replace(CONTRAST, treatment="a, gain", control="b, gain"),))]
+    assert planned_claims(derived, Results({"arms": {"a": "A", "b": "B"}}, RUNS), "abcd") == derived

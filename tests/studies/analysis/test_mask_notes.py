@@ -189,3 +189,17 @@ def test_objects_that_lie_outside_of_their_boxes_are_noted(box, noted):
             "Objects of which the map of objects shows more than 10% of the pixels outside of their box: 2 of 2 in the "
             "2 training images that were looked at"
         )
+
+
+@pytest.mark.parametrize(
+    ("empty", "total", "options"),
+    [(2, 19, {}), (2, 20, None), (1, 4, None), (2, 4, {"mask_kind": "classes"}), (2, 4, {"mask_kind": "trimap"})],
+)
+def test_masks_that_show_no_object_are_noted(empty, total, options):
+    """Images that nobody has annotated had an IoU of 0, or were skipped, without a word."""
+    inside = 1 if options == {"mask_kind": "classes"} else 255
+    masks = [np.roll(disc(inside, 0), row, axis=1) for row in range(total - empty)] + [disc(0, 0)] * empty
+    full = [np.roll(disc(inside, 0), row, axis=1) for row in range(4)]
+    notes = [note for note in notes_on_masks(data(masks, full, **options or {})) if "no object" in note]
+    found = f"Masks that show no object: {empty} of the {total} training masks that were looked at. Whatever is found"
+    assert len(notes) == (options is not None) and all(note.startswith(found) for note in notes)

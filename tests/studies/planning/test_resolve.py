@@ -3,6 +3,7 @@
 import pytest
 
 from scd.data.images import memory_bytes
+from scd.data.sources.coco import Coco
 from scd.data.sources.parquet import Parquet
 from scd.errors import DataError, UsageError
 from studies.suite.planning.assembly import open_data
@@ -148,6 +149,36 @@ def test_a_plan_on_data_that_are_not_here_is_shown_from_declared_sizes():
     assert note.startswith("'imagenet' is not here, its sizes are those that are declared: cannot get")
     with pytest.raises(DataError, match="cannot get 'ILSVRC/imagenet-1k' from the hub"):
         preview(specs, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "is not COCO's instances format"),
+        (None, "is not here, its sizes are those that are"),
+    ],
+)
+def test_a_plan_on_faulty_data_is_refused_as_the_run_is(tmp_path, text, reason):
+    """A file that could not be read was taken for one that is not here, and the plan was shown."""
+    Coco.example(tmp_path)
+    file = tmp_path / "train.json"
+    file.unlink() if text is None else file.write_text(text)
+    places = {"images": "train", "annotations": "train.json", "test_images": "test", "test_annotations": "test.json"}
+    words = [f"data.locations.{key}={tmp_path / place}" for key, place in places.items()]
+    own = resolve_settings("scene_coco", ["tier=smoke", "data=coco", *words])
+    assert own.declared
+    spec = own.spec(MOCO, 0)
+    if text is None:
+        _, (note, *_) = preview([spec], own.declared)
+        assert reason in note
+        return
+    messages = []
+    for plan in (lambda: preview([spec], own.declared), lambda: resolve([spec])):
+        with pytest.raises(DataError, match=reason) as found:
+            plan()
+        messages.append(str(found.value))
+    assert messages[0] == messages[1]
 
 
 def test_sets_that_do_not_fit_are_noted_when_a_plan_is_shown_and_refused_when_it_runs(monkeypatch):

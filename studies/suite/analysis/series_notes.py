@@ -1,0 +1,65 @@
+"""What a reader must know of scenes and images without labels whose names say that both splits show one video."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from scd.data.images import chosen_rows
+from scd.data.sources.folder_names import words_of
+from scd.data.sources.video_folders import MOST, SHORTEST, in_both, is_numbered, shared_note
+from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.name_notes import DRAWN, paths_of, series_of
+
+VIDEO = {"video", "videos", "vid", "frame", "frames", "clip", "seq", "sequence", "cam", "camera"}
+FEWEST = 3  # series that are named by letters and numbers alone, as parts of data sets are, too
+
+
+def notes_on_shared_videos(images: EvaluationData) -> list[str]:
+    """A note on images without labels of which most of the scored ones belong to a series of the training images.
+
+    Of labelled images, and of those that are split by a hash, series are noted by :mod:`name_notes`. A source whose
+    files lie in folders that these paths do not show, such as COCO's, has noted those itself.
+    """
+    if images.source.embedded or images.has("label") or DRAWN in images.source.description:
+        return []
+    used = []
+    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
+        paths = paths_of(images, split, "image")
+        rows = chosen_rows(images.source.split(split), limit).tolist()
+        used.append([PurePosixPath(path) for row in rows if (path := paths[row])])
+    depth = depth_of_root([path for paths in used for path in paths])
+    train, test = ([PurePosixPath(*path.parts[depth:]) for path in paths] for paths in used)
+    return in_both(train, test) or notes_on_series_names(train, test)
+
+
+def depth_of_root(paths: Sequence[PurePosixPath]) -> int:
+    """How many folders all paths have in common."""
+    folders = [path.parts[:-1] for path in paths]
+    first, last = min(folders, default=()), max(folders, default=())
+    return next((k for k, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+
+
+def notes_on_series_names(train: Sequence[PurePosixPath], test: Sequence[PurePosixPath]) -> list[str]:
+    """A note on series of which both splits have images: one that is called a video, or several that are numbered."""
+    ours, theirs = by_series(train), by_series(test)
+    shared = sorted(name for name in ours.keys() & theirs.keys() if len(ours[name]) + len(theirs[name]) >= SHORTEST)
+    if len(shared) < FEWEST:
+        shared = [name for name in shared if is_called_video(name)]
+    count = sum(len(theirs[name]) for name in shared)
+    return [shared_note(count, len(test), theirs[shared[0]][0], ours[shared[0]][0])] if count > MOST * len(test) else []
+
+
+def by_series(paths: Sequence[PurePosixPath]) -> dict[str, list[str]]:
+    """The names of images by the series to which these say that they belong."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        name = series_of(path.name) or ""
+        if not name and path.stem[-1:].isdecimal() and is_called_video(path.stem):
+            name = path.stem.rstrip("0123456789")  # "frame_000012"
+        if is_called_video(name) or (is_numbered(name) and words_of(name)):
+            found[name].append(path.name)
+    return found
+
+
+def is_called_video(name: str) -> bool:
+    return bool(VIDEO & set(words_of(name)))

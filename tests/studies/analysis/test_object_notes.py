@@ -1,0 +1,80 @@
+"""What is noted of objects in rows: marks that are not read, crowds, and images without objects."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from scd.data.sources.coco import Coco
+from scd.data.sources.columns import read_columns
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source
+from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.image_notes import notes_on_images
+from studies.suite.analysis.object_notes import notes_on_objects
+
+SPLITS = ("train", "test")
+ALIKE = "train: Objects that have marks which are not read, so that they count like others: "
+
+
+def rows(fields: dict[str, list], empty: int = 0, total: int = 4, as_list: bool = False) -> EvaluationData:
+    """Two objects an image, but for the first ``empty`` ones; ``fields`` hold the values of an image's two objects."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4], mask[4:] = 1, 2
+    types = {"bbox": List(Value("float32")), "category": ClassLabel(names=["a", "b"])}
+    types |= {name: Value("string" if isinstance(values[0], str) else "int64") for name, values in fields.items()}
+    columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
+    for row in range(total):
+        pixels = np.random.default_rng(row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        objects = {"bbox": [[0, 0, 8, 4], [0, 4, 8, 4]], "category": [0, 1], **fields}
+        if row < empty:
+            objects = {name: [] for name in objects}
+        if as_list:
+            objects = [dict(zip(objects, values, strict=True)) for values in zip(*objects.values(), strict=True)]
+        columns["image"].append(encode_png(pixels))
+        columns["mask"].append(encode_png(np.zeros_like(mask) if row < empty else mask))
+        columns["objects"].append(objects)
+    objects_type = List(types) if as_list else {name: List(kind) for name, kind in types.items()}
+    features = Features(image=Image(), mask=Image(), objects=objects_type)
+    splits = dict.fromkeys(SPLITS, Dataset.from_dict(columns, features=features))
+    return EvaluationData(Source(**read_columns("mine", splits, {split: [split] for split in SPLITS})), 8)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"is_crowd": [1, 0]}, "is_crowd 4 of 8"),
+        ({"difficult": [1, 1], "IsGroupOf": [0, 1]}, "IsGroupOf 4, difficult 8 of 8"),
+        ({"occluded": [2, -1], "truncated": [0, 0]}, "occluded 4 of 8"),
+        ({"ignore": ["True", "no"]}, "ignore 4 of 8"),
+        ({"is_crowd": [0, 0]}, None),
+        ({"area": [9, 9], "id": [1, 2]}, None),
+        ({"iscrowd": [0, 0]}, None),
+    ],
+)
+def test_marks_of_objects_that_are_not_read_are_noted(fields, named, as_list):
+    """Rows with is_crowd or difficult: only iscrowd was read, and the objects were scored."""
+    notes = notes_on_objects(rows(fields, as_list=as_list))
+    assert len(notes) == (2 if named else 0)
+    if named:
+        assert notes[0] == f"{ALIKE}{named}. Give iscrowd=1 to those that are not to be scored."
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_crowds_and_images_without_objects_of_rows_are_noted(as_list):
+    images = rows({"iscrowd": [1, 0]}, empty=2, as_list=as_list)
+    notes = [note for note in notes_on_images(images) if note.startswith("test: ")]
+    assert notes == [
+        "test: Images without objects, which count as negatives: 2 of 4. Leave out those that nobody has annotated, or "
+        "what they show counts as background.",
+        "test: Annotations with iscrowd=1, which are not scored as objects: 2 of 4 (50%).",
+    ]
+
+
+def test_what_a_source_has_noted_itself_is_noted_once(tmp_path):
+    Coco.example(tmp_path)
+    text = (tmp_path / "test.json").read_text().replace('"iscrowd": 0', '"iscrowd": 1', 2)
+    (tmp_path / "test.json").write_text(text)
+    source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
+    notes = [note for note in notes_on_images(EvaluationData(source, 24)) if "iscrowd" in note]
+    assert notes == ["test: Annotations with iscrowd=1, which are not scored as objects: 2 of 4 (50%)."]
