@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
     """Plan, evaluate what is missing, write the page."""
-    from studies.suite.analysis.what_was_read import before_decoding, in_lines
+    from studies.suite.analysis.image_notes import before_decoding, in_lines
     from studies.suite.execution.scoring import FOLDER, prepare, score, scores_of
     from studies.suite.execution.store import Records
     from studies.suite.planning.scoring import request

@@ -6,6 +6,7 @@ from typing import Any
 from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
 from studies.suite.analysis.name_notes import notes_on_names
@@ -13,19 +14,44 @@ from studies.suite.analysis.object_notes import notes_on_objects
 from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
 from studies.suite.analysis.series_notes import notes_on_shared_videos
+from studies.suite.analysis.what_was_read import what_was_read
 from studies.suite.planning.settings import Settings
 
 MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
-    """What a reader must know of images: what is not read, what limits leave out, odd labels, names, pixels and masks,
-    and copies."""
+    """What a reader must know of images: the notes on their files, odd labels, pixels and masks, and copies."""
     return [
-        *images.notes, *notes_on_limits(images), *notes_on_names(images), *notes_on_shared_videos(images),
-        *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images), *notes_on_objects(images),
+        *notes_on_files(images), *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images),
         *images.overlap(), *notes_on_copies(images), *notes_on_repeats(images),
     ]  # fmt: skip
+
+
+def notes_on_files(images: EvaluationData) -> list[str]:
+    """What files and annotations say without the pixels: what is not read, odd classes, what limits leave out, odd
+    names, and marks of objects."""
+    return [
+        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *notes_on_names(images),
+        *notes_on_shared_videos(images), *notes_on_objects(images),
+    ]  # fmt: skip
+
+
+def before_decoding(images: EvaluationData, step: str) -> list[str]:
+    """What a dry run says of images, which it does not decode: how they are read, notes, and what it cannot note.
+
+    Args:
+        step: what comes first of what decodes them: "training".
+    """
+    if images.source.embedded:
+        return []
+    left = f"images were not decoded: notes on pixels, masks and labels come before the {step}"
+    return [*in_lines(what_was_read(images, decode=False), notes_on_files(images)), left]
+
+
+def in_lines(read: Sequence[str], notes: Sequence[str]) -> list[str]:
+    """How images were read, and notes on them, as the command line prints them."""
+    return [*(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)]
 
 
 def notes_on_splits(images: EvaluationData) -> list[str]:

@@ -1,20 +1,20 @@
 """What a reader must know of the names of image files, which say more than the pixels at a canvas of a few pixels.
 
-Changed versions of training images among the scored ones, series that a split by hash has torn apart, lists of splits
-that are not read, masks that are named after other images, and labels that contradict the folders of their images.
+Changed versions of training images among the scored ones, series that a split has torn apart, masks that are named
+after other images, and labels that contradict the folders of their images.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
 from scd.data.images import chosen_rows, undecoded
-from scd.data.sources.folder_names import is_part, words_of
+from scd.data.sources.folder_names import is_split_like
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.list_notes import notes_on_lists
 
 Name = tuple[str, str]  # folder and name without ending of a file
 
@@ -23,20 +23,27 @@ TOOLS = (  # names that programs give to changed versions of an image; the group
     re.compile(r"(.+)\.rf\.[0-9A-Za-z]{8,}"),  # Roboflow
     re.compile(r".*_original_(.+)_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+"),  # Augmentor
 )
-CHANGE = r"aug(ment(ed|ation)?)?|[hv]?flip(ped)?|mirror(ed)?|rot(at(ed?|ion))?|bright(er|ness)?|dark(er|ened)?|"
-CHANGE += r"nois[ey]|blur(red|ry)?|zoom(ed)?|shear(ed)?|shift(ed)?|contrast|jitter|gamma|sharp(en(ed)?)?|copy"
+CHANGE = r"aug(ment(ed|ation)?)?|[hv]?flip(ped)?|(horizontal|vertical)(ly)?[ _-]?flip(ped)?|mirror(ed)?|"
+CHANGE += r"rot(at(ed?|ion))?|bright(er|ness|ened)?|dark(er|ened)?|nois[ey]|blur(red|ry)?|zoom(ed)?|shear(ed)?|"
+CHANGE += r"shift(ed)?|contrast|jitter(ed)?|gamma|sharp(en(ed)?)?|copy([ _-]of)?|crop(ped)?|hue|saturat(ed|ion)|affine|"
+CHANGE += r"perspective|elastic|gr[ae]y(scale)?|invert(ed)?|solari[sz]ed?|equali[sz]ed?|clahe|posteri[sz]ed?|scaled?|"
+CHANGE += r"resized?|translat(ed?|ion)|transposed?|distort(ed|ion)|warp(ed)?|cutout|erased?|gauss(ian)?|colou?r(ed)?|"
+CHANGE += r"compress(ed)?|mixup|rand(om)?(crop|erase)"
 CHANGED = re.compile(
-    rf"[ _.-]+(new)?(\d{{1,3}}deg)?({CHANGE})?[ _-]?(lr|tb|h|v|ud)?[ _-]?\(?\d{{0,3}}\)?", re.IGNORECASE
+    rf"[ _.-]+(new)?(\d{{1,3}}deg)?({CHANGE})?[ _-]?(lr|tb|h|v|ud|horizontal|vertical)?[ _-]?\(?\d{{0,3}}\)?$",
+    re.IGNORECASE,
 )
+CHANGED_FIRST = re.compile(rf"(\d{{1,3}}deg|({CHANGE})\d{{0,3}})[ _.-]+(?=.)", re.IGNORECASE)
+COUNTED = re.compile(r"\d{1,3}[ _.-]+(?=.)")  # "aug_3_" before the name of the image
 SAYS_SO = re.compile(rf"{CHANGE}|\d{{1,3}}deg", re.IGNORECASE)
 MOST_VERSIONS = 40  # of one image; a word that more names have in common is no change of an image
+FEW_VERSIONS = 8  # of one image, however few images there are in its folder
 NUMBER_AT_END = re.compile(r"(.*?)[ _.-]*(frame|img|image|slice|page|tile|patch)?[ _.-]*\d+", re.IGNORECASE)
+PART, NUMBER_THEN_WORD = re.compile(r"[^\W_]+"), re.compile(r"(?<=\d)(?=[^\W\d_])")  # of a name, between separators
 FEWEST_SERIES, SHORTEST = 3, 3  # series, and images of one
+MOST_PARTS = 4  # at the end of a name, that are left out to find its series
+MOST_SIDES = 8  # different ends of names where a series may have two images: left and right, before and after
 IN_SERIES = 0.8  # share of the images that belong to one
-LIST_WORDS = ("train", "test", "split", "splits", "trainval", "partition", "trainlist", "testlist", "setid")
-LIST_FOLDERS = ("meta", "splits", "split", "lists", "annotations", "ImageSets", "ImageSets/Main")
-LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".mat")
-MOST_ENTRIES = 2000  # of a folder in which lists of splits are looked for
 FEWEST_NAMED = 4  # rows whose names are compared
 MOST = 0.5
 
@@ -53,7 +60,7 @@ def notes_on_names(images: EvaluationData) -> list[str]:
     notes = notes_on_versions(used["train"], used[images.split], by_class)
     if DRAWN in images.source.description:
         whole = [Path(path) for found in paths.values() for path in found if path]
-        notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole)]
+        notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole, DRAWN)]
     elif by_class:
         notes += notes_on_shared_series(used["train"], used[images.split])
     for split in rows:
@@ -71,32 +78,58 @@ def paths_of(images: EvaluationData, split: str, column: str) -> list[str | None
 # ---------------------------------------------------------------- versions of one image
 
 
-def original_of(stem: str) -> tuple[str, bool]:
-    """The name of the image of which a file is a changed version, and whether its name says that it is one."""
+def original_of(stem: str, plain: Collection[str] = ()) -> tuple[str, bool]:
+    """The name of the image of which a file is a changed version, and whether its name says that it is one.
+
+    Args:
+        plain: names of all files: behind a word at the start of a name, a number is the name of an image if it is the
+            name of a file ("rot90_12" of "12").
+    """
     for pattern in TOOLS:
         if found := pattern.fullmatch(stem):
             return found[1], True
     name, changed = stem, False
     while True:
-        ends = [found for found in CHANGED.finditer(name) if found.end() == len(name) and SAYS_SO.search(found[0])]
-        if not ends or not (shorter := name[: ends[0].start()]):
+        found = CHANGED.search(name)
+        at_end = found is not None and SAYS_SO.search(found[0]) is not None
+        shorter = name[: found.start()] if at_end else without_change_first(name, plain)
+        if not shorter:
             return name, changed
         name, changed = shorter, True
+
+
+def without_change_first(name: str, plain: Collection[str]) -> str:
+    """A name without a word of a change at its start, and without the number of the version; "" without such a word."""
+    if not (found := CHANGED_FIRST.match(name)):
+        return ""
+    rests = [name[found.end() :]]
+    if counted := COUNTED.match(rests[0]):
+        rests.insert(0, rests[0][counted.end() :])
+    known = [rest for rest in reversed(rests) if rest in plain]
+    named = [rest for rest in rests if re.search(r"[^\W\d_]", rest)]
+    return next(iter([*known, *named]), "")
 
 
 def notes_on_versions(train: Sequence[str | None], test: Sequence[str | None], by_class: bool) -> list[str]:
     """A note where scored images are, by their names, changed versions of training images: "a_flip.jpg" of "a.jpg"."""
     groups = [defaultdict(list), defaultdict(list)]  # original -> (name, whether it is changed)
+    plain = {PurePosixPath(path).stem for path in (*train, *test) if path}
+    sizes: Counter[str] = Counter()  # images of a folder
     for paths, group in zip((train, test), groups, strict=True):
         for path in filter(None, paths):
             file = PurePosixPath(path)
-            name, changed = original_of(file.stem)
-            group[file.parent.name if by_class else "", name].append((file.name, changed))
+            name, changed = original_of(file.stem, plain)
+            folder = file.parent.name if by_class else ""
+            group[folder, name].append((file.name, changed))
+            sizes[folder] += 1
     pairs, count = [], 0
     for key in groups[0].keys() & groups[1].keys():
         ours, theirs = groups[0][key], groups[1][key]
         have_original = [any(not changed for _, changed in found) for found in (ours, theirs)]
-        if all(have_original) or len(ours) + len(theirs) > MOST_VERSIONS:  # of two images that have one name
+        if all(have_original) or set(ours) == set(theirs):  # two images of one name: each split has its own numbers
+            continue
+        size = len(ours) + len(theirs)
+        if size > MOST_VERSIONS or size > max(FEW_VERSIONS, MOST * sizes[key[0]]):
             continue
         pairs.append((theirs[0][0], ours[0][0]))
         count += len(theirs)
@@ -109,10 +142,56 @@ def notes_on_versions(train: Sequence[str | None], test: Sequence[str | None], b
     ]
 
 
-def series_of(path: str) -> str | None:
-    """The name of the series to which a file belongs by its name: "video3" of "video3_frame012.png"; None without."""
-    found = NUMBER_AT_END.fullmatch(original_of(PurePosixPath(path).stem)[0])
-    return found[1] or None if found else None
+def series_of(name: str, parts: int = 0) -> tuple[str, str] | None:
+    """The series to which an image belongs by its name, and the rest of the name; None without.
+
+    Args:
+        parts: at the end of the name, that are no name of a series: "10" of "10_left" with one of them, "8900_idx5" of
+            "8900_idx5_x51_y1001_class0" with three. 0: a number, and the word of it: "video3" of "video3_frame012".
+    """
+    if not parts:
+        found = NUMBER_AT_END.fullmatch(name)
+        return (found[1], name[found.end(1) :]) if found and found[1] else None
+    ends = ends_of_parts(name)
+    return (name[: ends[-parts]], name[ends[-parts] :].casefold()) if len(ends) >= parts else None
+
+
+def ends_of_parts(name: str) -> list[int]:
+    """The places behind the parts of a name, the last one left out: those behind "patient12" and "3" of "patient12_3L".
+
+    A part is a word, a number, or a word with a number; a code of letters and digits, as a hash is, is one part.
+    """
+    ends: list[int] = []
+    for found in PART.finditer(name):
+        inner = [found.start() + place.start() for place in NUMBER_THEN_WORD.finditer(found[0])]
+        ends += [*(inner if len(inner) == 1 else []), found.end()]
+    return ends[:-1]
+
+
+def by_original(paths: Iterable[str | None], by_class: bool) -> dict[Name, list[str]]:
+    """Folder and name of each image -> the names of its files: versions of an image are one image of a series."""
+    found: dict[Name, list[str]] = defaultdict(list)
+    for file in map(PurePosixPath, filter(None, paths)):
+        found[file.parent.name if by_class else "", original_of(file.stem)[0]].append(file.name)
+    return found
+
+
+def all_series(images: Iterable[Name], parts: int) -> tuple[dict[Name, list[Name]], int]:
+    """Folder and series -> its images, and the least images of a series.
+
+    A text without a number is the name of a series only where there are few rests behind all names.
+    """
+    series: dict[Name, list[Name]] = defaultdict(list)
+    rests = set()
+    for folder, name in images:
+        if found := series_of(name, parts):
+            series[folder, found[0]].append((folder, name))
+            rests.add(found[1])
+    if parts and len(rests) <= MOST_SIDES and not any(map(is_split_like, rests)):
+        return series, 2
+    if parts:
+        series = {key: members for key, members in series.items() if re.search(r"\d", key[1])}
+    return series, SHORTEST
 
 
 def notes_on_series(paths: Sequence[Path], by_class: bool) -> list[str]:
@@ -120,10 +199,15 @@ def notes_on_series(paths: Sequence[Path], by_class: bool) -> list[str]:
 
     Where there are no labels, the names may as well be those of the classes: "cat.0.jpg".
     """
-    series = Counter((path.parent.name if by_class else "", series_of(str(path))) for path in paths)
-    long = {key: count for key, count in series.items() if key[1] and count >= SHORTEST}
-    fewest = max(FEWEST_SERIES, 2 * len({folder for folder, _ in series})) if by_class else 2
-    if len(long) < fewest or sum(long.values()) < IN_SERIES * len(paths):
+    images = by_original(map(str, paths), by_class)
+    folders = {folder for folder, _ in images}
+    for parts in range(MOST_PARTS + 1):
+        series, shortest = all_series(images, parts)
+        long = {key: len(members) for key, members in series.items() if len(members) >= shortest}
+        fewest = max(FEWEST_SERIES, 2 * len(folders)) if by_class or parts else 2
+        if len(long) >= fewest and sum(long.values()) >= IN_SERIES * len(images):
+            break
+    else:
         return []
     first = min(long)
     named = f"The images are named in {len(long):,} series (such as '{first[1]}...', {long[first]} images)"
@@ -141,53 +225,26 @@ def notes_on_series(paths: Sequence[Path], by_class: bool) -> list[str]:
 
 def notes_on_shared_series(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
     """A note on series of which both splits have images, in folders of one class, where a class has several series."""
-    groups = [defaultdict(list), defaultdict(list)]  # folder and series -> names
-    for paths, group in zip((train, test), groups, strict=True):
-        for path in filter(None, paths):
-            if name := series_of(path):
-                group[PurePosixPath(path).parent.name, name].append(PurePosixPath(path).name)
-    shared = sorted(key for key in groups[0].keys() & groups[1].keys() if len(groups[0][key]) + len(groups[1][key]) > 2)
-    folders = {PurePosixPath(path).parent.name for path in filter(None, test)}
-    count = sum(len(groups[1][key]) for key in shared)
-    if len(shared) < max(FEWEST_SERIES, 2 * len(folders)) or count <= MOST * len(test):
+    ours, theirs = (by_original(paths, by_class=True) for paths in (train, test))
+    folders = {folder for folder, _ in theirs}
+    for parts in range(MOST_PARTS + 1):
+        series, shortest = all_series(ours | theirs, parts)
+        first = {key: [image for image in images if image in ours] for key, images in series.items()}
+        second = {key: [image for image in images if image in theirs] for key, images in series.items()}
+        shared = [key for key in series if first[key] and second[key]]
+        shared = [key for key in shared if len(first[key]) + len(second[key]) >= shortest]
+        if parts:  # names that both splits have: each split has numbers of its own
+            shared = [key for key in shared if not set(second[key]) <= set(first[key])]
+        count = sum(len(theirs[image]) for key in shared for image in second[key])
+        if len(shared) >= max(FEWEST_SERIES, 2 * len(folders)) and count > MOST * len(test):
+            break
+    else:
         return []
-    one, other = groups[1][shared[0]][0], groups[0][shared[0]][0]
+    one, other = theirs[second[min(shared)][0]][0], ours[first[min(shared)][0]][0]
     return [
         f"By their names, {count:,} of the {len(test):,} scored images belong to series of training images (such as "
         f"'{one}' and '{other}'): if images of a series show one scene or one person, scores are too high."
     ]
-
-
-# ---------------------------------------------------------------- lists of splits
-
-
-def notes_on_lists(paths: Sequence[Path]) -> list[str]:
-    """A note on files that list the images of a split, where the test images are chosen by a hash."""
-    if not paths:
-        return []
-    folders = {path.parent for path in paths}
-    root = next(iter(folders)) if len(folders) == 1 else next(iter(folders)).parent
-    places = [root, *(root / name for name in LIST_FOLDERS)]
-    if is_part(root.name):
-        places += [root.parent, *(root.parent / name for name in LIST_FOLDERS)]
-    found = [path for place in places for path in lists_in(place)]
-    if not found:
-        return []
-    named = ", ".join(f"'{path.name}'" for path in found[:3]) + (", ..." if len(found) > 3 else "")
-    return [
-        f"Files that may list the images of splits are not read ({len(found)}): {named}. The test images are {DRAWN}; "
-        "for another split, give folders train and test."
-    ]
-
-
-def lists_in(folder: Path) -> list[Path]:
-    """Text files of a folder that are called like a list of a split, of the first files of a folder of very many."""
-    try:
-        entries = list(islice(folder.iterdir(), MOST_ENTRIES))
-    except OSError:  # no such folder, or one that may not be read
-        return []
-    named = [path for path in entries if path.suffix.lower() in LIST_ENDINGS and not path.name.startswith(".")]
-    return sorted(path for path in named if set(words_of(path.stem)) & set(LIST_WORDS) and path.is_file())
 
 
 # ---------------------------------------------------------------- names that contradict the columns

@@ -209,7 +209,7 @@ def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     """
     if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
         return []
-    from studies.suite.analysis.what_was_read import before_decoding, in_lines
+    from studies.suite.analysis.image_notes import before_decoding, in_lines
 
     if decode:
         found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])

@@ -8,7 +8,7 @@ from scd.data.images import chosen_rows
 from scd.data.sources.folder_names import words_of
 from scd.data.sources.video_folders import MOST, SHORTEST, in_both, is_numbered, shared_note
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.name_notes import DRAWN, paths_of, series_of
+from studies.suite.analysis.name_notes import DRAWN, original_of, paths_of, series_of
 
 VIDEO = {"video", "videos", "vid", "frame", "frames", "clip", "seq", "sequence", "cam", "camera"}
 FEWEST = 3  # series that are named by letters and numbers alone, as parts of data sets are, too
@@ -53,7 +53,8 @@ def by_series(paths: Sequence[PurePosixPath]) -> dict[str, list[str]]:
     """The names of images by the series to which these say that they belong."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        name = series_of(path.name) or ""
+        found_series = series_of(original_of(path.stem)[0])
+        name = found_series[0] if found_series else ""
         if not name and path.stem[-1:].isdecimal() and is_called_video(path.stem):
             name = path.stem.rstrip("0123456789")  # "frame_000012"
         if is_called_video(name) or (is_numbered(name) and words_of(name)):

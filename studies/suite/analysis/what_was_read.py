@@ -35,23 +35,6 @@ def what_was_read(images: EvaluationData, decode: bool) -> list[str]:
     return [described(images, split, decode) for split in ("train", images.split)]
 
 
-def before_decoding(images: EvaluationData, step: str) -> list[str]:
-    """What a dry run says of images, which it does not decode: how they are read, notes, and what it cannot note.
-
-    Args:
-        step: what comes first of what decodes them: "training".
-    """
-    if images.source.embedded:
-        return []
-    left = f"images were not decoded: notes on pixels, masks and labels come before the {step}"
-    return [*in_lines(what_was_read(images, decode=False), images.notes), left]
-
-
-def in_lines(read: Sequence[str], notes: Sequence[str]) -> list[str]:
-    """How images were read, and notes on them, as the command line prints them."""
-    return [*(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)]
-
-
 def described(images: EvaluationData, split: str, decode: bool) -> str:
     """What the images of a split are taken for. Raises DataError as :func:`what_was_read`."""
     source, dataset = images.source, images.source.split(split)

@@ -1,4 +1,4 @@
-"""What is noted of the names of image files: versions of one image, series, lists of splits, and contradictions."""
+"""What is noted of the names of image files: versions of one image, series, and contradictions."""
 
 import zlib
 from pathlib import Path
@@ -66,6 +66,19 @@ def of_rows(train: dict[str, list], test: dict[str, list]) -> EvaluationData:
         ("a - Copy (2)", "a"),
         ("cat1_jpg.rf.0123456789abcdef0123456789abcdef", "cat1_jpg"),
         ("dog_original_7.jpg_4a1b2c3d-1234-1234-1234-123456789abc", "7.jpg"),
+        ("a_crop", "a"),
+        ("a_hue_2", "a"),
+        ("a-affine", "a"),
+        ("a_brightness", "a"),
+        ("a_grayscale", "a"),
+        ("a_horizontal_flip", "a"),
+        ("a_flip_vertical", "a"),
+        ("rot90_img1", "img1"),
+        ("aug_3_img1", "img1"),
+        ("hflip_zoom2_img1", "img1"),
+        ("90deg-img1", "img1"),
+        ("Copy of IMG_1", "IMG_1"),
+        ("crop_img1_noise", "img1"),
     ],
 )
 def test_names_of_changed_versions(stem, original):
@@ -73,10 +86,22 @@ def test_names_of_changed_versions(stem, original):
 
 
 @pytest.mark.parametrize(
-    "stem", ["a", "frame_0012", "airplane_004", "n014_copyright", "noise_001", "flip_3", "brightfield_12", "10_left"]
-)
+    "stem",
+    [
+        "a", "frame_0012", "airplane_004", "n014_copyright", "noise_001", "flip_3", "brightfield_12", "10_left",
+        "cropland_7", "a_macro", "shadow_3", "aug_12_3", "scalet",
+    ],
+)  # fmt: skip
 def test_other_names_are_their_own(stem):
     assert original_of(stem) == (stem, False)
+
+
+def test_a_number_behind_a_change_is_a_name_if_it_is_that_of_a_file():
+    """Otherwise the word is the name of a class, or of a series."""
+    assert original_of("rot90_12", {"12"}) == ("12", True)
+    assert original_of("aug_2_12", {"12"}) == ("12", True)
+    assert original_of("rot90_12", {"13"}) == ("rot90_12", False)
+    assert original_of("aug_3_dog", {"3_dog"}) == ("3_dog", True)
 
 
 def test_changed_versions_of_training_images_are_noted(tmp_path):
@@ -110,6 +135,97 @@ def test_a_word_that_most_names_share_is_no_change(tmp_path):
     assert notes_on_names(of_folder(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("versions", "count"),
+    [
+        (("{}_crop", "{}_hue", "{}_affine", "{}"), 8),
+        (("rot90_{}", "vflip_{}", "{}"), 6),
+        (("aug_0_{}", "aug_1_{}"), 4),
+    ],
+)
+def test_versions_that_any_tool_has_named_are_noted(tmp_path, versions, count):
+    """Of words at the start of a name, and of most words of a change, nothing was said."""
+    stems = [version.format(f"{kind}{k}x") for kind in ("cat", "dog") for k in range(5) for version in versions]
+    write(tmp_path, [f"{stem.partition('dog')[1] or 'cat'}/{stem}.png" for stem in stems])
+    (note,) = notes_on_names(of_folder(tmp_path))
+    assert note.startswith(VERSIONS.format(count, count))
+
+
+def test_a_change_that_all_images_have_is_none(tmp_path):
+    """Splits that number their images for themselves, and one word in all names of a class."""
+    write(tmp_path / "own", [f"{split}/{kind}/{k}_crop.png" for split in ("train", "test") for kind in "ab"
+                             for k in range(6)])  # fmt: skip
+    assert notes_on_names(of_folder(tmp_path / "own")) == []
+    write(tmp_path / "few", [f"{kind}/leaf_gray{k}.png" for kind in "ab" for k in range(10)])
+    assert notes_on_names(of_folder(tmp_path / "few")) == []
+
+
+TORN = "The images are named in {} series (such as '{}...', {} images), which the split by a hash tears apart"
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "series", "first"),
+    [
+        ("{k}_{end}", ("left", "right"), 20, ("10", 2)),
+        ("{k}{end}", ("L", "R"), 20, ("10", 2)),
+        ("{kind}_{k:04d}_{end}_disaster", ("pre", "post"), 20, ("cat_0010", 2)),
+        ("{word}_{end}", ("A", "B"), 20, ("ka", 2)),
+        ("{k}_{end}", ("1", "2"), 20, ("10", 2)),
+        ("patient{k}_slide3_{end}_class0", ("x100_y200", "x150_y200", "x150_y350"), 20, ("patient10_slide3", 3)),
+        ("{k}_idx5_{end}_class1", [f"x{x}_y{2 * x}" for x in range(1, 10)], 20, ("10_idx5", 9)),
+    ],
+)
+def test_series_whose_names_do_not_end_with_a_number_are_noted(tmp_path, name, ends, series, first):
+    """Both eyes of a patient, and the tiles of a slide, lay on both sides of the split."""
+    names = [
+        f"{kind}/{name.format(kind=kind, k=10 + k, word=f'{chr(107 + number)}{chr(97 + k)}', end=end)}.png"
+        for number, kind in enumerate(("cat", "dog"))
+        for k in range(10)
+        for end in ends
+    ]
+    write(tmp_path / "folder", names)
+    (note,) = notes_on_names(of_folder(tmp_path / "folder"))
+    assert note.startswith(TORN.format(series, *first))
+    last = [f"{'train' if (number + 1) % len(ends) else 'test'}/{one}" for number, one in enumerate(names)]
+    write(tmp_path / "split", last)
+    (note,) = notes_on_names(of_folder(tmp_path / "split"))
+    assert note.startswith("By their names, 20 of the 20 scored images belong to series of training images")
+    write(tmp_path / "apart", [f"{'test' if number % (10 * len(ends)) < 2 * len(ends) else 'train'}/{one}"
+                               for number, one in enumerate(names)])  # fmt: skip
+    assert notes_on_names(of_folder(tmp_path / "apart")) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{kind}_{k}_small", "{k}_{kind}", "{kind}_{k}_{code}", "{code}_{k}", "{code}-{k}-{code}",
+        "image_{k:04d}_{size}", "{colour}-{kind}-{place}-{k}-{code}", "{k}a", "{kind}_{k}",
+    ],
+)  # fmt: skip
+def test_other_names_are_no_series(tmp_path, name):
+    random = np.random.default_rng(0)
+    names = []
+    for kind in ("cat", "dog"):
+        for k in range(20):
+            code, size = random.bytes(5).hex(), f"{random.integers(200, 900)}x{random.integers(200, 900)}"
+            colour, place = random.choice(["red", "big", "old"]), random.choice(["sea", "sky", "hill", "road"])
+            words = {"kind": kind, "k": k, "code": code, "size": size, "colour": colour, "place": place}
+            names.append(f"{kind}/{name.format(**words)}.png")
+    write(tmp_path / "folder", names)
+    assert notes_on_names(of_folder(tmp_path / "folder")) == []
+    write(tmp_path / "split", [f"{'test' if number % 4 == 0 else 'train'}/{one}" for number, one in enumerate(names)])
+    assert notes_on_names(of_folder(tmp_path / "split")) == []
+    write(tmp_path / "own", [f"{split}/{one}" for split in ("train", "test") for one in names])
+    assert notes_on_names(of_folder(tmp_path / "own")) == []
+
+
+def test_names_of_splits_are_no_sides(tmp_path):
+    write(
+        tmp_path, [f"{split}/{kind}/{k}_{split}.png" for split in ("train", "test") for kind in "ab" for k in range(6)]
+    )
+    assert notes_on_names(of_folder(tmp_path)) == []
+
+
 def test_series_that_are_torn_apart_are_noted(tmp_path):
     names = [f"{kind}/video{video}_frame{frame:03d}.png" for kind in "ab" for video in range(3) for frame in range(5)]
     write(tmp_path / "frames", names)
@@ -128,34 +244,6 @@ def test_series_that_are_torn_apart_are_noted(tmp_path):
     assert notes_on_images(of_folder(tmp_path / "plain")) == []
     write(tmp_path / "numbered", [f"{kind}/{kind}_{k}.png" for kind in "abc" for k in range(10)])
     assert notes_on_images(of_folder(tmp_path / "numbered")) == []
-
-
-@pytest.mark.parametrize(
-    ("root", "lists", "noted"),
-    [
-        ("", ["train_test_split.txt"], True),
-        ("", ["list_eval_partition.csv", "setid.mat"], True),
-        ("images", ["meta/train.txt", "meta/test.txt"], True),
-        ("images", ["trainval.txt"], True),
-        ("", ["README.txt", "classes.txt", "training.py"], False),
-        ("birds", ["train.txt"], False),  # beside a folder that may be one of many
-    ],
-)
-def test_lists_of_splits_are_noted(tmp_path, root, lists, noted):
-    write(tmp_path / root, [f"{kind}/{k}.png" for kind in "ab" for k in range(8)])
-    for name in lists:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("a/0.png\n")
-    found = [note for note in notes_on_images(of_folder(tmp_path / root)) if "may list the images of splits" in note]
-    assert len(found) == noted
-    if noted:
-        assert f"are not read ({len(lists)}): " in found[0]
-
-
-def test_lists_beside_folders_of_splits_need_no_note(tmp_path):
-    write(tmp_path, [f"{split}/{kind}/{k}.png" for split in ("train", "test") for kind in "ab" for k in range(4)])
-    (tmp_path / "train.txt").write_text("a/0.png\n")
-    assert not any("may list" in note for note in notes_on_images(of_folder(tmp_path)))
 
 
 @pytest.mark.parametrize(
