@@ -121,6 +121,7 @@ def test_categories_of_unknown_objects_are_noted(tmp_path):
         (list(range(100)), None, None),
         ([0, 1, 2, 3, 9], None, None),
         ([3, 17, 255], None, None),  # some classes of many
+        ([20, 21, 22, 255], None, None),  # some neighbours of many
         ([0, 10, 20, 30], None, None),
         ([0, 1, 2, 500, 501, 502], None, None),
         (["cat", "dog", "7"], None, None),

@@ -14,7 +14,7 @@ from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.name_notes import notes_on_names, original_of
+from studies.suite.analysis.name_notes import notes_on_names, original_of, series_of
 
 VERSIONS = "By their names, {} of the {} scored images are changed versions of a training image"
 
@@ -297,3 +297,12 @@ def test_folders_that_hold_several_classes_say_nothing():
     train, test = labelled("0", "1", 0), labelled("1", "0", 10)
     train["label"] = ["0", "0", "1", "1", "1", "1", "0", "0"]
     assert notes_on_names(of_rows(train, test)) == []
+
+
+def test_a_code_of_letters_and_digits_is_one_part_of_a_name():
+    """The parts of a hash were names of series that no image belongs to."""
+    assert [series_of("patient12_3L", parts) for parts in (1, 2, 3)] == [
+        ("patient12_3", "l"), ("patient12", "_3l"), None,
+    ]  # fmt: skip
+    assert series_of("a1b2c3d4_left", 1) == ("a1b2c3d4", "_left")
+    assert series_of("a1b2c3d4", 1) is None
