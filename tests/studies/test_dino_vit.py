@@ -43,7 +43,7 @@ def test_what_emerges_is_judged_by_itself(gain, outcome, tmp_path, no_figures):
 
 def test_nothing_emerged_makes_the_comparison_of_maps_uninformative(tmp_path, no_figures):
     def numbers(arm, seed):
-        return {**emerged(-0.05)(arm, seed), "tokencut_maxf": 0.4 + 0.001 * seed * (-1) ** (len(arm) + seed)}
+        return {**emerged(-0.001)(arm, seed), "tokencut_maxf": 0.4 + 0.001 * seed * (-1) ** (len(arm) + seed)}
 
     results = study_results(STUDY, {}, settings_of("dino_vit", tmp_path, 5), numbers)
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")

@@ -49,17 +49,24 @@ def sentence(verdict: Verdict, results: Results, labels: Labels) -> str:
 
 
 def remedies(verdict: Verdict, results: Results, labels: Labels) -> list[str]:
-    """What would make an uninformative answer informative: the controls that failed, and what is declared to try."""
-    if verdict.outcome != UNINFORMATIVE:
+    """What failed controls mean for an answer.
+
+    An uninformative answer names them and what is declared to try. One that is contradicted although they fail, because
+    the treatment is worse, says for what it holds.
+    """
+    failed = verdict.failed_controls
+    shown = "; ".join(dict.fromkeys(f"{versus(each.contrast, labels)}: {_amount(each, results)}" for each in failed))
+    if verdict.outcome == UNINFORMATIVE:
+        asked = dict.fromkeys(
+            each.contrast.remedy or "more seeds, more test images or a longer training" for each in failed
+        )
+        several = "these controls are" if len(failed) > 1 else "this control is"
+        return [f"It becomes informative where {several} better ({shown}): try {'; '.join(asked)}."]
+    contradicting = [each for each in verdict.findings if verdict.contradicts(each)]
+    if verdict.outcome != CONTRADICTED or not failed or any(map(verdict.is_informative, contradicting)):
         return []
-    failed, asked = verdict.failed_controls, {}
-    shown = [f"{versus(each.contrast, labels)}: {_amount(each, results)}" for each in failed]
-    for each in failed:
-        asked.setdefault(each.contrast.remedy or "more seeds, more test images or a longer training")
-    several = "these controls are" if len(shown) > 1 else "this control is"
-    return [
-        f"It becomes informative where {several} better ({'; '.join(dict.fromkeys(shown))}): try {'; '.join(asked)}."
-    ]
+    several = "positive controls fail" if len(failed) > 1 else "positive control fails"
+    return [f"Its {several} here ({shown}), so this holds for these images and this training alone."]
 
 
 def _grouped(verdict: Verdict, findings: Sequence[Finding]) -> list[str]:

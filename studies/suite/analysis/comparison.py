@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -10,6 +10,14 @@ from studies.suite.analysis.readings import reading_at, status_by_seed
 from studies.suite.analysis.results import DONE, Results
 from studies.suite.analysis.spread import spread_of_difference
 from studies.suite.analysis.statistics import PairedResult, by_seed, class_by_seed, difference_of, pairs_of, select
+
+
+class OfSeeds(NamedTuple):
+    """What the runs of an arm in one condition are, by seed: a metric of the finished ones, their class, and status."""
+
+    values: Mapping[int, float]
+    classes: Mapping[int, str]
+    status: Mapping[int, str]
 
 
 def compare(
@@ -31,27 +39,39 @@ def compare(
         ValueError: conditions that do not single out one run of an arm and a seed.
     """
     pool = _pool(results.about.get("pools", {}), treatment, control)
-    wanted = dict.fromkeys(("arm", "seed", "status", "numerics", metric, *conditions))
-    columns = [name for name in wanted if name in results.runs]
-    runs = results.runs.loc[results.runs["arm"].isin([treatment, control, *pool]), columns]
-    by_arm = dict(iter(select(runs, **conditions).groupby("arm", sort=False)))
-    nothing = runs.iloc[:0]
-    states = [status_by_seed(by_arm.get(arm, nothing)) for arm in (treatment, control)]
-    reading = reading_at(looks or results.about.get("looks", ()), *states)
-    values = {arm: by_seed(part[part["status"] == DONE], metric) for arm, part in by_arm.items()}
-    first, second = (values.get(arm, {}) for arm in (treatment, control))
-    classes = {arm: class_by_seed(part) for arm, part in by_arm.items()}
-    own = classes.get(treatment, {})
-    pairs, mixed = pairs_of(first, second, own, classes.get(control, {}))
+    first, second = (of_seeds(results, arm, metric, conditions) for arm in (treatment, control))
+    reading = reading_at(looks or results.about.get("looks", ()), first.status, second.status)
+    pairs, mixed = pairs_of(first.values, second.values, first.classes, second.classes)
     seeds, mixed = (
         [seed for seed in part if reading.seeds is None or seed in reading.seeds] for part in (pairs, mixed)
     )
-    differences = [first[seed] - second[seed] for seed in seeds]
-    members = [arm for arm in values if arm in pool and set(seeds) <= set(values[arm])]
-    members = [arm for arm in members if all(classes[arm][seed] == own[seed] for seed in seeds)]
-    pooled = _pooled({arm: [values[arm][seed] for seed in seeds] for arm in members}, treatment, control)
+    differences = [first.values[seed] - second.values[seed] for seed in seeds]
+    others = {arm: of_seeds(results, arm, metric, conditions) for arm in pool}
+    members = {
+        arm: [each.values[seed] for seed in seeds]
+        for arm, each in others.items()
+        if all(seed in each.values and each.classes[seed] == first.classes[seed] for seed in seeds)
+    }
+    pooled = _pooled(members, treatment, control)
     result = difference_of(seeds, differences, 1 - 2 * reading.alpha, pooled, reading.is_read)
     return replace(result, mixed=tuple(mixed))
+
+
+def of_seeds(results: Results, arm: str, metric: str, conditions: Mapping[str, Any]) -> OfSeeds:
+    """The runs of an arm in one condition; kept, as a page compares each arm with many others.
+
+    Raises:
+        KeyError, ValueError: see :func:`compare`.
+    """
+    key = (arm, metric, *sorted(conditions.items()))
+    if key not in results.kept:
+        wanted = dict.fromkeys(("seed", "status", "numerics", metric, *conditions))
+        runs = results.runs.loc[results.runs["arm"] == arm, [name for name in wanted if name in results.runs]]
+        part = select(runs, **conditions)
+        results.kept[key] = OfSeeds(
+            by_seed(part[part["status"] == DONE], metric), class_by_seed(part), status_by_seed(part)
+        )
+    return results.kept[key]
 
 
 def _pool(pools: Mapping[str, str], treatment: str, control: str) -> list[str]:

@@ -19,7 +19,8 @@ or too small to be of interest. The positive control of a contrast is a known ef
 that must come out *better* for the page to be able to see effects at all. The claim is
 
 - *supported* when all k contrasts are better, by however little: a small advantage is no evidence against one;
-- *contradicted* when at least one contrast whose positive control is better excludes an effect of interest;
+- *contradicted* when at least one contrast excludes an effect of interest, and its positive control is better or the
+  bound itself lies below 0: a page that resolves a disadvantage has seen a difference, whatever its control shows;
 - *uninformative* when it is neither and the positive control of a contrast that is not better is measured and not
   better itself;
 - *not resolved* otherwise.
@@ -31,7 +32,7 @@ probability 0.025 at most over all readings.
 
 "Some are better" is a union of k contrasts. It is *supported* when one lower one-sided bound of d, at the error of one
 end divided by k (Bonferroni), lies above 0; it is *contradicted* when all k contrasts exclude an effect of interest,
-each at the whole error of one end (intersection-union test) and with its positive control better.
+each at the whole error of one end (intersection-union test) and with its positive control better or its bound below 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,10 +75,17 @@ class Finding:
 
     def excludes_interest(self, k: int) -> bool:
         """Whether, as one of ``k`` contrasts, it excludes an effect of interest."""
+        return self._is_below(self.contrast.sesoi, k)
+
+    def is_worse_of(self, k: int) -> bool:
+        """Whether it is worse after correction for a choice among ``k`` contrasts."""
+        return self._is_below(0.0, k)
+
+    def _is_below(self, value: float, k: int) -> bool:
         if self.outcome == BETTER or not self.gain.is_read:
             return False
         upper = self.gain.bound("upper", self.gain.alpha / k)
-        return upper is not None and upper < self.contrast.sesoi
+        return upper is not None and upper < value
 
     def is_better_of(self, k: int) -> bool:
         """Whether it is better after correction for a choice among ``k`` contrasts."""
@@ -108,13 +116,14 @@ class Verdict:
         """ "supported", "contradicted", "uninformative" or "not resolved"."""
         if self.supporting if self.some else not self.open_ones:
             return SUPPORTED
-        excluded = [
-            finding.excludes_interest(1 if self.some else self.k) and self.is_informative(finding)
-            for finding in self.findings
-        ]
-        if all(excluded) if self.some else any(excluded):
+        if all(map(self.contradicts, self.findings)) if self.some else any(map(self.contradicts, self.findings)):
             return CONTRADICTED
         return UNINFORMATIVE if any(map(_is_measured, self.findings)) and self.failed_controls else NOT_RESOLVED
+
+    def contradicts(self, finding: Finding) -> bool:
+        """Whether a finding speaks against the claim: no advantage of interest where one could be seen, or worse."""
+        k = 1 if self.some else self.k
+        return finding.excludes_interest(k) and (self.is_informative(finding) or finding.is_worse_of(k))
 
     @property
     def open_ones(self) -> tuple[Finding, ...]:
@@ -292,19 +301,20 @@ def rule(k: int, sesoi: str, has_control: bool = True, looks: Sequence[int] = ()
         " These errors are those of differences that vary normally; by simulation they stay below 5 % with heavy tails "
         "(t with 3 degrees of freedom) and where one arm varies up to three times as much as the others."
     )
+    seen = "its positive control is better or this bound lies below 0"
     whole = "it is" if k == 1 else f"all of its {k} contrasts are"
     claim = [
         f"The claim is **supported** when {whole} better. It is **contradicted** when "
         f"{'it' if k == 1 else 'one of them'} is not better and has an upper one-sided bound, at the error of one end"
         f"{'' if k == 1 else f' divided by {k}'}, below the smallest effect of "
-        f"interest{', while its positive control is better' if has_control else ''}."
+        f"interest{f', while {seen}' if has_control else ''}."
     ]
     if some:
         claim.append(
             f"A claim about *at least one* of {some} contrasts is **supported** when one of them has a lower one-sided "
             f"bound, at the error of one end divided by {some}, above 0. It is **contradicted** when each of them is "
             "not better and has an upper one-sided bound, at the error of one end, below the smallest effect of "
-            f"interest{', while its positive control is better' if has_control else ''}."
+            f"interest{f', while {seen}' if has_control else ''}."
         )
     if k > 1:
         claim.append(

@@ -130,7 +130,7 @@ class Claim:
             of a page do not have (``rho`` on photographs) is left out of it.
         question: what the claim answers, in words or as a reviewers' id; printed before the answer.
         controls: positive controls, measured in the conditions of each contrast; those of the study where None. Where
-            one of them fails, the claim is "uninformative" and never "contradicted".
+            one of them fails, a claim is "contradicted" by a treatment that is worse, and "uninformative" else.
         some: the claim says that the treatment is better in at least one of its contrasts. How many there are is paid
             for by the error of each, which is divided by their number.
     """

@@ -29,6 +29,7 @@ CONTRASTS = tuple(Contrast(f"a-{other}", "a", other, "top1", 0.01, CLAIM, AT) fo
 CONTROL = Contrast("a-random", "a", "random", "top1", 0.01, "A has learned something", AT)
 GOOD, CLEAR, BAD = (0.020, 0.024, 0.022, 0.018), (0.010, 0.012, 0.011, 0.013), (-0.01, -0.012, -0.011, -0.013)
 OPEN = (0.03, -0.02, 0.02, 0.01)
+NO_EFFECT, LESS = (0.002, -0.001, 0.001, -0.002), (-0.010, -0.035, -0.018, -0.011)  # LESS: no advantage of interest
 METRICS = {"top1": {"label": "top-1", "unit": "share in [0, 1]", "better": "higher", "definition": "accuracy"}}
 
 
@@ -88,19 +89,29 @@ def test_contradicted_when_a_contrast_excludes_an_effect_of_interest():
     assert [finding.outcome for finding in verdict.findings] == [BETTER, WORSE]
     # no control declared: nothing stands against the contradiction
     assert judged({"b": GOOD, "c": BAD}).outcome == CONTRADICTED
-    equivalent = judged({"b": (0.002, -0.001, 0.001, -0.002)}, CONTRASTS[:1], control=GOOD)
+    equivalent = judged({"b": NO_EFFECT}, CONTRASTS[:1], control=GOOD)
     assert equivalent.outcome == CONTRADICTED and equivalent.findings[0].outcome == EQUIVALENT
 
 
 def test_uninformative_when_the_positive_control_fails():
     for control in (OPEN, BAD):
-        assert judged({"b": GOOD, "c": BAD}, control=control).outcome == UNINFORMATIVE
+        assert judged({"b": GOOD, "c": NO_EFFECT}, control=control).outcome == UNINFORMATIVE
         assert judged({"b": GOOD, "c": OPEN}, control=control).outcome == UNINFORMATIVE
+
+
+def test_a_disadvantage_contradicts_whatever_the_control_shows():
+    """A page said that it could not see whether SCD is better, and that SCD is worse, in one sentence."""
+    for control in (OPEN, BAD, (0.05,), ()):
+        assert judged({"b": GOOD, "c": BAD}, control=control).outcome == CONTRADICTED
+    finding = judged({"b": LESS, "c": GOOD}, control=OPEN).findings[0]
+    assert finding.outcome == WORSE and finding.is_worse_of(1) and not finding.is_worse_of(40)
+    many = tuple(Contrast(f"{n}", "a", "b" if n == 0 else "c", "top1", 0.01, CLAIM, AT) for n in range(40))
+    assert judged({"b": LESS, "c": GOOD}, many, control=OPEN).outcome == UNINFORMATIVE
 
 
 def test_a_positive_control_without_an_interval_has_not_failed_and_supports_no_contradiction():
     for control in ((0.05,), ()):  # one pair, none: arms that are not asked for, or not finished
-        assert judged({"b": GOOD, "c": BAD}, control=control).outcome == NOT_RESOLVED
+        assert judged({"b": GOOD, "c": NO_EFFECT}, control=control).outcome == NOT_RESOLVED
         assert judged({"b": GOOD, "c": OPEN}, control=control).outcome == NOT_RESOLVED
 
 
@@ -152,8 +163,9 @@ def test_a_control_speaks_for_its_own_conditions_alone():
         both = Results({"metrics": METRICS}, runs)
         return judge(both, halves, [find(both, control) for control in controls]).outcome
 
-    assert outcome((BAD, GOOD), (BAD, OPEN)) == CONTRADICTED  # by the first condition, which can see
-    assert outcome((GOOD, GOOD), (BAD, OPEN)) == UNINFORMATIVE  # the second decides, and cannot see
+    assert outcome((NO_EFFECT, GOOD), (BAD, OPEN)) == CONTRADICTED  # by the first condition, which can see
+    assert outcome((GOOD, GOOD), (NO_EFFECT, OPEN)) == UNINFORMATIVE  # the second decides, and cannot see
+    assert outcome((GOOD, GOOD), (BAD, OPEN)) == CONTRADICTED  # by the second, in which the treatment is worse
     assert outcome((GOOD, OPEN), (BAD, GOOD)) == CONTRADICTED
     assert outcome((GOOD, OPEN), (GOOD, OPEN)) == SUPPORTED
 
@@ -216,7 +228,7 @@ def test_claims_of_a_study_are_judged_each_by_itself():
         Claim("A beats C again", CONTRASTS[1:], "", ()),
     )
     study = Study("toy", (), "?", "", (), (), (CONTROL,), "", list, list, claims=claims)
-    found = judge_claims(study, results({"b": GOOD, "c": BAD, "random": OPEN}))
+    found = judge_claims(study, results({"b": GOOD, "c": NO_EFFECT, "random": OPEN}))
     assert [verdict.claim for verdict in found] == [claim.text for claim in claims]
     assert [verdict.outcome for verdict in found] == [SUPPORTED, UNINFORMATIVE, CONTRADICTED]
     assert found[0].findings[0].contrast.conditions == AT
@@ -230,7 +242,8 @@ def test_claims_of_a_study_are_judged_each_by_itself():
         (GOOD, BAD, GOOD, SUPPORTED),  # one is enough
         (BAD, BAD, GOOD, CONTRADICTED),
         (BAD, OPEN, GOOD, NOT_RESOLVED),  # all have to exclude an effect of interest
-        (BAD, BAD, OPEN, UNINFORMATIVE),
+        (BAD, BAD, OPEN, CONTRADICTED),  # a resolved disadvantage, whatever the control shows
+        (NO_EFFECT, BAD, OPEN, UNINFORMATIVE),
     ],
 )
 def test_a_claim_about_some_contrasts(b, c, control, outcome):
