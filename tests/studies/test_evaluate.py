@@ -163,6 +163,19 @@ def test_supervised_weights_are_taken_from_a_cache(tmp_path, monkeypatch):
     assert cached_weights({"name": "resnet18", "small_stem": True}) is None
 
 
+def test_weights_of_another_normalisation_of_colours_are_not_taken_from_a_cache(tmp_path, monkeypatch):
+    """timm's ViT-S, normalised by 0.5, was a reference that scored too low."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for model in ("deit_small_patch16_224.fb_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k"):
+        snapshot = tmp_path / f"models--timm--{model}" / "snapshots" / "main"
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").write_bytes(b"x")
+    path, source = cached_weights({"name": "timm/deit_small_patch16_224"})
+    assert path.name == "model.safetensors" and "timm's deit_small_patch16_224.fb_in1k" in source
+    assert cached_weights({"name": "vit_small_patch16_224"}) is None
+
+
 @pytest.mark.parametrize(
     ("tag", "expected"),
     [("a1_in1k", True), ("augreg_in21k_ft_in1k", True), ("lvd142m", False), ("dino", False), ("openai", False),

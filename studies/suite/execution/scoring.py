@@ -253,12 +253,17 @@ def supervised_file(request: Request) -> tuple[Path, str] | None:
 
 
 def cached_weights(backbone: Mapping[str, Any]) -> tuple[Path, str] | None:
-    """Supervised weights of a library's backbone that lie in its cache on this machine; nothing is downloaded."""
+    """Supervised weights of a library's backbone that lie in its cache on this machine; nothing is downloaded.
+
+    Weights that were trained with another normalisation of colours than ImageNet's are left out: on these images they
+    would score too low.
+    """
     import timm
     from huggingface_hub import try_to_load_from_cache
     from torchvision.models import get_model_weights
 
     from scd.nn.backbone import RESNETS
+    from scd.nn.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
     name, options = backbone.get("name", ""), set(backbone) - {"_target_", "name", "channels_last", "vector"}
     if options - {"padding"} or backbone.get("padding", "zeros") != "zeros":
@@ -271,6 +276,8 @@ def cached_weights(backbone: Mapping[str, Any]) -> tuple[Path, str] | None:
     model = name.removeprefix("timm/")
     found = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     if found is None or not found.hf_hub_id or not is_supervised(found.tag):
+        return None
+    if (tuple(found.mean), tuple(found.std)) != (IMAGENET_MEAN, IMAGENET_STD):
         return None
     path = try_to_load_from_cache(f"{found.hf_hub_id}", "model.safetensors")
     return (

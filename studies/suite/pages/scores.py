@@ -24,6 +24,7 @@ from studies.suite.planning.scoring import FROZEN, NEEDS, TRAINED
 FIRST = ("linear_top1", "knn_top1", "mixed_rand_top1", "worst_group_top1")  # the first one that is there is the answer
 LISTED = 12  # names of a list in the details
 NO_IMAGES = "this number is no mean over test images, so the bootstrap over images gives it no interval"
+COLOURS = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}  # of scd.nn.normalisation.NORMALISATIONS
 UNMEASURED = "not measured: the evaluation failed or has not run yet"
 
 
@@ -281,11 +282,12 @@ def _measured(
     details: Any, scoring: Scoring, found: Mapping[str, Metric], names: Sequence[str], notes: Sequence[str]
 ) -> None:
     request = scoring.request
+    colours = request.backbone.get("normalisation", "imagenet")
     images = ", ".join(f"{count:,} {part}" for part, count in scoring.images.items() if count)
     items = {
         "Backbone": f"{code_span(request.backbone_word)} ({in_line(words(request.backbone))})",
         "Images": f"{in_line(request.settings.data)}: {images}; squares of {scoring.config['data']['size']} px, seen "
-        f"at {request.size} px, normalised by ImageNet's mean and standard deviation",
+        f"at {request.size} px, normalised by the mean and standard deviation of {COLOURS[colours]}",
         "Protocols": ", ".join(code_span(protocol["name"]) for protocol in scoring.protocols),
     }
     items |= {"About the images": " ".join(in_line(note) for note in notes)} if notes else {}
