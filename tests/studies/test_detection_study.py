@@ -174,12 +174,14 @@ def test_claims_follow_from_records(tmp_path, no_figures):
 @pytest.mark.parametrize(
     ("gains", "failed"),
     [
-        ({"supervised": -0.2, "scd": -0.03, "oracle": 0.1, "slotcon": -0.03}, "supervised vs. random weights"),
-        ({"moco": -0.2, "scd": -0.23, "oracle": -0.1}, "MoCo vs. random weights"),
-        ({"scd": -0.03}, "SCD-MoCo with the true mask vs. MoCo"),
+        ({"supervised": -0.2, "oracle": 0.1}, "supervised vs. random weights"),
+        ({"moco": -0.2, "scd": -0.2, "oracle": -0.1}, "MoCo vs. random weights"),
+        ({}, "SCD-MoCo with the true mask vs. MoCo"),
     ],
 )
-def test_a_detector_that_does_not_tell_trained_from_random_weights_says_nothing(gains, failed, tmp_path, no_figures):
+def test_a_detector_that_does_not_tell_trained_from_random_weights_sees_no_equality(
+    gains, failed, tmp_path, no_figures
+):
     results = study_results(STUDY, {}, settings_of("detection", tmp_path, 5), numbers(**gains))
     first = page_of(results, tmp_path).split("<details>")[0]
     line = next(line for line in first.splitlines() if line.startswith("- *Does SCD help on MoCo?*"))
