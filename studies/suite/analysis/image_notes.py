@@ -6,6 +6,7 @@ from typing import Any
 from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.altered_notes import notes_on_altered_copies
 from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
@@ -21,10 +22,14 @@ MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
-    """What a reader must know of images: the notes on their files, odd labels, pixels and masks, and copies."""
+    """What a reader must know of images: the notes on their files, odd labels, pixels and masks, and copies.
+
+    Altered copies are looked for where no others were found.
+    """
+    copies = [*images.overlap(), *notes_on_copies(images)]
     return [
         *notes_on_files(images), *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images),
-        *images.overlap(), *notes_on_copies(images), *notes_on_repeats(images),
+        *(copies or notes_on_altered_copies(images)), *notes_on_repeats(images),
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ channels, colour profiles), and images that hardly fit the canvas.
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,9 @@ ONE_PICTURE = ("MPO", "PSD")  # forms whose further pictures belong to the first
 FRAMES = "Files with several pages or frames, of which the first is read"
 FURTHER = "Images with more channels than are read"
 INKS = "Images in the colours of print (CMYK), which are converted without their colour profile"
+EQUAL_CHANNELS = 2  # levels by which the channels of a grey image that is stored in colour may differ
+BAR, EVEN = 0.1, 8  # least share of a side that a bar covers, and levels by which its pixels may differ
+MOST, FEW = 0.9, 0.1  # shares of the images of two splits that differ
 LIKE_SRGB = ("srgb", "61966", "c2", "urgb")  # parts of names of profiles for the same colours
 
 
@@ -46,7 +50,8 @@ class Looked:
         hidden: those of one colour alone whose transparency shows something.
         unread: how many images have something that is not read, by a text for notes.
         profiles: how many have a colour profile other than sRGB, by its name.
-        kinds: how many are stored in grey and in colour.
+        grey: images whose channels are equal.
+        barred: images with bars of one colour at two opposite ends.
         damaged: JPEG images whose lower part has one colour alone, as where data are missing.
     """
 
@@ -57,7 +62,8 @@ class Looked:
     hidden: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     profiles: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
+    grey: int = 0
+    barred: int = 0
     damaged: int = 0
 
     def add(self, stored: Image.Image, what: str) -> None:
@@ -68,9 +74,10 @@ class Looked:
         if (profile := profile_of(stored)) is not None:
             self.profiles[profile] += 1
         shown = as_rgb(upright(stored), what)
-        self.kinds["grey" if stored.mode in GREY else "colour"] += 1
         self.damaged += stored.format == "JPEG" and has_one_colour_below(np.asarray(as_rgb(stored, what)))
-        pixels = np.asarray(shown).reshape(-1, 3)
+        pixels = np.asarray(shown)
+        self.grey += bool(np.ptp(pixels, axis=2).max() <= EQUAL_CHANNELS)
+        self.barred += has_bars(pixels)
         plain = all(low == high for low, high in shown.getextrema())
         self.sizes.append(shown.size)
         self.counts += np.bincount(pixels.ravel(), minlength=256)
@@ -136,6 +143,17 @@ def has_one_colour_below(pixels: np.ndarray) -> bool:
     return bool(middle and (below == colour).all() and (pixels != colour).any())
 
 
+def has_bars(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) has bars of one colour at two opposite ends, and something between them."""
+    for rows in (pixels, pixels.swapaxes(0, 1)):
+        width = max(1, round(BAR * len(rows)))
+        ends = np.concatenate([rows[:width], rows[-width:]]).reshape(-1, 3).astype(int)
+        between = rows[width:-width].reshape(-1, 3)
+        if len(between) and np.ptp(ends, axis=0).max() <= EVEN < np.ptp(between.astype(int), axis=0).max():
+            return True
+    return False
+
+
 def spread_rows(images: EvaluationData, split: str) -> list[int]:
     """At most 64 rows of a split, evenly spread over those that are used."""
     limit = images.train_limit if split == "train" else images.test_limit
@@ -166,7 +184,7 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
     """
     if images.source.embedded:
         return []
-    notes, kinds = [], {}
+    notes, looked = [], {}
     for split in ("train", images.split):
         found = look_at(images.source, split, spread_rows(images, split))
         words = "training" if split == "train" else split
@@ -182,10 +200,28 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
         unread = sorted(what for what in found.unread if what != FRAMES or not noted)
         notes += [f"{what}: {found.unread[what]} {of_all}." for what in unread]
         notes += notes_on_sizes(found, of_all, images.canvas)
-        kinds[words] = set(found.kinds)
-    one, other = kinds["training"], kinds.get(images.split, set())
-    if len(one) == len(other) == 1 and one != other:
-        notes.append(f"The training images are stored in {one.pop()}, the {images.split} images in {other.pop()}.")
+        looked[words] = found
+    return notes + notes_on_splits_that_differ(looked)
+
+
+def notes_on_splits_that_differ(looked: Mapping[str, Looked]) -> list[str]:
+    """Notes on what most images of one split are, and few of the other: grey, or with bars.
+
+    Args:
+        looked: words for a split -> what was seen of its images.
+    """
+    notes = []
+    for count, text in (
+        (lambda found: found.grey, "are grey"),
+        (lambda found: found.barred, "have bars of one colour at two opposite ends, as letterboxes do"),
+    ):
+        order = sorted(looked, key=lambda words: count(looked[words]) / len(looked[words].sizes))
+        (low, rare), (high, usual) = ((words, looked[words]) for words in (order[0], order[-1]))
+        if count(usual) >= MOST * len(usual.sizes) and count(rare) <= FEW * len(rare.sizes):
+            notes.append(
+                f"{count(usual)} of the {len(usual.sizes)} {high} images that were looked at {text}, and {count(rare)} "
+                f"of the {len(rare.sizes)} {low} images: the splits were prepared differently."
+            )
     return notes
 
 

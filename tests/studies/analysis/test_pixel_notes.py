@@ -271,9 +271,48 @@ def test_damaged_photographs_are_noted():
         assert notes_on_pixels(data([stored(PillowImage.fromarray(rich), "jpeg")] * 2, photos())) == []
 
 
-def test_splits_of_which_one_is_grey_are_noted():
-    grey = [stored(PillowImage.fromarray(noise(number)).convert("L")) for number in range(3)]
-    assert notes_on_pixels(data(photos(), grey)) == [
-        "The training images are stored in colour, the test images in grey."
-    ]
+GREY_TEST = (
+    "3 of the 3 test images that were looked at are grey, and 0 of the 3 training images: the splits were prepared "
+    "differently."
+)
+
+
+def as_grey(number: int, mode: str) -> bytes:
+    return stored(PillowImage.fromarray(noise(number)).convert("L").convert(mode))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_splits_of_which_one_is_grey_are_noted(mode):
+    """Grey images that were stored in colour passed for colour."""
+    grey = [as_grey(number, mode) for number in range(3)]
+    assert notes_on_pixels(data(photos(), grey)) == [GREY_TEST]
     assert notes_on_pixels(data(grey, grey)) == [] == notes_on_pixels(data([*photos(), grey[0]], grey))
+    nearly = noise(7, 32, 32)[..., :1].repeat(3, axis=2)
+    nearly[0, 0] = (100, 102, 101)
+    assert notes_on_pixels(data(photos(), [stored(PillowImage.fromarray(nearly))] * 3)) == [GREY_TEST]
+    nearly[0, 0] = (100, 103, 101)
+    assert notes_on_pixels(data(photos(), [stored(PillowImage.fromarray(nearly))] * 3)) == []
+
+
+def barred(number: int, side: int = 0, other: int = 114) -> bytes:
+    """Noise between two bars, above and below or on both sides, each of an eighth of the picture."""
+    pixels = noise(number, 32, 32)
+    pixels[:4], pixels[-4:] = 114, other
+    return stored(PillowImage.fromarray(pixels.swapaxes(0, side)))
+
+
+def test_splits_of_which_one_has_bars_are_noted():
+    """A test set that was padded to squares with grey, and a training set that was not."""
+    note = (
+        "3 of the 3 {} images that were looked at have bars of one colour at two opposite ends, as letterboxes do, and "
+        "0 of the 3 {} images: the splits were prepared differently."
+    )
+    for side in (0, 1):
+        bars = [barred(number, side) for number in range(3)]
+        assert notes_on_pixels(data(photos(), bars)) == [note.format("test", "training")]
+        assert notes_on_pixels(data(bars, photos())) == [note.format("training", "test")]
+        assert notes_on_pixels(data(bars, bars)) == []
+    assert notes_on_pixels(data(photos(), [barred(number, other=140) for number in range(3)])) == []
+    one_end = noise(5, 32, 32)
+    one_end[:6] = 114
+    assert notes_on_pixels(data(photos(), [stored(PillowImage.fromarray(one_end))] * 3)) == []

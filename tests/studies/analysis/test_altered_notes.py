@@ -1,0 +1,106 @@
+"""What is noted of scored images that look like altered copies of training images."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Image
+from PIL import Image as PillowImage
+from PIL import ImageEnhance
+
+from scd.data.sources.columns import read_columns
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source
+from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.altered_notes import are_alike, notes_on_altered_copies
+from studies.suite.analysis.image_notes import notes_on_images
+
+SIDE = 32
+
+
+def picture(seed: int) -> PillowImage.Image:
+    """Smooth shapes of random colours: noise of 6 x 6 pixels, enlarged."""
+    pixels = np.random.default_rng(seed).integers(0, 200, (6, 6, 3), dtype=np.uint8)
+    return PillowImage.fromarray(pixels).resize((SIDE, SIDE), PillowImage.Resampling.BICUBIC)
+
+
+def saved_again(image: PillowImage.Image) -> PillowImage.Image:
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=60)
+    return PillowImage.open(file).convert("RGB")
+
+
+def with_banner(image: PillowImage.Image) -> PillowImage.Image:
+    pixels = np.array(image)
+    pixels[-SIDE // 8 :] = 255
+    return PillowImage.fromarray(pixels)
+
+
+ALTERED = {
+    "saved again": saved_again,
+    "mirrored": lambda image: image.transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT),
+    "cropped": lambda image: image.crop((3, 3, SIDE - 3, SIDE - 3)).resize((SIDE, SIDE)),
+    "covered": with_banner,
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
+    "grey": lambda image: image.convert("L").convert("RGB"),
+}
+
+
+def data(train: list[PillowImage.Image], test: list[PillowImage.Image]) -> EvaluationData:
+    splits, content = {}, {}  # content: by which images are kept in the cache
+    for split, images in (("train", train), ("test", test)):
+        cells = [encode_png(np.asarray(one)) for one in images]
+        splits[split] = Dataset.from_dict({"image": cells}).cast_column("image", Image())
+        content[split] = [zlib.crc32(b"".join(cell["bytes"] for cell in cells))]
+    return EvaluationData(Source(**read_columns("mine", splits, content)), SIDE)
+
+
+NOTE = "By their pixels, {} of the {} scored images that were compared look like altered copies of training images"
+
+
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+def test_altered_copies_are_noted_whatever_their_names(change):
+    """All test images were training images, saved again with another brightness or a banner, without a word."""
+    train = [picture(seed) for seed in range(40)]
+    copies = [saved_again(change(image)) for image in train[:10]]
+    (note,) = notes_on_altered_copies(data(train, copies))
+    assert note.startswith(NOTE.format(10, 10)) and ", and 0.0% of the training images look so much like" in note
+
+
+def test_other_images_are_not_noted():
+    train, test = [picture(seed) for seed in range(40)], [picture(seed) for seed in range(100, 140)]
+    assert notes_on_altered_copies(data(train, test)) == []
+    copies = [saved_again(train[0]), saved_again(train[1])]
+    assert notes_on_altered_copies(data(train, [*test, *copies[:1]])) == []  # one in forty
+    assert notes_on_altered_copies(data(train, [*test[:30], *copies]))[0].startswith(NOTE.format(2, 32))
+
+
+def test_images_that_all_look_alike_are_not_noted():
+    """Icons on white: training images look as much like each other."""
+
+    def icon(seed):
+        pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
+        pixels[8:24, 8:24] = np.random.default_rng(seed).integers(0, 60, (16, 16, 3))
+        return PillowImage.fromarray(pixels)
+
+    images = data([icon(seed) for seed in range(20)], [icon(seed) for seed in range(50, 60)])
+    assert are_alike(images.train.images, images.test.images).all() and notes_on_altered_copies(images) == []
+
+
+def test_images_without_contrast_are_like_none():
+    flat = torch.full((3, 3, SIDE, SIDE), 90, dtype=torch.uint8)
+    flat[..., : SIDE // 2] += 2  # as noise of a camera in the dark
+    assert not are_alike(flat, flat).any()
+
+
+def test_an_image_is_not_compared_with_itself():
+    pixels = torch.stack([torch.from_numpy(np.array(picture(seed))).permute(2, 0, 1) for seed in (1, 2, 1)])
+    assert are_alike(pixels, pixels, torch.arange(3)).tolist() == [True, False, True]
+
+
+def test_copies_that_were_noted_already_are_not_noted_again():
+    train = [picture(seed) for seed in range(40)]
+    notes = notes_on_images(data(train, train[:4]))
+    assert any("are training images, too" in note for note in notes) and not any("altered" in note for note in notes)
