@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 import pyarrow.compute as pc
 
 from scd.data.images import undecoded
+from scd.data.sources.columns import category_names
 from scd.data.sources.folder_names import words_of
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.labels import DOUBTFUL
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.object_notes import values_of
 
 MOST_NAMED = 20  # names in a note
 SAID = ("Objects of the category", "Folders that count as classes, although their names may mean splits")  # of sources
@@ -54,7 +56,7 @@ MOST = 0.5
 def notes_on_class_names(images: EvaluationData) -> list[str]:
     """Notes on classes that are none by their names; embedded images have none."""
     source = images.source
-    if source.embedded or not source.class_names:
+    if source.embedded:
         return []
     if labels := counts_of(source, "label"):
         said = any(note.startswith(SAID_OF_NUMBERS) for note in source.notes)
@@ -66,15 +68,17 @@ def notes_on_class_names(images: EvaluationData) -> list[str]:
 def counts_of(source: Source, column: str) -> Counter[str]:
     """Class -> its images, or its objects, in all splits that have the column; in the order of the classes."""
     numbers: Counter[int] = Counter()
+    names = source.class_names or ()
     for dataset in source.splits.values():
         if column not in dataset.column_names:
             continue
         cells = undecoded(dataset.select_columns([column])).with_format("arrow")[:][column]
         if column == "objects":
-            cells = pc.list_flatten(pc.struct_field(cells, "category"))
+            numbers.update(values_of(cells.combine_chunks(), "category"))
+            names = names or category_names(dataset.features[column]) or ()
+            continue
         for pair in pc.value_counts(cells).to_pylist():
             numbers[pair["values"]] += pair["counts"]
-    names = source.class_names or ()
     return Counter({names[number]: numbers[number] for number in sorted(set(numbers) & set(range(len(names))))})
 
 

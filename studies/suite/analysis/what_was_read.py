@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from scd.data.masks import GREY_KINDS, VOID
+from scd.data.sources.columns import category_names
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.mask_notes import look_at_masks
 
@@ -45,7 +46,7 @@ def described(images: EvaluationData, split: str, decode: bool) -> str:
         from_folders = FROM_FOLDERS if FROM_FOLDERS in source.description else ""
         parts.append(classes_in_words(dataset["label"][:], source.class_names, from_folders))
     if "objects" in dataset.column_names:
-        parts.append(objects_in_words(dataset, source.class_names))
+        parts.append(objects_in_words(dataset, source.class_names or category_names(dataset.features["objects"])))
     if "mask" in dataset.column_names and source.mask_kind != "instances":
         parts.append(masks_in_words(images, split) if decode else f"masks of the kind '{source.mask_kind}'")
     return f"{'training' if split == 'train' else split}: {'; '.join(parts)}."

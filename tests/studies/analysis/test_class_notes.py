@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 
 from scd.data.sources.coco import Coco
@@ -167,3 +167,25 @@ def test_classes_that_are_groups_are_noted(tmp_path, names, count):
     if count:
         shown = ", ".join(f"'{name}'" for name in names[:count])
         assert notes[0].startswith(GROUPS.format(count, len(names), shown))
+
+
+@pytest.mark.parametrize("form", ["a mapping of lists", "a list of mappings"])
+def test_categories_are_counted_in_both_forms_of_objects(form):
+    category = ClassLabel(names=["cat", "unknown"])
+    cells = [encode_png(np.full((8, 8, 3), 30 * number, np.uint8)) for number in range(4)]
+    boxes, categories = [[0, 0, 2, 2], [4, 4, 2, 2]], [0, 1]
+    if form == "a mapping of lists":
+        kind = {"bbox": List(List(Value("float32"))), "category": List(category)}
+        objects = {"bbox": boxes, "category": categories}
+    else:
+        kind = List({"bbox": List(Value("float32")), "category": category})
+        objects = [{"bbox": box, "category": number} for box, number in zip(boxes, categories, strict=True)]
+    masks = [encode_png(np.pad(np.full((2, 2), 1, np.uint8), ((0, 6), (0, 6))))] * 4
+    features = Features({"image": Image(), "mask": Image(), "objects": kind})
+    splits = {
+        split: Dataset.from_dict({"image": cells, "mask": masks, "objects": [objects] * 4}, features=features)
+        for split in ("train", "test")
+    }
+    images = EvaluationData(Source(**read_columns("mine", splits, {split: [split] for split in splits})), 8)
+    (note,) = notes_on_class_names(images)
+    assert note.startswith(UNKNOWN.format("objects", "'unknown' (8 objects)"))

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
@@ -13,7 +13,7 @@ from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.what_was_read import what_was_read
 
-OBJECTS = {"bbox": List(List(Value("float32"))), "category": List(Value("int64"))}
+OBJECTS = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=["cat", "dog"]))}
 
 
 def png(values: np.ndarray) -> dict:
@@ -89,7 +89,7 @@ def test_objects_are_counted_and_images_without_any():
     objects = [{"bbox": [[0, 0, 4, 4]] * count, "category": ([0] + [1] * 2)[:count]} for count in counts]
     maps = [png(np.arange(64, dtype=np.uint8).reshape(8, 8) % (count + 1)) for count in counts]
     line = what_was_read(data(objects=objects, mask=maps), decode=True)[0]
-    expected = "training: 4 images; 5 objects, none in 1 images, of 2 categories (objects): 0 3, 1 2."
+    expected = "training: 4 images; 5 objects, none in 1 images, of 2 categories (objects): 'cat' 3, 'dog' 2."
     assert line == expected
 
 
