@@ -61,7 +61,6 @@ def test_a_page_is_written_when_the_first_run_has_ended(name, tmp_path, no_figur
     ("gain", "control", "spread", "outcome"),
     [
         (0.03, 0.1, 0.002, "supported"),
-        (-0.03, 0.1, 0.002, "contradicted"),
         (-0.004, 0.2, 0.02, "not resolved"),  # the noise of these records adds 1.3 points
         (-0.03, 0.0, 0.002, "contradicted"),
         (0.0, 0.0, 0.002, "uninformative"),
@@ -92,7 +91,7 @@ def claim_results(name, tmp_path, gain, oracle=0.05):
 @pytest.mark.parametrize("name", WITH_CLAIMS)
 @pytest.mark.parametrize(
     ("gain", "oracle", "outcome"),
-    [(0.03, 0.1, "supported"), (-0.03, 0.1, "contradicted"), (-0.03, 0.0, "contradicted"), (0.0, 0.0, "uninformative")],
+    [(0.03, 0.1, "supported"), (-0.03, 0.0, "contradicted"), (0.0, 0.0, "uninformative")],
 )
 def test_each_claim_about_scd_follows_from_records(name, gain, oracle, outcome, tmp_path, no_figures):
     study, results = load_study(name), claim_results(name, tmp_path, gain, oracle)
