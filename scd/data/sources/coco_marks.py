@@ -8,10 +8,13 @@ lists the categories of which an image may hold objects that nobody has annotate
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from scd.data.sources.folder_scan import printable
+
 MARKS = ("ignore", "ignored", "difficult", "is_group_of", "isgroupof", "isfake")
 SET = (1, "1", "true", "True", "yes")  # True equals 1
 SCORES = ("score", "confidence")
 LOW = 0.5
+MOST_NAMED = 3
 OPEN = "neg_category_ids"  # of LVIS: categories of which an image is known to hold no object
 PARTLY = "not_exhaustive_category_ids"  # of LVIS: categories of which an image holds objects without an annotation
 
@@ -35,6 +38,19 @@ def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
         of_all = f"{low:,} of {len(annotations):,}"
         notes.append(f"Annotations with a score below {LOW}, which count as objects like others: {of_all}.")
     return notes
+
+
+def notes_on_stuff(categories: Sequence[dict], annotations: Sequence[dict]) -> list[str]:
+    """A note on annotations of categories that are no things by their mark ``isthing``, as panoptic sets have them."""
+    stuff = {str(one["id"]): one.get("name") for one in categories if one.get("isthing", 1) in (0, "0", "false")}
+    counts = Counter(str(entry["category_id"]) for entry in annotations if str(entry["category_id"]) in stuff)
+    if not counts:
+        return []
+    names = ", ".join(f"'{printable(str(stuff[key]))}'" for key, _ in counts.most_common(MOST_NAMED))
+    return [
+        f"Annotations of categories with isthing=0 (such as {names}), which count as objects like others: "
+        f"{counts.total():,} of {len(annotations):,}. Leave them out if they are regions and no objects."
+    ]
 
 
 def notes_on_open_categories(images: Sequence[dict], annotations: Sequence[dict], categories: int) -> list[str]:

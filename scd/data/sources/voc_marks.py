@@ -19,8 +19,10 @@ YES = ("1", "true", "yes")
 
 
 def is_marked(entry: ElementTree.Element, mark: str) -> bool:
-    """Whether an object has a mark, such as ``difficult``."""
-    return (entry.findtext(mark) or "").strip().lower() in YES
+    """Whether an object has a mark, such as ``difficult``: as an element or among its attributes, as of CVAT."""
+    given = [entry.findtext(mark)]
+    given += [one.findtext("value") for one in entry.iter("attribute") if (one.findtext("name") or "").strip() == mark]
+    return any((value or "").strip().lower() in YES for value in given)
 
 
 def is_turned(entry: ElementTree.Element) -> bool:

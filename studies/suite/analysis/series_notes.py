@@ -1,5 +1,6 @@
 """What a reader must know of scenes and images without labels whose names say that both splits show one video."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -11,6 +12,7 @@ from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.name_notes import DRAWN, original_of, paths_of, series_of
 
 VIDEO = {"video", "videos", "vid", "frame", "frames", "clip", "seq", "sequence", "cam", "camera"}
+TILE = re.compile(r"(.+?)(?:_+\d+){3,5}")  # a tile of a picture by its place: SAHI's "P1003_38_38_86_86", DOTA's
 FEWEST = 3  # series that are named by letters and numbers alone, as parts of data sets are, too
 
 
@@ -53,8 +55,9 @@ def by_series(paths: Sequence[PurePosixPath]) -> dict[str, list[str]]:
     """The names of images by the series to which these say that they belong."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        found_series = series_of(original_of(path.stem)[0])
-        name = found_series[0] if found_series else ""
+        stem = original_of(path.stem)[0]
+        tile, found_series = TILE.fullmatch(stem), series_of(stem)
+        name = tile[1] if tile else found_series[0] if found_series else ""
         if not name and path.stem[-1:].isdecimal() and is_called_video(path.stem):
             name = path.stem.rstrip("0123456789")  # "frame_000012"
         if is_called_video(name) or (is_numbered(name) and words_of(name)):

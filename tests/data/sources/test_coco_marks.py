@@ -5,7 +5,7 @@ import json
 import pytest
 
 from scd.data.sources.coco import Coco
-from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories
+from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories, notes_on_stuff
 
 MARKED = "Annotations with {}=1, which count as objects like others: {} of {}. Those with iscrowd=1 are not scored."
 
@@ -78,3 +78,18 @@ def test_lists_of_lvis_are_notes_of_its_source(tmp_path):
     source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
     (note,) = source.notes
     assert note.startswith("test: Images of which not all categories are annotated") and ": 1 of 4." in note
+
+
+def test_stuff_of_panoptic_sets_is_noted():
+    """Grass was an object of a class in every image."""
+    categories = [
+        {"id": 1, "name": "cat", "isthing": 1},
+        {"id": 2, "name": "grass", "isthing": 0},
+        {"id": 3, "name": "dog"},
+    ]
+    entries = [{"image_id": 7, "category_id": number} for number in (1, "2", 2, 3)]
+    (note,) = notes_on_stuff(categories, entries)
+    assert note.startswith(
+        "Annotations of categories with isthing=0 (such as 'grass'), which count as objects like others: 2 of 4."
+    )
+    assert notes_on_stuff(categories, entries[:1]) == [] == notes_on_stuff(categories[2:], entries[3:])

@@ -550,6 +550,10 @@ ANGLE = "<attributes><attribute><name>rotation</name><value>{}</value></attribut
         ("<deleted>1</deleted>", "marked as deleted, as LabelMe keeps them, which are left out: 1."),
         ("<deleted>0</deleted>", None),
         (
+            "<attributes><attribute><name>difficult</name><value>true</value></attribute></attributes>",
+            "marked as difficult and count like others (data.options.difficult=false leaves them out): 1.",
+        ),
+        (
             ANGLE.format("30.0"),
             "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken",
         ),

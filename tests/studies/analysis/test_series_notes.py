@@ -44,6 +44,18 @@ def names(form: str, *numbers: int) -> list[str]:
         (names("a/M1/img{:06}.jpg", 1, 2), names("a/M1/img{:06}.jpg", 4, 5) + ["b/c.png"], "'a/M1/img000004.jpg'"),
         (names("uav{}_1.jpg", 1, 2, 3), names("uav{}_2.jpg", 1, 2, 3), None),  # two images of each: too short
         (names("uav{}_1.jpg", 1, 1, 2, 2, 3, 3), names("uav{}_2.jpg", 1, 2, 3), "'uav1_2.jpg' and 'uav1_1.jpg'"),
+        (  # tiles of three pictures, as SAHI and DOTA's kit name them
+            names("P{}_0_0_8_8.jpg", 1, 2, 3) + names("P{}_0_8_8_16.jpg", 1, 2, 3),
+            names("P{}_8_0_16_8.jpg", 1, 2, 3),
+            "'P1_8_0_16_8.jpg' and 'P1_0_0_8_8.jpg'",
+        ),
+        (
+            names("P{}__1__0___824.jpg", 1, 2, 3) + names("P{}__1__0___1648.jpg", 1, 2, 3),
+            names("P{}__1__824___0.jpg", 1, 2, 3),
+            "'P1__1__824___0.jpg' and 'P1__1__0___824.jpg'",
+        ),
+        (names("P{}_0_0_8_8.jpg", 1, 2, 3), names("P{}_0_0_8_8.jpg", 4, 5, 6), None),
+        (names("IMG_2019_05_{:02}.jpg", 1, 2, 3), names("IMG_2019_06_{:02}.jpg", 1, 2, 3), None),
         (names("frame_{:04}.png", 1, 2, 3), names("other_{}.png", 4, 5) + ["frame_0005.png"], None),  # a few alone
         (names("video1_{}.png", 1, 2, 3), names("video2_{}.png", 4, 5), None),
         (names("train2017/{:012}.jpg", 9, 25, 30), names("val2017/{:012}.jpg", 139, 285), None),
