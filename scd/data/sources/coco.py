@@ -20,8 +20,10 @@ from scd.data.decoding import stored_size, upright_size
 from scd.data.sources.coco_file import CocoFile, Entry, read_coco
 from scd.data.sources.example import example_images
 from scd.data.sources.instance_maps import (
+    BOX_ONLY,
     FEW,
     MANY,
+    RECTANGLES,
     check_boxes,
     count_boxes,
     describe,
@@ -35,13 +37,13 @@ from scd.data.sources.instance_maps import (
 from scd.data.sources.labels import folded
 from scd.data.sources.run_lengths import decode_run_lengths
 from scd.data.sources.source import Source, cached_dataset
+from scd.data.sources.turned_boxes import is_rectangle
 from scd.data.sources.video_folders import in_both
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
-NOTED = "5"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "6"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
-BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
 FILLED = "Objects whose segmentation covers its whole image"
 WHOLE = "Objects whose box is the whole image"
@@ -220,7 +222,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     counted: Counter[str] = Counter()
     boxes = BoxMeaning(str(content.file))
-    sizes, whole = [], 0
+    sizes, whole, rectangles = [], 0, 0
     for image in content.images:
         width, height = upright_size(image.path, image.size)
         sizes.append((width, height))
@@ -231,6 +233,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
             if entry.segmentation:
                 counted[NO_AREA] += not mask.any()
                 counted[FILLED] += bool(mask.all())
+                rectangles += is_rectangle(entry.segmentation)
             else:
                 whole += bool(mask.all())
         count_boxes([entry.bbox for entry in image.entries], height, width, counted)
@@ -246,6 +249,7 @@ def draw_coco(content: CocoFile, names: Sequence[str]) -> Dataset:
         )
     boxes.check()
     counted[LOOSE] = boxes.apart
+    counted[RECTANGLES] = rectangles if 2 * rectangles > max(MANY, boxes.compared) else 0
     counted[WHOLE] = whole if 2 * whole > len(boxes.boxes) else 0
     counted[OTHER_AREA] = boxes.other_area if boxes.other_area >= max(FEW, 0.1 * len(boxes.boxes)) else 0
     check_boxes(counted, len(boxes.boxes), f"'{content.file}'", "x, y, width, height")

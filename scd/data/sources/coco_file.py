@@ -29,6 +29,7 @@ from scd.data.sources.instance_maps import crowds
 from scd.data.sources.turned_boxes import TURNED_BOXES, is_turned_by
 from scd.errors import DataError
 
+TWO_CATEGORIES = "Objects that are annotated with two categories"
 CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
 
@@ -105,7 +106,7 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     if repeated:
         notes.append(f"Objects that are annotated twice in '{file.name}' and count once: {repeated:,}.")
     if ambiguous:
-        notes.append(f"Objects that are annotated with two categories: {ambiguous:,}.")
+        notes.append(f"{TWO_CATEGORIES}: {ambiguous:,}.")
     kept = [entry for image in images.values() for entry in image.entries]
     rotated = sum(entry.turned for entry in kept)
     if rotated:

@@ -1,8 +1,10 @@
 """Marks of COCO's annotations that are not read: those that other tools take out of the scores, and low scores.
 
 COCO's own mark is ``iscrowd``. CrowdHuman and VisDrone write ``ignore``, VOC's conversions ``difficult``, Open Images
-``is_group_of``; label tools put them into ``attributes``. Pseudo labels keep the ``score`` of their detector. LVIS
-lists the categories of which an image may hold objects that nobody has annotated.
+``is_group_of``, ``is_depiction`` (a drawing or a sculpture) and ``is_inside`` (a picture from inside of the object);
+label tools put them into ``attributes``, and CVAT's tracks mark objects that cannot be seen as ``outside``. Pseudo
+labels keep the ``score`` of their detector. LVIS lists the categories of which an image may hold objects that nobody
+has annotated.
 """
 
 from collections import Counter, defaultdict
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 
 from scd.data.sources.folder_scan import printable
 
-MARKS = ("ignore", "ignored", "difficult", "is_group_of", "isgroupof", "isfake")
+CROWD = "iscrowd"  # the one mark that is read, of an annotation itself
+MARKS = {"crowd", "depiction", "difficult", "fake", "groupof", "ignore", "ignored", "inside", "outside"}
 SET = (1, "1", "true", "True", "yes")  # True equals 1
 SCORES = ("score", "confidence")
 LOW = 0.5
@@ -26,7 +29,7 @@ def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
     for entry in annotations:
         attributes = entry.get("attributes")
         given = {**attributes, **entry} if isinstance(attributes, dict) else entry
-        marked.update({name for name, value in given.items() if name.casefold() in MARKS and value in SET})
+        marked.update(name for name, value in given.items() if name != CROWD and is_mark(name) and value in SET)
         scores = (given.get(name) for name in SCORES)
         low += any(isinstance(score, int | float) and 0 <= score < LOW for score in scores)
     notes = [
@@ -38,6 +41,11 @@ def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
         of_all = f"{low:,} of {len(annotations):,}"
         notes.append(f"Annotations with a score below {LOW}, which count as objects like others: {of_all}.")
     return notes
+
+
+def is_mark(name: str) -> bool:
+    """Whether a field is called as one of the marks, in any writing: "IsGroupOf", "is_group_of"."""
+    return name.casefold().replace("_", "").removeprefix("is") in MARKS
 
 
 def notes_on_stuff(categories: Sequence[dict], annotations: Sequence[dict]) -> list[str]:

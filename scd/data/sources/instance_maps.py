@@ -9,6 +9,8 @@ from datasets import ClassLabel, Features, Image, List, Value
 from scd.data.sources.png import encode_png
 from scd.errors import DataError
 
+BOX_ONLY = "Objects without a segmentation, whose boxes are drawn filled"
+RECTANGLES = "Objects whose segmentation is a rectangle, so that what is measured with masks is measured with boxes"
 OUTSIDE = "Boxes without area inside their image, whose objects are left out"
 CUT = "Boxes that leave their image and are cut at its border"
 FEW = 5  # boxes that may leave their images in any set

@@ -31,7 +31,6 @@ from scd.data.sources.instance_maps import (
 )
 from scd.data.sources.mask_checks import Palettes, require_whole_ids, used_colours
 from scd.data.sources.source import Source, cached_dataset
-from scd.data.sources.turned_boxes import TURNED_BOXES
 from scd.data.sources.voc_marks import (
     DELETED,
     DIFFICULT,
@@ -40,12 +39,12 @@ from scd.data.sources.voc_marks import (
     REPEATED,
     annotation_notes,
     is_marked,
-    is_turned,
+    not_read,
 )
 from scd.errors import DataError, UsageError, unknown
 
 VERSION = "5"
-NOTED = "4"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "5"  # version of the notes that are kept with the maps; it changes no identity
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -247,8 +246,8 @@ def _segments(folder: Path, name: str) -> dict:
 def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) -> dict:
     """The image of a name, its size as annotated, and its objects: categories, boxes [x, y, w, h] in pixels from 0.
 
-    ``counted`` is told of difficult and deleted objects, of those that are there twice, of turned boxes, and of a
-    <filename> of another image.
+    ``counted`` is told of difficult and deleted objects, of those that are there twice, of what is not read of an
+    object, and of a <filename> of another image.
     """
     file = folder / "Annotations" / f"{name}.xml"
     root = _annotation(file)
@@ -284,7 +283,7 @@ def _objects(folder: Path, name: str, difficult: bool, counted: Counter[str]) ->
         category_and_box = CLASSES.index(label), (x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1)
         counted[DIFFICULT] += hard and category_and_box not in found
         counted[REPEATED] += category_and_box in found
-        counted[TURNED_BOXES] += is_turned(entry) and category_and_box not in found
+        counted.update(not_read(entry) if category_and_box not in found else ())
         found[category_and_box] = None
     categories, boxes = [category for category, _ in found], [list(box) for _, box in found]
     return {"image": _image(folder, name), "size": _size(root, file), "categories": categories, "boxes": boxes}

@@ -7,6 +7,7 @@ angle of a box into its attributes. ``pose``, ``truncated`` and ``occluded`` cha
 from collections import Counter
 from xml.etree import ElementTree
 
+from scd.data.sources.coco_marks import is_mark
 from scd.data.sources.turned_boxes import TURNED_BOXES, is_turned_by
 from scd.errors import DataError
 
@@ -14,6 +15,8 @@ REPEATED = "Objects that are annotated twice and count once"
 RENAMED = "Annotations whose <filename> names another file"
 EXCHANGED = "those of them whose file is there"
 DIFFICULT = "Objects that are marked as difficult and count like others (data.options.difficult=false leaves them out)"
+MARKED = "Objects that have another mark of this kind (ignore, outside, group_of) and count like others"
+POLYGONS = "Objects with a <polygon>, which is not read: their box is drawn filled"
 DELETED = "Objects that are marked as deleted, as LabelMe keeps them, which are left out"
 YES = ("1", "true", "yes")
 
@@ -25,6 +28,16 @@ def is_marked(entry: ElementTree.Element, mark: str) -> bool:
     return any((value or "").strip().lower() in YES for value in given)
 
 
+def has_other_mark(entry: ElementTree.Element) -> bool:
+    """Whether an object has a mark, but for ``difficult``, by which other tools take objects out of the scores."""
+    given = [(one.tag, one.text) for one in entry]
+    given += [(one.findtext("name") or "", one.findtext("value")) for one in entry.iter("attribute")]
+    return any(
+        name.strip() != "difficult" and is_mark(name.strip()) and (value or "").strip().lower() in YES
+        for name, value in given
+    )
+
+
 def is_turned(entry: ElementTree.Element) -> bool:
     """Whether the attributes of an object turn its box by an angle."""
     return any(
@@ -32,6 +45,16 @@ def is_turned(entry: ElementTree.Element) -> bool:
         and is_turned_by((one.findtext("value") or "").strip())
         for one in entry.iter("attribute")
     )
+
+
+def not_read(entry: ElementTree.Element) -> list[str]:
+    """What an object has that is not read, as the notes call it: a rotation, another mark, a polygon."""
+    has = {
+        TURNED_BOXES: is_turned(entry),
+        MARKED: has_other_mark(entry),
+        POLYGONS: entry.find("polygon") is not None,
+    }
+    return [what for what, is_there in has.items() if is_there]
 
 
 def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
@@ -51,5 +74,7 @@ def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
         )
     notes = [f"{RENAMED}: {counted[RENAMED]:,} of {total:,}."] if counted[RENAMED] else []
     return notes + [
-        f"{what}: {counted[what]:,}." for what in (REPEATED, DIFFICULT, DELETED, TURNED_BOXES) if counted[what]
+        f"{what}: {counted[what]:,}."
+        for what in (REPEATED, DIFFICULT, MARKED, DELETED, TURNED_BOXES, POLYGONS)
+        if counted[what]
     ]

@@ -34,6 +34,9 @@ UNDECIDED = re.compile(  # words at the start or the end of a name that say so w
     r"(labels?|labell?ed|class|classes|classified|annotations?|annotated?|sort(ed)?|check(ed)?|review(ed)?|"
     r"tags?|tagged|category|categori[sz]ed|known|sure|clear|identified|determined|defined|decided|specified)"
 )
+NO_OBJECT = re.compile(  # the words of a category, written together, whose "objects" are images without one
+    r"empty|nothing|blank|(no|without)(objects?|findings?|animals?|person|people|defects?)|normal|negatives?"
+)
 MOST_WORDS = 3  # of such a text: "to be checked"
 NUMBER = re.compile(r"\s*([+-]?\d+)(\.0+)?\s*")
 USUAL = re.compile(r"-?9{2,}|-?(100|127|128|254|255|256|32767|32768|65535|2147483647|2147483648|4294967295)")
@@ -107,15 +110,18 @@ def notes_on_unknown(counts: Mapping[str, int], what: str, notes: Sequence[str])
     found = [
         name
         for name in counts
-        if may_be_unknown(name) and not DOUBTFUL.fullmatch(name) and f"'{printable(name)}'" not in said
+        if (may_be_unknown(name) or (what == "objects" and NO_OBJECT.fullmatch("".join(words_of(name)))))
+        and not DOUBTFUL.fullmatch(name)
+        and f"'{printable(name)}'" not in said
     ]
     if not found:
         return []
     listed = ", ".join(f"'{printable(name)}' ({counts[name]:,} {what})" for name in found[:MOST_NAMED])
     more = ", ..." if len(found) > MOST_NAMED else ""
     advice = "leave out their folders (data.locations.left_out=[FOLDER]) or rows" if what == "images" else "remove them"
+    meant = "the class of their images is not known" if what == "images" else "there is no object of a known class"
     return [
-        f"Classes whose names may mean that the class of their {what} is not known, and that count as classes: "
+        f"Classes whose names may mean that {meant}, and that count as classes: "
         f"{listed}{more}. If these are no classes, {advice}."
     ]
 

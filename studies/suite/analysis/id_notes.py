@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
+from scipy.ndimage import binary_fill_holes
 
 from scd.data.masks import UNKNOWN, VOID
 
@@ -30,6 +31,7 @@ class SeenMasks:
         count: how many there are.
         covered: those in which the object covers most of the border.
         shares: of the pixels of each that are object.
+        filled: the object's share of its pixels with the holes filled; 0 without an object.
         ids: id -> masks that show it; empty for masks of grey levels.
         pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id; of masks of five ids or
             more.
@@ -41,6 +43,7 @@ class SeenMasks:
     count: int = 0
     covered: int = 0
     shares: list[float] = field(default_factory=list)
+    filled: list[float] = field(default_factory=list)
     ids: Counter[int] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     on_edges: Counter[int] = field(default_factory=Counter)
@@ -55,6 +58,7 @@ class SeenMasks:
         self.count += 1
         self.covered += bool(2 * (known == 1).sum() > len(known))
         self.shares.append(float((shown == 1).mean()))
+        self.filled.append(share_of_filled(shown == 1))
         self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
         if has_ids:
             shown_ids = np.unique(values).tolist()
@@ -69,6 +73,11 @@ class SeenMasks:
     def edge_ids(self) -> list[int]:
         """Ids of which nearly all pixels lie between a lower and a higher id."""
         return sorted(id_ for id_, count in self.pixels.items() if self.on_edges[id_] >= ON_EDGES * count)
+
+
+def share_of_filled(shown: np.ndarray) -> float:
+    """The share of an object (H, W) bool in its pixels with its holes filled; 0 without pixels."""
+    return float(shown.sum() / max(1, binary_fill_holes(shown).sum()))
 
 
 def between(values: np.ndarray) -> np.ndarray:

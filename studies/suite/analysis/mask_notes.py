@@ -1,13 +1,8 @@
 """What a reader must know of the masks of a study's images, from a few masks of each split.
 
-Masks that may be inverted, that are empty or all equal, and objects that their map does not show, or shows outside of
-their box. What is noted of ids of classes is in :mod:`studies.suite.analysis.id_notes`.
+Masks that may be inverted, that are empty, all equal, or outlines. What is noted of ids of classes is in
+:mod:`studies.suite.analysis.id_notes`, and of maps of objects in :mod:`studies.suite.analysis.instance_notes`.
 """
-
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from scd.data.decoding import place
 from scd.data.images import undecoded
@@ -21,12 +16,14 @@ from studies.suite.analysis.id_notes import (
     notes_on_numbers,
     notes_on_zero,
 )
+from studies.suite.analysis.instance_notes import notes_on_maps
 from studies.suite.analysis.pixel_notes import spread_rows
 
 MIXED, FEWEST_MIXED = 0.2, 5  # share and number of masks that may be inverted among others
 EMPTY, FEWEST_EMPTY = 0.1, 2  # share and number of masks without an object that are not noted, and that are
+FROM_TRIMAP = {0, 1, 2}  # Oxford-IIIT Pet's trimap minus 1: the object is 0, the background 1
 FEWEST_EQUAL = 4  # masks that are equal by chance less often
-OUTSIDE = 0.1  # share of an object's pixels that may lie outside of its box
+OUTLINE = 0.5  # share of its pixels, with its holes filled, below which an object is an outline
 
 
 def notes_on_masks(images: EvaluationData) -> list[str]:
@@ -44,13 +41,14 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
             continue
         words = "training" if split == "train" else split
         if source.mask_kind == "instances":
-            notes += notes_on_hidden_objects(images, split, words)
+            notes += notes_on_maps(images, split, words)
         else:
             seen[split] = look_at_masks(images, split)
             notes += [
                 *notes_on_borders(seen[split], source.mask_kind, words),
                 *notes_on_empty_masks(seen[split], words),
                 *notes_on_equal_masks(seen[split], words),
+                *notes_on_outlines(seen[split], words),
                 *notes_on_edges(seen[split], words),
                 *notes_on_numbers(seen[split], words),
             ]
@@ -76,8 +74,10 @@ def notes_on_borders(seen: SeenMasks, kind: str | None, words: str) -> list[str]
     """A note on masks that may be inverted: in many of them the object covers most of the border.
 
     Sets of objects that fill their images look like that as well, and so do ids of many classes, which are not judged.
+    The three ids of a trimap minus 1 are.
     """
-    if len(set(seen.ids) - {VOID}) > 2:
+    ids = set(seen.ids) - {VOID}
+    if len(ids) > 2 and ids != FROM_TRIMAP:
         return []
     mixed = seen.covered >= max(FEWEST_MIXED, MIXED * seen.count)
     if 2 * seen.covered <= seen.count and not mixed:
@@ -110,64 +110,13 @@ def notes_on_equal_masks(seen: SeenMasks, words: str) -> list[str]:
     return [f"All {seen.count} {words} masks that were looked at are equal; check that each image has its own."]
 
 
-def notes_on_hidden_objects(images: EvaluationData, split: str, words: str) -> list[str]:
-    """Notes on objects of which their map shows no pixel, which are left out where objects are scored, and on those
-    of which it shows many pixels outside of their box."""
-    source, rows = images.source, spread_rows(images, split)
-    if "objects" not in images.columns(split):
+def notes_on_outlines(seen: SeenMasks, words: str) -> list[str]:
+    """A note on masks that show the outline of their object and not its inside."""
+    shares = [share for share in seen.filled if share > 0]
+    outlines = sum(share < OUTLINE for share in shares)
+    if 2 * outlines <= len(shares):
         return []
-    cells = undecoded(source.split(split).select_columns(["mask", "objects"]))
-    hidden, outside, total = 0, 0, 0
-    for row in rows:
-        record = cells[row]
-        values = read_mask(record["mask"], "mask", row, source.name, "instances")
-        numbers = numbers_of(record["objects"])
-        total += len(numbers)
-        hidden += len(np.setdiff1d(numbers, np.unique(values)))
-        shares = shares_outside(values, boxes_of(record["objects"]))
-        outside += sum(shares[number] > OUTSIDE for number in numbers)
-    notes = []
-    if hidden:
-        notes.append(
-            f"Objects of which the map of objects shows no pixel, and that are left out: {hidden:,} of {total:,} in "
-            f"the {len(rows)} {words} images that were looked at. The k-th object has the value k in its map; a map of "
-            "classes hides objects."
-        )
-    if outside > MIXED * total:
-        notes.append(
-            f"Objects of which the map of objects shows more than {OUTSIDE:.0%} of the pixels outside of their box: "
-            f"{outside:,} of {total:,} in the {len(rows)} {words} images that were looked at; check that boxes and "
-            "maps have one scale."
-        )
-    return notes
-
-
-def shares_outside(values: np.ndarray, boxes: Sequence[Sequence[float] | None]) -> np.ndarray:
-    """By the number of each object, the share of its pixels in a map (H, W) that lie outside of its box: (n + 1,).
-
-    Objects without pixels, and those whose box is no four numbers, have 0. ``boxes`` are x, y, width, height.
-    """
-    known = [box is not None and len(box) == 4 and None not in box for box in boxes]
-    edges = np.array([box if is_box else (0, 0, np.inf, np.inf) for box, is_box in zip(boxes, known, strict=True)])
-    y, x = ((values > 0) & (values <= len(boxes))).nonzero()
-    numbers = values[y, x]
-    left, top, width, height = edges.reshape(-1, 4)[numbers - 1].T
-    outside = (x < left - 1) | (x > left + width) | (y < top - 1) | (y > top + height)
-    every, wrong = (np.bincount(found, minlength=len(boxes) + 1) for found in (numbers, numbers[outside]))
-    return wrong / np.maximum(every, 1)
-
-
-def boxes_of(objects: Mapping[str, Any] | list[dict] | None) -> list[Sequence[float] | None]:
-    """The boxes of the objects of a row, whose fields are lists, or each is a mapping."""
-    if isinstance(objects, Mapping):
-        return list(objects["bbox"])
-    return [entry.get("bbox") for entry in objects or []]
-
-
-def numbers_of(objects: Mapping[str, Any] | list[dict] | None) -> list[int]:
-    """The numbers from 1 of the objects of a row that are no crowds; their fields are lists, or each is a mapping."""
-    if isinstance(objects, Mapping):
-        crowd = objects.get("iscrowd") or [0] * len(objects["category"])
-    else:
-        crowd = [entry.get("iscrowd", 0) for entry in objects or []]
-    return [number for number, one in enumerate(crowd, 1) if not one]
+    return [
+        f"Masks whose object is less than half of what it surrounds, as outlines are: {outlines} of the {seen.count} "
+        f"{words} masks that were looked at. The inside counts as background; fill it if it is the object."
+    ]

@@ -1,18 +1,23 @@
-"""What a reader must know of the objects in scenes: marks that are not read, crowds, and images without one."""
+"""What a reader must know of the objects in scenes: marks that are not read, objects that are there twice, crowds, and
+images without one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
 from scd.data.images import undecoded
-from scd.data.sources.coco_marks import MARKS, SET
+from scd.data.sources.coco_file import TWO_CATEGORIES
+from scd.data.sources.coco_marks import CROWD, SET, is_mark
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
 from scd.evaluation.protocol import EvaluationData
 
-CROWD = "iscrowd"  # the one mark that is read
-NOT_READ = {"crowd", "occluded", "truncated", *(mark.replace("_", "").removeprefix("is") for mark in MARKS)}
+NEAR = 0.75  # IoU of two boxes that may be one object
+DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
+MOST_ROWS = 5000  # whose boxes are compared
+HARD = {"occluded", "truncated", "isoccluded", "istruncated"}  # hard to see, as field names in small letters
 
 
 def notes_on_objects(images: EvaluationData) -> list[str]:
@@ -25,7 +30,7 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
             continue
         objects = objects_of(images, split)
         noted = [note.removeprefix(f"{split}: ") for note in images.notes if note.startswith(f"{split}: ")]
-        found = notes_on_fields(objects)
+        found = [*notes_on_fields(objects), *notes_on_doubled(objects, noted)]
         if not any(note.startswith(NEGATIVES) for note in noted):  # by the source itself
             found += negatives(counts_of(objects))
         if not any(note.startswith(CROWDS) for note in noted):
@@ -40,7 +45,7 @@ def notes_on_fields(objects: pyarrow.Array) -> list[str]:
     counts = {
         field: sum(map(is_set, values_of(objects, field)))
         for field in sorted(fields_of(objects))
-        if field != CROWD and field.casefold().replace("_", "").removeprefix("is") in NOT_READ
+        if field != CROWD and (is_mark(field) or field.casefold().replace("_", "") in HARD)
     }
     if not any(counts.values()):
         return []
@@ -49,6 +54,54 @@ def notes_on_fields(objects: pyarrow.Array) -> list[str]:
         f"Objects that have marks which are not read, so that they count like others: {named} of "
         f"{sum(counts_of(objects)):,}. Give iscrowd=1 to those that are not to be scored."
     ]
+
+
+def notes_on_doubled(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
+    """Notes on objects whose boxes nearly equal that of another one, as where two people annotated the same images.
+
+    Args:
+        objects: of each row; noted: notes of the source, which finds equal boxes itself.
+    """
+    rows = np.unique(np.linspace(0, len(objects) - 1, min(len(objects), MOST_ROWS)).astype(int))
+    same = other = total = 0
+    for row in objects.take(pyarrow.array(rows)).to_pylist():
+        boxes, categories = single_objects(row)
+        near = np.triu(overlaps(boxes) >= NEAR, 1)
+        alike = categories[:, None] == categories
+        doubled = [(near & chosen).any(axis=0) for chosen in (alike, ~alike)]
+        same, other, total = same + doubled[0].sum(), other + doubled[1].sum(), total + len(boxes)
+    notes, among = [], f" of the {len(rows):,} images that were looked at" if len(rows) < len(objects) else ""
+    if same >= max(FEWEST, DOUBLED * total):
+        notes.append(
+            f"Objects whose box nearly equals that of another object of their category (IoU of {NEAR} or more): "
+            f"{same:,} of {total:,}{among}, as where two people or two tools annotated the same images. Only one of "
+            "two can be found; keep one of each."
+        )
+    if other >= max(FEWEST, DOUBLED * total) and not any(note.startswith(TWO_CATEGORIES) for note in noted):
+        notes.append(
+            f"Objects whose box nearly equals that of an object of another category (IoU of {NEAR} or more): "
+            f"{other:,} of {total:,}{among}, as where categories are nested (person, woman). Each counts as an object "
+            "of its own."
+        )
+    return notes
+
+
+def single_objects(row: Mapping | list[dict] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) and categories (n,) of the objects of a row that are no crowds and whose box is four numbers."""
+    if isinstance(row, Mapping):
+        row = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
+    kept = [one for one in row or [] if not one.get(CROWD) and len(one.get("bbox") or ()) == 4]
+    boxes = np.array([one["bbox"] for one in kept], float).reshape(-1, 4)
+    return boxes, np.array([one["category"] for one in kept])
+
+
+def overlaps(boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union (n, n) of boxes (n, 4) of x, y, width, height."""
+    first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    sides = np.minimum(last[:, None], last) - np.maximum(first[:, None], first)
+    shared = sides.clip(0).prod(axis=2)
+    areas = boxes[:, 2:].prod(axis=1)
+    return shared / np.maximum(areas[:, None] + areas - shared, 1e-9)
 
 
 def objects_of(images: EvaluationData, split: str) -> pyarrow.Array:

@@ -9,7 +9,7 @@ from PIL import Image
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.coco import OTHER_AREA, WHOLE, Coco
-from scd.data.sources.instance_maps import CUT, PERCENT, UPPER_LEFT
+from scd.data.sources.instance_maps import CUT, PERCENT, RECTANGLES, UPPER_LEFT
 from scd.errors import DataError, UsageError
 
 
@@ -631,3 +631,14 @@ def test_boxes_of_whole_images_are_noted_where_they_are_most(coco, whole, noted)
             entry["bbox"] = [0, 0, 300, 190]
     found = [note for note in open_coco(coco).notes if WHOLE in note]
     assert found == ([f"train: {WHOLE}: {whole}."] if noted else [])
+
+
+@pytest.mark.parametrize(("number", "noted"), [(11, True), (10, False)])
+def test_segmentations_that_are_rectangles_are_noted_where_they_are_most(coco, number, noted):
+    """Turned boxes as polygons: masks were scored that no one had drawn."""
+    for entry in rectangles(coco, 20):
+        x, y, width, height = entry["bbox"]
+        corner = x + width / 2 if entry["id"] >= number else x
+        entry["segmentation"] = [[corner, y, x + width, y, x + width, y + height, x, y + height]]
+    found = [note for note in open_coco(coco).notes if RECTANGLES in note]
+    assert found == ([f"train: {RECTANGLES}: {number}."] if noted else [])

@@ -558,13 +558,20 @@ ANGLE = "<attributes><attribute><name>rotation</name><value>{}</value></attribut
             "Boxes with a rotation (attributes.rotation) and without a segmentation, which are taken",
         ),
         (ANGLE.format("0.0"), None),
+        ("<ignore>1</ignore>", "have another mark of this kind (ignore, outside, group_of) and count like others: 1."),
+        (ANGLE.replace("rotation", "outside").format("true"), "have another mark of this kind"),
+        ("<ignore>0</ignore>", None),
+        (
+            "<polygon><x1>6</x1><y1>6</y1><x2>10</x2><y2>6</y2><x3>8</x3><y3>15</y3></polygon>",
+            "Objects with a <polygon>, which is not read: their box is drawn filled: 1.",
+        ),
         (ANGLE.format("180"), None),
         (ANGLE.replace("rotation", "age").format("30"), None),
         ("<pose>Left</pose><truncated>1</truncated><occluded>1</occluded>", None),
     ],
 )
-def test_deleted_objects_are_left_out_and_turned_boxes_noted(devkit, extra, note):
-    """Both were read as objects like others, without a word."""
+def test_deleted_objects_are_left_out_and_what_is_not_read_is_noted(devkit, extra, note):
+    """They were read as objects like others, without a word."""
     text = xml(("car", 1, 1, 20, 20, 0), ("dog", 6, 6, 10, 15, 0)).replace(
         "<name>dog</name>", f"<name>dog</name>{extra}"
     )

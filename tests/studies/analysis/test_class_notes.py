@@ -17,7 +17,8 @@ from studies.suite.analysis.results import data_lines
 from studies.suite.planning.command_line import load_study, resolve_settings
 from studies.suite.planning.resolve import resolve
 
-UNKNOWN = "Classes whose names may mean that the class of their {} is not known, and that count as classes: {}."
+UNKNOWN = "Classes whose names may mean that the class of their images is not known, and that count as classes: {}."
+NO_OBJECT = "Classes whose names may mean that there is no object of a known class, and that count as classes: {}."
 APART = "Labels that stand apart from {}, and count as classes: {}. Such numbers often mean 'no label'; if "
 GROUPS = "Classes that are called like groups of images, by one word and a number ({} of {}): {}. If they are groups"
 
@@ -70,7 +71,7 @@ def test_classes_of_unlabelled_images_are_noted(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / split, [*names, "zz_unlabeled"])
     (note,) = notes_on_images(EvaluationData(ImageFolder(tmp_path), 8))[:1]
-    assert note.startswith(UNKNOWN.format("images", "'zz_unlabeled' (10 images)"))
+    assert note.startswith(UNKNOWN.format("'zz_unlabeled' (10 images)"))
     assert notes_on_class_names(EvaluationData(ImageFolder(tmp_path / "train"), 8))[0].endswith(
         "'zz_unlabeled' (5 images). If these are no classes, leave out their folders (data.locations.left_out=[FOLDER])"
         " or rows."
@@ -79,7 +80,7 @@ def test_classes_of_unlabelled_images_are_noted(tmp_path):
 
 def test_text_labels_of_unlabelled_images_are_noted_once():
     (note,) = notes_on_class_names(rows(["cat", "dog", "unknown", "To_Check"] * 3))
-    assert note.startswith(UNKNOWN.format("images", "'To_Check' (6 images), 'unknown' (6 images)"))
+    assert note.startswith(UNKNOWN.format("'To_Check' (6 images), 'unknown' (6 images)"))
     assert notes_on_class_names(rows(["cat", "none"] * 3)) == []  # of which the source has a note
     assert notes_on_class_names(rows(["cat", "dog"] * 3)) == []
 
@@ -90,7 +91,23 @@ def test_a_dry_run_has_the_note(tmp_path):
     study = load_study("multicrop")
     settings = resolve_settings("multicrop", ["tier=smoke", "seeds=1", "arms=random", f"data={tmp_path}"])
     notes = data_lines(settings, resolve(study.plan(settings)), decode=False)
-    assert any(UNKNOWN.format("images", "'no_label' (8 images)") in note for note in notes)
+    assert any(UNKNOWN.format("'no_label' (8 images)") in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "noted"),
+    [("empty", True), ("No finding", True), ("no_animal", True), ("blank", True), ("normal_cell", False)],
+)
+def test_categories_of_images_without_objects_are_noted(tmp_path, name, noted):
+    """Camera traps: an 'empty' image had a box of the whole picture, and a detector was to find it."""
+    Coco.example(tmp_path)
+    for split in ("train", "test"):
+        file = tmp_path / f"{split}.json"
+        file.write_text(file.read_text().replace('"dark"', f'"{name}"'))
+    source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
+    notes = notes_on_class_names(EvaluationData(source, 8))
+    assert len(notes) == noted and all(note.startswith(NO_OBJECT.format(f"'{name}' (6 objects)")) for note in notes)
+    assert notes_on_class_names(rows([name, "dog"] * 4)) == []  # a class of images
 
 
 def test_categories_of_unknown_objects_are_noted(tmp_path):
@@ -102,7 +119,7 @@ def test_categories_of_unknown_objects_are_noted(tmp_path):
     source = Coco(**{name: tmp_path / place for name, place in places.items()})
     assert any("'void', which count as objects of a class" in note for note in source.notes)
     (note,) = notes_on_class_names(EvaluationData(source, 8))
-    assert note.startswith(UNKNOWN.format("objects", "'unknown' (6 objects)")) and note.endswith(", remove them.")
+    assert note.startswith(NO_OBJECT.format("'unknown' (6 objects)")) and note.endswith(", remove them.")
 
 
 @pytest.mark.parametrize(
@@ -188,4 +205,4 @@ def test_categories_are_counted_in_both_forms_of_objects(form):
     }
     images = EvaluationData(Source(**read_columns("mine", splits, {split: [split] for split in splits})), 8)
     (note,) = notes_on_class_names(images)
-    assert note.startswith(UNKNOWN.format("objects", "'unknown' (8 objects)"))
+    assert note.startswith(NO_OBJECT.format("'unknown' (8 objects)"))

@@ -67,6 +67,8 @@ WHITE = "white is the object and black the background"
         ),
         (disc(1, 255, border=0), {"mask_kind": "classes"}, None),  # an unknown border
         (disc(1, 2, border=3), {"mask_kind": "classes"}, None),  # many classes
+        (disc(0, 1, border=2), {"mask_kind": "classes"}, "the right id is the object (data.options.foreground)"),
+        (disc(2, 0, border=1), {"mask_kind": "classes"}, None),
     ],
 )
 def test_inverted_masks_are_noted(mask, options, hint):
@@ -165,13 +167,17 @@ def test_ids_that_lie_on_edges_alone_are_noted():
 def test_ids_of_the_scored_masks_alone_are_noted():
     """Ids of another numbering in the test split."""
     train, test = [stripes(0, 1, 2), stripes(0, 2, 1)], [stripes(1, 2, 3), stripes(1, 3, 2)]
-    (note,) = notes_on_masks(data(train, test, mask_kind="classes"))
+    (note,) = of_ids(notes_on_masks(data(train, test, mask_kind="classes")))
     assert note == (
         "Ids that many of the 2 test masks that were looked at show, and none of the 2 training masks: 3. Check that "
         "both splits have the same ids."
     )
     rare = [stripes(0, 1, 2)] * 2 + [stripes(0, 2, 1)] * 3 + [stripes(0, 1, 3)]
-    assert notes_on_masks(data(train, rare, mask_kind="classes")) == []
+    assert of_ids(notes_on_masks(data(train, rare, mask_kind="classes"))) == []
+
+
+def of_ids(notes: list[str]) -> list[str]:
+    return [note for note in notes if note.startswith("Ids that many")]
 
 
 @pytest.mark.parametrize(
@@ -203,3 +209,18 @@ def test_masks_that_show_no_object_are_noted(empty, total, options):
     notes = [note for note in notes_on_masks(data(masks, full, **options or {})) if "no object" in note]
     found = f"Masks that show no object: {empty} of the {total} training masks that were looked at. Whatever is found"
     assert len(notes) == (options is not None) and all(note.startswith(found) for note in notes)
+
+
+@pytest.mark.parametrize(("inside", "noted"), [(0, True), (255, False)])
+def test_masks_of_outlines_are_noted(inside, noted):
+    """Boundary maps were scored as objects of a few pixels."""
+    masks = []
+    for row in range(4):
+        values = np.zeros((16, 16), np.uint8)
+        values[2:14, 2 : 10 + row] = 255
+        values[3:13, 3 : 9 + row] = inside
+        masks.append(values)
+    notes = notes_on_masks(data(masks, masks[:3] + [np.zeros((16, 16), np.uint8)]))
+    start = "Masks whose object is less than half of what it surrounds, as outlines are: "
+    assert [note.startswith(start) for note in notes] == [True, True] * noted
+    assert not noted or "outlines are: 3 of the 4 test masks that were looked at. The inside counts as b" in notes[1]

@@ -10,7 +10,7 @@ from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.object_notes import notes_on_objects
+from studies.suite.analysis.object_notes import notes_on_objects, overlaps
 
 SPLITS = ("train", "test")
 ALIKE = "train: Objects that have marks which are not read, so that they count like others: "
@@ -21,7 +21,8 @@ def rows(fields: dict[str, list], empty: int = 0, total: int = 4, as_list: bool 
     mask = np.zeros((8, 8), np.uint8)
     mask[:4], mask[4:] = 1, 2
     types = {"bbox": List(Value("float32")), "category": ClassLabel(names=["a", "b"])}
-    types |= {name: Value("string" if isinstance(values[0], str) else "int64") for name, values in fields.items()}
+    kinds = {name: Value("string" if isinstance(values[0], str) else "int64") for name, values in fields.items()}
+    types = kinds | types
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     for row in range(total):
         pixels = np.random.default_rng(row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -78,3 +79,40 @@ def test_what_a_source_has_noted_itself_is_noted_once(tmp_path):
     source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
     notes = [note for note in notes_on_images(EvaluationData(source, 24)) if "iscrowd" in note]
     assert notes == ["test: Annotations with iscrowd=1, which are not scored as objects: 2 of 4 (50%)."]
+
+
+DOUBLED = (
+    "train: Objects whose box nearly equals that of another object of their category (IoU of 0.75 or more): {}, as"
+)
+NESTED = "train: Objects whose box nearly equals that of an object of another category (IoU of 0.75 or more): {}, as"
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    ("second", "categories", "fields", "start"),
+    [
+        ([1, 1, 40, 30], [0, 0], {}, DOUBLED.format("4 of 8")),
+        ([1, 1, 40, 30], [0, 1], {}, NESTED.format("4 of 8")),
+        ([3, 2, 40, 30], [0, 0], {}, DOUBLED.format("4 of 8")),  # IoU 0.76
+        ([4, 2, 40, 30], [0, 0], {}, None),  # IoU 0.72
+        ([1, 1, 40, 30], [0, 0], {"iscrowd": [0, 1]}, None),
+        ([0, 0, 20, 15], [0, 0], {}, None),  # a part of the first
+    ],
+)
+def test_objects_that_are_there_twice_are_noted(second, categories, fields, start, as_list):
+    """Two people annotated the same images: every object was there twice, and one of the two was always missed."""
+    both = {"bbox": [[0, 0, 40, 30], second], "category": categories, **fields}
+    notes = [note for note in notes_on_objects(rows(both, as_list=as_list)) if "nearly equals" in note]
+    assert len(notes) == (2 if start else 0)
+    assert not start or notes[0].startswith(start)
+
+
+def test_few_objects_that_are_there_twice_are_not_noted():
+    images = rows({"bbox": [[0, 0, 40, 30], [1, 1, 40, 30]], "category": [0, 0]}, empty=1)
+    assert not any("nearly equals" in note for note in notes_on_objects(images))  # 3 of 6 objects
+
+
+def test_overlaps_of_boxes():
+    boxes = np.array([[0, 0, 4, 4], [2, 0, 4, 4], [9, 9, 1, 1], [0, 0, 0, 5]], float)
+    expected = [[1, 1 / 3, 0, 0], [1 / 3, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(overlaps(boxes), expected)
