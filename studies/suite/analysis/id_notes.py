@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_fill_holes, find_objects, label
 
 from scd.data.masks import UNKNOWN, VOID
 
@@ -32,6 +32,7 @@ class SeenMasks:
         covered: those in which the object covers most of the border.
         shares: of the pixels of each that are object.
         filled: the object's share of its pixels with the holes filled; 0 without an object.
+        boxes: those whose object consists of upright rectangles and does not cover the whole mask.
         ids: id -> masks that show it; empty for masks of grey levels.
         pixels, on_edges: id -> its pixels, and those that lie between a lower and a higher id; of masks of five ids or
             more.
@@ -42,6 +43,7 @@ class SeenMasks:
 
     count: int = 0
     covered: int = 0
+    boxes: int = 0
     shares: list[float] = field(default_factory=list)
     filled: list[float] = field(default_factory=list)
     ids: Counter[int] = field(default_factory=Counter)
@@ -59,6 +61,7 @@ class SeenMasks:
         self.covered += bool(2 * (known == 1).sum() > len(known))
         self.shares.append(float((shown == 1).mean()))
         self.filled.append(share_of_filled(shown == 1))
+        self.boxes += is_of_rectangles(shown == 1)
         self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
         if has_ids:
             shown_ids = np.unique(values).tolist()
@@ -78,6 +81,13 @@ class SeenMasks:
 def share_of_filled(shown: np.ndarray) -> float:
     """The share of an object (H, W) bool in its pixels with its holes filled; 0 without pixels."""
     return float(shown.sum() / max(1, binary_fill_holes(shown).sum()))
+
+
+def is_of_rectangles(shown: np.ndarray) -> bool:
+    """Whether each part of an object (H, W) bool fills an upright rectangle; False for an empty or a full mask."""
+    parts, count = label(shown)
+    places = find_objects(parts)
+    return count > 0 and not shown.all() and all(shown[place].all() for place in places)
 
 
 def between(values: np.ndarray) -> np.ndarray:

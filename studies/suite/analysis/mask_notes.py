@@ -16,13 +16,14 @@ from studies.suite.analysis.id_notes import (
     notes_on_numbers,
     notes_on_zero,
 )
-from studies.suite.analysis.instance_notes import notes_on_maps
+from studies.suite.analysis.instance_notes import MOSTLY, notes_on_maps
 from studies.suite.analysis.pixel_notes import spread_rows
 
 MIXED, FEWEST_MIXED = 0.2, 5  # share and number of masks that may be inverted among others
 EMPTY, FEWEST_EMPTY = 0.1, 2  # share and number of masks without an object that are not noted, and that are
 FROM_TRIMAP = {0, 1, 2}  # Oxford-IIIT Pet's trimap minus 1: the object is 0, the background 1
 FEWEST_EQUAL = 4  # masks that are equal by chance less often
+FEWEST_BOXES = 8  # masks of rectangles that may be drawings of boxes
 OUTLINE = 0.5  # share of its pixels, with its holes filled, below which an object is an outline
 
 
@@ -49,6 +50,7 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
                 *notes_on_empty_masks(seen[split], words),
                 *notes_on_equal_masks(seen[split], words),
                 *notes_on_outlines(seen[split], words),
+                *notes_on_rectangles(seen[split], words),
                 *notes_on_edges(seen[split], words),
                 *notes_on_numbers(seen[split], words),
             ]
@@ -119,4 +121,14 @@ def notes_on_outlines(seen: SeenMasks, words: str) -> list[str]:
     return [
         f"Masks whose object is less than half of what it surrounds, as outlines are: {outlines} of the {seen.count} "
         f"{words} masks that were looked at. The inside counts as background; fill it if it is the object."
+    ]
+
+
+def notes_on_rectangles(seen: SeenMasks, words: str) -> list[str]:
+    """A note on masks that were drawn from boxes."""
+    if seen.boxes < max(FEWEST_BOXES, MOSTLY * seen.count):
+        return []
+    return [
+        f"Masks whose object consists of upright rectangles: {seen.boxes} of the {seen.count} {words} masks that were "
+        "looked at. What is measured with masks is measured with boxes."
     ]

@@ -89,12 +89,17 @@ def test_some_objects_that_fill_their_image_are_not_noted():
 def test_masks_of_which_a_part_may_be_inverted_are_noted():
     """Masks of two tools in one set, of which one writes the object in black."""
     masks = [disc(255, 0)] * 15 + [disc(0, 255)] * 5
-    (note,) = notes_on_masks(data(masks, [disc(255, 0)] * 3))
+    (note,) = of_borders(notes_on_masks(data(masks, [disc(255, 0)] * 3)))
     assert note == (
         "The object covers most of the border in 5 of the 20 training masks that were looked at, as in inverted masks; "
         f"check that {WHITE} in all of them."
     )
-    assert notes_on_masks(data(masks[1:] * 2, [disc(255, 0)] * 3)) != [] == notes_on_masks(data(masks[:-1], masks[:3]))
+    assert of_borders(notes_on_masks(data(masks[1:] * 2, [disc(255, 0)] * 3)))
+    assert of_borders(notes_on_masks(data(masks[:-1], masks[:3]))) == []
+
+
+def of_borders(notes: list[str]) -> list[str]:
+    return [note for note in notes if note.startswith("The object covers")]
 
 
 def test_ids_that_become_background_are_named():
@@ -224,3 +229,17 @@ def test_masks_of_outlines_are_noted(inside, noted):
     start = "Masks whose object is less than half of what it surrounds, as outlines are: "
     assert [note.startswith(start) for note in notes] == [True, True] * noted
     assert not noted or "outlines are: 3 of the 4 test masks that were looked at. The inside counts as b" in notes[1]
+
+
+@pytest.mark.parametrize(("whole", "cut", "noted"), [(8, 0, True), (8, 2, True), (8, 3, False), (7, 0, False)])
+def test_masks_that_are_filled_boxes_are_noted(whole, cut, noted):
+    """Boxes were scored as shapes of objects."""
+    masks = []
+    for row in range(whole + cut):
+        values = np.zeros((16, 16), np.uint8)
+        values[1 : 3 + row % 4, 2:7] = values[9:14, 9:12] = 255
+        values[9, 9] = 255 * (row < whole)
+        masks.append(values)
+    start = f"Masks whose object consists of upright rectangles: {whole} of the {whole + cut} "
+    notes = notes_on_masks(data(masks, masks))
+    assert [note.startswith(start) for note in notes] == [True, True] * noted
