@@ -164,7 +164,7 @@ def test_each_side_of_the_question_is_a_claim_of_one_contrast_in_one_budget():
         ("scd", "moco", "flops"): [separates, learns],
         ("same_rectangle", "moco", "flops"): [learns],
     }
-    assert len(STUDY.claims) == 6 and STUDY.looks == (20,)
+    assert len(STUDY.claims) == 6 and STUDY.looks == (5, 20)
     assert {each.conditions["rho"] for claim in STUDY.claims for each in claim.contrasts} == {0.8}
     assert {(each.metric, each.sesoi) for each in CONTRASTS if each is not LEARNS} == {(METRIC, SESOI)}
     assert [(each.treatment, each.control) for each in STUDY.control] == [learns]
@@ -211,7 +211,7 @@ def test_page_of_one_finished_seed_of_a_smoke_tier(settings, tmp_path):
     text = publish(STUDY, results, tmp_path).read_text(encoding="utf-8")
     assert "Its numbers and its answer mean nothing." in text
     assert "30.0 (n=1, no interval)" in text and "**Not resolved** whether SCD is better than MoCo" in text
-    assert "SCD differs from MoCo by 1.0 points (no interval), which is not judged before 20 seeds" in text
+    assert "SCD differs from MoCo by 1.0 points (no interval), which is not judged before 5 seeds" in text
     assert "MoCo vs. random weights is not measured." in text
     assert "**Partial page:** 1 of 2 seeds are complete; 3 of 6 runs have finished (3 not run yet)." in text
     assert "Not measured: no finished run has these numbers." in text

@@ -222,11 +222,13 @@ def gain_table(
     metric: str,
     reference: str,
     conditions: Mapping[str, Mapping[str, Any]],
+    looks: Mapping[str, Sequence[int]] | None = None,
 ) -> Table:
     """One row per arm, one column per condition: the paired difference from a reference arm, with its interval.
 
     Args:
         conditions: the condition in words -> its labels.
+        looks: arm -> its readings, where they are not the study's.
     """
     notes, rows = Notes(), []
     for arm, label in labels.items():
@@ -234,7 +236,7 @@ def gain_table(
             continue
         row = {f"difference from {labels.get(reference, reference)}": label}
         for column, condition in conditions.items():
-            result = compare(results, arm, reference, metric, **condition)
+            result = compare(results, arm, reference, metric, (looks or {}).get(arm, ()), **condition)
             planned = select(results.runs, arm=arm, **condition)["seed"].nunique()
             row[column] = difference_cell(metric, result, results, notes, planned)
         rows.append(row)
