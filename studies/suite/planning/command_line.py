@@ -283,7 +283,11 @@ def _with_presets(config: DictConfig, changes: Mapping[str, Any]) -> dict[str, A
     named = presets()
     references = list(dict.fromkeys(references_in(named)))
     others = references_in(OmegaConf.to_container(config, resolve=False))
-    if changes or any("${." in text for text in references) or any("presets" in text for text in (*references, *others)):
+    if (
+        changes
+        or any("${." in text for text in references)
+        or any("presets" in text for text in (*references, *others))
+    ):
         config.presets = named
         for key, value in changes.items():
             OmegaConf.update(config, key, value)
