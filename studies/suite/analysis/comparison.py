@@ -25,6 +25,8 @@ def compare(
 ) -> PairedResult:
     """Treatment minus control over the seeds of the last reading; every difference of a page comes from here.
 
+    It is kept with the results, as tables, figures and verdicts of a page compare the same arms again.
+
     The spread is pooled over the arms of the same pool in the same conditions (see spread.py), where treatment and
     control are in one pool and no guard is against it; over the arms that have all of the contrast's seeds. Two runs of
     different numerics classes are no pair, and an arm of another class at a seed takes no part in the spread. The pools
@@ -38,9 +40,24 @@ def compare(
         KeyError: a condition that is no label of the runs.
         ValueError: conditions that do not single out one run of an arm and a seed.
     """
-    pool = _pool(results.about.get("pools", {}), treatment, control)
+    pool, looks = _pool(results.about.get("pools", {}), treatment, control), looks or results.about.get("looks", ())
+    key = ("difference", treatment, control, metric, tuple(looks), tuple(pool), *sorted(conditions.items()))
+    if key not in results.kept:
+        results.kept[key] = _compared(results, treatment, control, metric, looks, pool, conditions)
+    return results.kept[key]
+
+
+def _compared(
+    results: Results,
+    treatment: str,
+    control: str,
+    metric: str,
+    looks: Sequence[int],
+    pool: Sequence[str],
+    conditions: Mapping[str, Any],
+) -> PairedResult:
     first, second = (of_seeds(results, arm, metric, conditions) for arm in (treatment, control))
-    reading = reading_at(looks or results.about.get("looks", ()), first.status, second.status)
+    reading = reading_at(looks, first.status, second.status)
     pairs, mixed = pairs_of(first.values, second.values, first.classes, second.classes)
     seeds, mixed = (
         [seed for seed in part if reading.seeds is None or seed in reading.seeds] for part in (pairs, mixed)

@@ -44,7 +44,7 @@ class Results:
             "failed" or "missing"), ``reason`` (of a failure, also of an evaluation of a finished run) and, where done,
             ``numerics`` (the class of the machine, see numerics.py; empty: not recorded) and its numbers.
         folders: run id -> the folders of its evaluations in the store; empty for results that were loaded.
-        kept: what :mod:`studies.suite.analysis.comparison` has read from the runs, which do not change.
+        kept: what :mod:`studies.suite.analysis.comparison` has computed from the runs, which do not change.
     """
 
     about: dict[str, Any]

@@ -7,6 +7,7 @@ of 95 % at n = 3), and Student's t interval covers what it states; only t is use
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import isfinite, sqrt
 
 import numpy
@@ -235,6 +236,7 @@ def spread_interval(sd: float, df: int, confidence: float = 0.95) -> tuple[float
     return low, high
 
 
+@cache
 def least_margin(
     n: int, sd: float, power: float = 0.8, alpha: float = 0.05, paired: bool = True, df: int | None = None
 ) -> float:

@@ -74,9 +74,10 @@ def seed_points(
     with plt.rc_context(LOOK):
         figure, panels = _panels(points, height=0.9 + 0.42 * len(rows), sharex=False)
         for axes, (_, part) in panels:
+            found = dict(iter(part.dropna(subset=["value"]).groupby(["row", "style"])["value"]))
             for lane, row, style, offset in _lanes(rows, styles):
-                values = part[(part["row"] == row) & (part["style"] == style)]["value"].dropna()
-                if values.empty:
+                values = found.get((row, style))
+                if values is None:
                     continue
                 y, face = lane + offset, colour[row] if styles.index(style) == 0 else CARD
                 # a fixed spread by rank of the seed, not a random jitter: equal numbers give equal figures
@@ -159,18 +160,19 @@ def differences(
     rows, styles = by_first_appearance(intervals, "row"), by_first_appearance(intervals, "style")
     with plt.rc_context(LOOK):
         figure, panels = _panels(intervals, height=0.9 + 0.42 * len(rows), sharex=True)
+        found = dict(iter(points.dropna(subset=["value"]).groupby(["panel", "row", "style"])["value"]))
         for axes, (panel, part) in panels:
+            means = dict(iter(part.dropna(subset=["mean"]).groupby(["row", "style"])))
             axes.axvline(0, color=INK, lw=0.9, zorder=1)
             if sesoi:
                 axes.axvspan(-sesoi, sesoi, color=BAND, lw=0, zorder=0)
             for lane, row, style, offset in _lanes(rows, styles):
-                chosen = part[(part["row"] == row) & (part["style"] == style)].dropna(subset=["mean"])
-                if chosen.empty:
+                chosen = means.get((row, style))
+                if chosen is None:
                     continue
                 mean, low, high = chosen.iloc[0][["mean", "low", "high"]]
                 y, position = lane + offset, styles.index(style)
-                mine = (points["panel"] == panel) & (points["row"] == row) & (points["style"] == style)
-                seeds = points[mine]["value"].dropna()
+                seeds = found.get((panel, row, style), ())
                 axes.scatter(seeds, [y] * len(seeds), s=9, color=SOFT, alpha=0.55, lw=0, zorder=2)
                 if pandas.notna(low):
                     axes.hlines(y, low, high, color=INK, lw=1.5, zorder=3)

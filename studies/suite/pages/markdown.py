@@ -17,6 +17,7 @@ from studies.suite.analysis.tables import Table
 
 OPEN_LINES = 150  # a page has at most so many lines outside its details
 DETAILS = "details"  # folder of the files that take what does not fit
+NUMBER = re.compile(r"[−+]?[\d–<]")  # how a cell that holds a number begins
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _outside(text: str) -> Iterator[str]:
 
 def markdown_table(frame: pandas.DataFrame) -> str:
     """A frame of text as a markdown table; the first column to the left, numbers to the right."""
-    safe = frame.map(lambda cell: " ".join(str(cell).split()).replace("|", "\\|"))
-    numeric = [safe[column].str.match(r"^[−+]?[\d–<]").all() for column in safe]
+    columns = {name: [" ".join(str(cell).split()).replace("|", "\\|") for cell in frame[name]] for name in frame}
+    numeric = [all(map(NUMBER.match, cells)) for cells in columns.values()]
     alignment = ["right" if number and position else "left" for position, number in enumerate(numeric)]
-    return safe.to_markdown(index=False, disable_numparse=True, colalign=alignment)
+    return pandas.DataFrame(columns).to_markdown(index=False, disable_numparse=True, colalign=alignment)

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scd.errors import DataError, UsageError, unknown
 from studies.suite.planning.checks import at, check_axes, check_axes_hold, check_kind
+from studies.suite.planning.references import followed, references_in
 from studies.suite.planning.settings import PRESETS, Settings
 from studies.suite.planning.study import Study, merge
 
@@ -254,10 +255,7 @@ def _plain(config: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
             if key != "seeds":
                 raise UsageError(f"option '{key}' needs a value: {key}=...")
         config.seeds = None if OmegaConf.is_missing(config, "seeds") else config.seeds
-        config.presets = presets()
-        for key, value in changes.items():
-            OmegaConf.update(config, key, value)
-        return OmegaConf.to_container(config, resolve=True)
+        return _with_presets(config, changes)
     except OmegaConfBaseException as error:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
 
@@ -266,11 +264,38 @@ def _usual(config: DictConfig) -> dict[str, Any]:
     """The configuration without the command line's own words, with ``???`` where it needs one."""
     config = deepcopy(config)
     OmegaConf.set_struct(config, False)
-    config.presets = presets()
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        return _with_presets(config, {})
     except OmegaConfBaseException as error:
         raise UsageError(f"wrong option: {_first_line(error)}") from error
+
+
+def _with_presets(config: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as dicts and lists, with the named configurations, all of whose references are followed.
+
+    As nodes of OmegaConf the thousands of values of the named configurations take most of the time of a command line's
+    reading. So only their few different references become nodes, unless a word changes one or refers to one.
+
+    Args:
+        config: is changed.
+        changes: key -> value of words that change a preset.
+    """
+    named = presets()
+    references = list(dict.fromkeys(references_in(named)))
+    others = references_in(OmegaConf.to_container(config, resolve=False))
+    if (
+        changes
+        or any("${." in text for text in references)
+        or any("presets" in text for text in (*references, *others))
+    ):
+        config.presets = named
+        for key, value in changes.items():
+            OmegaConf.update(config, key, value)
+        return OmegaConf.to_container(config, resolve=True)
+    config.presets = references
+    plain = OmegaConf.to_container(config, resolve=True)
+    plain["presets"] = followed(named, dict(zip(references, plain["presets"], strict=True)))
+    return plain
 
 
 def _given(given: Mapping[str, str], chosen: Mapping[str, str], plain: Mapping[str, Any]) -> dict[str, Any]:
