@@ -30,6 +30,7 @@ from scd.data.sources.turned_boxes import TURNED_BOXES, is_turned_by
 from scd.errors import DataError
 
 TWO_CATEGORIES = "Objects that are annotated with two categories"
+SHARED_IDS = "Annotations whose id another one has, each of which counts as an object, also if they are parts of one"
 CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
 
@@ -108,6 +109,9 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     if ambiguous:
         notes.append(f"{TWO_CATEGORIES}: {ambiguous:,}.")
     kept = [entry for image in images.values() for entry in image.entries]
+    labels = Counter(entry.label for entry in kept)
+    if shared := sum(count for count in labels.values() if count > 1):
+        notes.append(f"{SHARED_IDS}: {shared:,} of {len(kept):,}.")
     rotated = sum(entry.turned for entry in kept)
     if rotated:
         notes.append(f"{TURNED_BOXES}: {rotated:,}.")

@@ -3,7 +3,8 @@
 COCO's own mark is ``iscrowd``. CrowdHuman and VisDrone write ``ignore``, VOC's conversions ``difficult``, Open Images
 ``is_group_of``, ``is_depiction`` (a drawing or a sculpture) and ``is_inside`` (a picture from inside of the object);
 label tools put them into ``attributes``, and CVAT's tracks mark objects that cannot be seen as ``outside``. Pseudo
-labels keep the ``score`` of their detector. LVIS lists the categories of which an image may hold objects that nobody
+labels keep the ``score`` of their detector. WIDER FACE writes ``invalid``, MOT the ``visibility`` of an object, and
+COCO-Text the ``legibility`` of a text. LVIS lists the categories of which an image may hold objects that nobody
 has annotated.
 """
 
@@ -13,10 +14,14 @@ from collections.abc import Sequence
 from scd.data.sources.folder_scan import printable
 
 CROWD = "iscrowd"  # the one mark that is read, of an annotation itself
-MARKS = {"crowd", "depiction", "difficult", "fake", "groupof", "ignore", "ignored", "inside", "outside"}
+MARKS = {"crowd", "depiction", "difficult", "fake", "groupof", "ignore", "ignored", "inside", "invalid", "outside"}
+UNREADABLE = {"legibility": "illegible", "transcription": "###", "utf8_string": "###"}  # texts that nobody can read
 SET = (1, "1", "true", "True", "yes")  # True equals 1
 SCORES = ("score", "confidence")
 LOW = 0.5
+LOW_SCORES = f"with a score below {LOW}"
+VISIBILITY = "visibility"  # of MOT: the share of the object that can be seen
+UNSEEN = "with visibility=0, of which nothing can be seen"
 MOST_NAMED = 3
 OPEN = "neg_category_ids"  # of LVIS: categories of which an image is known to hold no object
 PARTLY = "not_exhaustive_category_ids"  # of LVIS: categories of which an image holds objects without an annotation
@@ -25,22 +30,33 @@ PARTLY = "not_exhaustive_category_ids"  # of LVIS: categories of which an image 
 def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
     """Notes on the marks of some annotations, and on their low scores: these count as objects like others."""
     marked: Counter[str] = Counter()
-    low = 0
+    low = unseen = unread = 0
     for entry in annotations:
         attributes = entry.get("attributes")
         given = {**attributes, **entry} if isinstance(attributes, dict) else entry
         marked.update(name for name, value in given.items() if name != CROWD and is_mark(name) and value in SET)
-        scores = (given.get(name) for name in SCORES)
-        low += any(isinstance(score, int | float) and 0 <= score < LOW for score in scores)
+        low += any(is_low(given.get(name)) for name in SCORES)
+        unseen += is_unseen(given.get(VISIBILITY))
+        unread += any(str(given.get(name)).strip().casefold() == value for name, value in UNREADABLE.items())
     notes = [
         f"Annotations with {name}=1, which count as objects like others: {count:,} of {len(annotations):,}. Those with "
         "iscrowd=1 are not scored."
         for name, count in sorted(marked.items())
     ]
-    if low:
-        of_all = f"{low:,} of {len(annotations):,}"
-        notes.append(f"Annotations with a score below {LOW}, which count as objects like others: {of_all}.")
+    for what, count in ((LOW_SCORES, low), (UNSEEN, unseen), ("that mark a text as illegible", unread)):
+        if count:
+            notes.append(f"Annotations {what}, which count as objects like others: {count:,} of {len(annotations):,}.")
     return notes
+
+
+def is_low(score: object) -> bool:
+    """Whether a value is a score of a detector that says that its object is probably none."""
+    return isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score < LOW
+
+
+def is_unseen(visibility: object) -> bool:
+    """Whether a value is a visibility of 0, as a number: nothing of the object can be seen."""
+    return isinstance(visibility, int | float) and not isinstance(visibility, bool) and visibility == 0
 
 
 def is_mark(name: str) -> bool:

@@ -25,6 +25,11 @@ LEAST, MANY_OF = 2, 0.05  # number and share of empty images, and of crowds, tha
 NEGATIVES = "Images without objects, which count as negatives"
 UNFINISHED = "Leave out those that nobody has annotated, or what they show counts as background."
 CROWDS = "Annotations with iscrowd=1, which are not scored as objects"
+THOUSAND, LARGER, NEARLY = 1000, 1200, 900  # of a scale from 0 to 1000; pixels of larger images; where a box ends
+PER_MILLE = (
+    "All boxes end within 1000 of the left upper corner, in larger images, as boxes on a scale from 0 to 1000 would; "
+    "they are taken as pixels."
+)
 PERCENT = "All boxes end within 100 of the left upper corner, as percentages would; they are taken as pixels."
 
 
@@ -75,14 +80,20 @@ def check_boxes(counted: Counter[str], total: int, what: str, meaning: str) -> N
 
 
 def percentages(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]]) -> list[str]:
-    """A note on a set whose boxes may be percentages of their images, as Label Studio keeps them.
+    """A note on a set whose boxes may be percentages of their images, as Label Studio keeps them, or parts of 1000, as
+    language models and Azure write them.
 
     Args:
         boxes: [x, y, w, h] of all images; sizes: width and height of each image in pixels.
     """
     large = sum(min(size) > LARGE for size in sizes)
     within = all(max(x + w, y + h) <= 100 for x, y, w, h in boxes)
-    return [PERCENT] if len(boxes) >= MANY and within and large > len(sizes) / 2 else []
+    if len(boxes) >= MANY and within and large > len(sizes) / 2:
+        return [PERCENT]
+    ends = [max(x + w, y + h) for x, y, w, h in boxes]
+    larger = sum(max(size) > LARGER for size in sizes)
+    within = NEARLY <= max(ends, default=0) <= THOUSAND
+    return [PER_MILLE] if len(boxes) >= MANY and within and larger > len(sizes) / 2 else []
 
 
 def upper_left(boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]]) -> list[str]:

@@ -44,7 +44,7 @@ from scd.data.sources.voc_marks import (
 from scd.errors import DataError, UsageError, unknown
 
 VERSION = "5"
-NOTED = "5"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "6"  # version of the notes that are kept with the maps; it changes no identity
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of images
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

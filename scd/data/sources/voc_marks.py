@@ -7,7 +7,7 @@ angle of a box into its attributes. ``pose``, ``truncated`` and ``occluded`` cha
 from collections import Counter
 from xml.etree import ElementTree
 
-from scd.data.sources.coco_marks import is_mark
+from scd.data.sources.coco_marks import LOW_SCORES, SCORES, is_low, is_mark
 from scd.data.sources.turned_boxes import TURNED_BOXES, is_turned_by
 from scd.errors import DataError
 
@@ -16,6 +16,7 @@ RENAMED = "Annotations whose <filename> names another file"
 EXCHANGED = "those of them whose file is there"
 DIFFICULT = "Objects that are marked as difficult and count like others (data.options.difficult=false leaves them out)"
 MARKED = "Objects that have another mark of this kind (ignore, outside, group_of) and count like others"
+LOW_SCORE = f"Objects {LOW_SCORES}, as those of a detector, which count like others"
 POLYGONS = "Objects with a <polygon>, which is not read: their box is drawn filled"
 DELETED = "Objects that are marked as deleted, as LabelMe keeps them, which are left out"
 YES = ("1", "true", "yes")
@@ -53,8 +54,17 @@ def not_read(entry: ElementTree.Element) -> list[str]:
         TURNED_BOXES: is_turned(entry),
         MARKED: has_other_mark(entry),
         POLYGONS: entry.find("polygon") is not None,
+        LOW_SCORE: any(is_low(number_in(entry.findtext(name))) for name in SCORES),
     }
     return [what for what, is_there in has.items() if is_there]
+
+
+def number_in(text: str | None) -> float | None:
+    """The number that a text is; None for another text."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
@@ -75,6 +85,6 @@ def annotation_notes(counted: Counter[str], total: int, what: str) -> list[str]:
     notes = [f"{RENAMED}: {counted[RENAMED]:,} of {total:,}."] if counted[RENAMED] else []
     return notes + [
         f"{what}: {counted[what]:,}."
-        for what in (REPEATED, DIFFICULT, MARKED, DELETED, TURNED_BOXES, POLYGONS)
+        for what in (REPEATED, DIFFICULT, MARKED, DELETED, TURNED_BOXES, POLYGONS, LOW_SCORE)
         if counted[what]
     ]

@@ -49,11 +49,11 @@ def notes_on_altered_copies(images: EvaluationData) -> list[str]:
     count, usual = int(are_alike(train, test).sum()), float(are_alike(train, train[own], own).float().mean())
     if count < LEAST * len(test) or count < TIMES * usual * len(test):
         return []
+    others = f", and {usual:.1%} of the training images look so much like another one" if usual else ""
     return [
         f"By their pixels, {count:,} of the {len(test):,} scored images that were compared look like altered copies of "
-        f"training images (resized, mirrored, cropped, brighter, grey or partly covered), and {usual:.1%} of the "
-        "training images look so much like another one: if they are copies, scores are too high. Give all versions of "
-        "an image to one split."
+        f"training images (resized, mirrored, cropped, brighter, grey or partly covered){others}: if they are copies, "
+        "scores are too high. Give all versions of an image to one split."
     ]
 
 

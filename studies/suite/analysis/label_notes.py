@@ -4,23 +4,33 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from PIL import Image
 
-from scd.data.decoding import open_cell
+from scd.data.decoding import as_rgb, open_cell
 from scd.data.images import undecoded
 from scd.data.sources.folder_scan import image_endings
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.pixel_notes import spread_rows
+from studies.suite.analysis.pixel_notes import has_bars, spread_rows
 
 FEWEST = 3  # images of a class that are looked at
 MOST = 0.5
 FEWEST_CLASSES = 8  # of one image each
 LISTED = re.compile(r"\s*[\[({].*[\])}]\s*")
+COMPRESSION = "strength of JPEG's compression"
 STORED: dict[str, Callable[[Image.Image], object]] = {  # what a file says beside its pixels
     "formats": lambda image: image.format,
     "kinds of pixels": lambda image: image.mode,
     "sizes": lambda image: image.size,
+    COMPRESSION: lambda image: quantisation(image),
+    "bars at two opposite ends": lambda image: "bars" if has_bars(np.asarray(as_rgb(image, "an image"))) else "none",
 }
+
+
+def quantisation(image: Image.Image) -> str:
+    """The mean step of a JPEG file's tables in words; of other files none."""
+    tables = getattr(image, "quantization", None)
+    return f"mean step {np.mean(list(tables[0])):.0f}" if tables else "none"
 
 
 def notes_on_labels(images: EvaluationData) -> list[str]:
@@ -89,6 +99,8 @@ def notes_on_storage(images: EvaluationData) -> list[str]:
             found[what][record["label"]].append(read(stored))
     notes = []
     for what, by_class in found.items():
+        if notes and what == COMPRESSION:  # other formats have no such tables
+            continue
         values = {label: set(seen) for label, seen in by_class.items() if len(seen) >= FEWEST}
         if len(values) != len(by_class) or any(len(seen) > 1 for seen in values.values()):
             continue

@@ -10,13 +10,24 @@ import pyarrow.compute as pc
 
 from scd.data.images import undecoded
 from scd.data.sources.coco_file import TWO_CATEGORIES
-from scd.data.sources.coco_marks import CROWD, SET, is_mark
+from scd.data.sources.coco_marks import (
+    CROWD,
+    LOW_SCORES,
+    SCORES,
+    SET,
+    UNSEEN,
+    VISIBILITY,
+    is_low,
+    is_mark,
+    is_unseen,
+)
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
 from scd.evaluation.protocol import EvaluationData
 
 NEAR = 0.75  # IoU of two boxes that may be one object
 DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
 MOST_ROWS = 5000  # whose boxes are compared
+SLIVER, MANY_SLIVERS = 2, 0.1  # pixels; share of objects that are so thin
 HARD = {"occluded", "truncated", "isoccluded", "istruncated"}  # hard to see, as field names in small letters
 
 
@@ -30,7 +41,10 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
             continue
         objects = objects_of(images, split)
         noted = [note.removeprefix(f"{split}: ") for note in images.notes if note.startswith(f"{split}: ")]
-        found = [*notes_on_fields(objects), *notes_on_doubled(objects, noted)]
+        found = [
+            *notes_on_fields(objects), *notes_on_values(objects), *notes_on_doubled(objects, noted),
+            *notes_on_slivers(objects),
+        ]  # fmt: skip
         if not any(note.startswith(NEGATIVES) for note in noted):  # by the source itself
             found += negatives(counts_of(objects))
         if not any(note.startswith(CROWDS) for note in noted):
@@ -56,13 +70,42 @@ def notes_on_fields(objects: pyarrow.Array) -> list[str]:
     ]
 
 
+def notes_on_values(objects: pyarrow.Array) -> list[str]:
+    """Notes on objects of a low score, as of pseudo labels, and on those of which nothing can be seen."""
+    notes = []
+    for what, names, is_so in ((LOW_SCORES, SCORES, is_low), (UNSEEN, (VISIBILITY,), is_unseen)):
+        fields = [field for field in fields_of(objects) if field.casefold() in names]
+        count = max((sum(map(is_so, values_of(objects, field))) for field in fields), default=0)
+        if count:
+            notes.append(f"Objects {what}, which count like others: {count:,} of {sum(counts_of(objects)):,}.")
+    return notes
+
+
+def notes_on_slivers(objects: pyarrow.Array) -> list[str]:
+    """A note on objects of a pixel or two, as the rests of objects at the borders of tiles."""
+    rows = objects.take(pyarrow.array(looked_at(len(objects)))).to_pylist()
+    sides = np.concatenate([single_objects(row)[0][:, 2:].min(axis=1) for row in rows])
+    thin = int(((sides > 0) & (sides <= SLIVER)).sum())
+    if thin < max(FEWEST, MANY_SLIVERS * len(sides)):
+        return []
+    return [
+        f"Objects whose box is at most {SLIVER} pixels wide or high, as what is left of an object at the border of a "
+        f"tile: {thin:,} of {len(sides):,}. Hardly anything of them can be seen; leave them out if they are such rests."
+    ]
+
+
+def looked_at(count: int) -> np.ndarray:
+    """At most ``MOST_ROWS`` rows of so many, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(int))
+
+
 def notes_on_doubled(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
     """Notes on objects whose boxes nearly equal that of another one, as where two people annotated the same images.
 
     Args:
         objects: of each row; noted: notes of the source, which finds equal boxes itself.
     """
-    rows = np.unique(np.linspace(0, len(objects) - 1, min(len(objects), MOST_ROWS)).astype(int))
+    rows = looked_at(len(objects))
     same = other = total = 0
     for row in objects.take(pyarrow.array(rows)).to_pylist():
         boxes, categories = single_objects(row)

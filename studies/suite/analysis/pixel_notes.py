@@ -6,7 +6,7 @@ channels, colour profiles), and images that hardly fit the canvas.
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,8 +34,22 @@ FURTHER = "Images with more channels than are read"
 INKS = "Images in the colours of print (CMYK), which are converted without their colour profile"
 EQUAL_CHANNELS = 2  # levels by which the channels of a grey image that is stored in colour may differ
 BAR, EVEN = 0.1, 8  # least share of a side that a bar covers, and levels by which its pixels may differ
+ALL, FEWEST = 0.95, 8  # of the pairs of two images, that one is above the other; images of each split
 MOST, FEW = 0.9, 0.1  # shares of the images of two splits that differ
 LIKE_SRGB = ("srgb", "61966", "c2", "urgb")  # parts of names of profiles for the same colours
+
+
+def border_of(pixels: np.ndarray) -> np.ndarray:
+    """The outermost pixels (n, 3) of an image (H, W, 3)."""
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
+LEVELS: dict[str, Callable[[np.ndarray], float]] = {  # by what images of two splits are compared
+    "are brighter": lambda pixels: pixels.mean(),
+    "have more contrast": lambda pixels: pixels.std(),
+    "have more values at the ends of the range (0 and 255)": lambda pixels: ((pixels == 0) | (pixels == 255)).mean(),
+    "have a brighter border": lambda pixels: border_of(pixels).mean(),
+}
 
 
 @dataclass
@@ -52,6 +66,7 @@ class Looked:
         profiles: how many have a colour profile other than sRGB, by its name.
         grey: images whose channels are equal.
         barred: images with bars of one colour at two opposite ends.
+        levels: of each image, by what it is, a number in levels of 255 or a share: see ``LEVELS``.
         damaged: JPEG images whose lower part has one colour alone, as where data are missing.
     """
 
@@ -65,6 +80,7 @@ class Looked:
     grey: int = 0
     barred: int = 0
     damaged: int = 0
+    levels: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LEVELS})
 
     def add(self, stored: Image.Image, what: str) -> None:
         """An image as it is stored; ``what`` names it in errors."""
@@ -78,6 +94,8 @@ class Looked:
         pixels = np.asarray(shown)
         self.grey += bool(np.ptp(pixels, axis=2).max() <= EQUAL_CHANNELS)
         self.barred += has_bars(pixels)
+        for name, read in LEVELS.items():
+            self.levels[name].append(float(read(pixels)))
         plain = all(low == high for low, high in shown.getextrema())
         self.sizes.append(shown.size)
         self.counts += np.bincount(pixels.ravel(), minlength=256)
@@ -205,7 +223,7 @@ def notes_on_pixels(images: EvaluationData) -> list[str]:
 
 
 def notes_on_splits_that_differ(looked: Mapping[str, Looked]) -> list[str]:
-    """Notes on what most images of one split are, and few of the other: grey, or with bars.
+    """Notes on what most images of one split are, and few of the other: grey, with bars, brighter.
 
     Args:
         looked: words for a split -> what was seen of its images.
@@ -222,7 +240,30 @@ def notes_on_splits_that_differ(looked: Mapping[str, Looked]) -> list[str]:
                 f"{count(usual)} of the {len(usual.sizes)} {high} images that were looked at {text}, and {count(rare)} "
                 f"of the {len(rare.sizes)} {low} images: the splits were prepared differently."
             )
-    return notes
+    return notes or notes_on_levels(looked)
+
+
+def notes_on_levels(looked: Mapping[str, Looked]) -> list[str]:
+    """A note on a number of which nearly every image of one split has more than those of the other.
+
+    That is so if one split was normalised, inverted or photographed otherwise; not by chance.
+    """
+    (one, first), (other, second) = looked.items()
+    if min(len(first.sizes), len(second.sizes)) < FEWEST:
+        return []
+    parts = []
+    for name in LEVELS:
+        left, right = np.array(first.levels[name])[:, None], np.array(second.levels[name])
+        above, below = (left > right).mean(), (left < right).mean()
+        if max(above, below) >= ALL:
+            less, more = (one, other) if below > above else (other, one)
+            parts.append(f"nearly all {more} images that were looked at {name} than nearly all {less} images")
+    if not parts:
+        return []
+    return [
+        f"By their pixels, {'; '.join(parts)}. If the splits were prepared differently (normalised, inverted), scores "
+        "are of that difference."
+    ]
 
 
 def notes_on_dark_images(found: Looked, words: str) -> list[str]:

@@ -9,6 +9,7 @@ from PIL import Image
 from scd.data.decoding import ORIENTATION
 from scd.data.scene_set import load_scenes
 from scd.data.sources.coco import OTHER_AREA, WHOLE, Coco
+from scd.data.sources.coco_file import SHARED_IDS
 from scd.data.sources.instance_maps import CUT, PERCENT, RECTANGLES, UPPER_LEFT
 from scd.errors import DataError, UsageError
 
@@ -642,3 +643,12 @@ def test_segmentations_that_are_rectangles_are_noted_where_they_are_most(coco, n
         entry["segmentation"] = [[corner, y, x + width, y, x + width, y + height, x, y + height]]
     found = [note for note in open_coco(coco).notes if RECTANGLES in note]
     assert found == ([f"train: {RECTANGLES}: {number}."] if noted else [])
+
+
+def test_annotations_that_share_an_id_are_noted(coco):
+    """Parts of one object under one id, as groups of Datumaro, were several objects."""
+    for entry in rectangles(coco, 6):
+        entry["id"] = entry["id"] // 2 if entry["id"] < 4 else entry["id"]
+    assert f"train: {SHARED_IDS}: 4 of 6." in open_coco(coco).notes
+    rectangles(coco, 6)
+    assert not any(SHARED_IDS in note for note in open_coco(coco).notes)

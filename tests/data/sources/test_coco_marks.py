@@ -21,6 +21,7 @@ MARKED = "Annotations with {}=1, which count as objects like others: {} of {}. T
         ({"isinside": 1}, "isinside"),
         ({"attributes": {"outside": True}}, "outside"),
         ({"attributes": {"is_crowd": 1}, "iscrowd": 0}, "is_crowd"),
+        ({"invalid": 1}, "invalid"),
         ({"ignore": 0}, None),
         ({"ignore": None, "attributes": None}, None),
         ({"attributes": ["difficult"]}, None),
@@ -97,3 +98,21 @@ def test_stuff_of_panoptic_sets_is_noted():
         "Annotations of categories with isthing=0 (such as 'grass'), which count as objects like others: 2 of 4."
     )
     assert notes_on_stuff(categories, entries[:1]) == [] == notes_on_stuff(categories[2:], entries[3:])
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ({"visibility": 0.0}, "with visibility=0, of which nothing can be seen"),
+        ({"attributes": {"visibility": 0}}, "with visibility=0, of which nothing can be seen"),
+        ({"visibility": 0.1}, None),
+        ({"visibility": None}, None),
+        ({"legibility": "illegible"}, "that mark a text as illegible"),
+        ({"attributes": {"transcription": "###"}}, "that mark a text as illegible"),
+        ({"legibility": "legible", "utf8_string": "EXIT"}, None),
+    ],
+)
+def test_what_nobody_can_see_or_read_is_noted(entry, what):
+    """MOT's hidden people and COCO-Text's illegible words were scored as objects that a detector must find."""
+    note = f"Annotations {what}, which count as objects like others: 2 of 3."
+    assert notes_on_marks([entry, {}, entry]) == ([note] if what else [])

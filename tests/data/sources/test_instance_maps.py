@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from scd.data.sources.instance_maps import (
+    PER_MILLE,
     PERCENT,
     UPPER_LEFT,
     check_boxes,
@@ -129,3 +130,20 @@ def test_notes_follow_what_was_counted():
 def test_boxes_of_images_that_were_enlarged_are_noted(last, number, noted):
     boxes, sizes = [[1, 1, 5, 5]] * (number - 1) + [last], [(40, 20)] * number
     assert upper_left(boxes, sizes) == ([UPPER_LEFT.format(number)] if noted else [])
+
+
+@pytest.mark.parametrize(
+    ("last", "number", "size", "noted"),
+    [
+        ([500, 500, 450, 490], 20, (1920, 1080), True),
+        ([500, 500, 450, 490], 19, (1920, 1080), False),
+        ([500, 500, 450, 390], 20, (1920, 1080), True),
+        ([500, 500, 380, 390], 20, (1920, 1080), False),  # nothing near 1000
+        ([500, 500, 501, 490], 20, (1920, 1080), False),
+        ([500, 500, 450, 490], 20, (1000, 1000), False),
+    ],
+)
+def test_boxes_on_a_scale_of_1000_are_noted(last, number, size, noted):
+    """A language model's boxes from 0 to 1000 were taken as pixels of larger images."""
+    boxes = [[10, 10, 300, 200]] * (number - 1) + [last]
+    assert percentages(boxes, [size] * number) == ([PER_MILLE] if noted else [])

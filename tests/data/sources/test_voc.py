@@ -561,6 +561,9 @@ ANGLE = "<attributes><attribute><name>rotation</name><value>{}</value></attribut
         ("<ignore>1</ignore>", "have another mark of this kind (ignore, outside, group_of) and count like others: 1."),
         (ANGLE.replace("rotation", "outside").format("true"), "have another mark of this kind"),
         ("<ignore>0</ignore>", None),
+        ("<invalid>1</invalid>", "have another mark of this kind"),
+        ("<confidence>0.07</confidence>", "Objects with a score below 0.5, as those of a detector, which count like"),
+        ("<confidence>0.9</confidence><score>high</score>", None),
         (
             "<polygon><x1>6</x1><y1>6</y1><x2>10</x2><y2>6</y2><x3>8</x3><y3>15</y3></polygon>",
             "Objects with a <polygon>, which is not read: their box is drawn filled: 1.",

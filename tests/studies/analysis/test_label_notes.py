@@ -71,6 +71,27 @@ def test_names_of_files_and_classes_of_one_image_are_noted():
     assert notes_on_images(data([str(k % 9) for k in range(16)])) == [] == notes_on_images(data(["a.b", "c.d"] * 4))
 
 
+def padded(row: int) -> PillowImage.Image:
+    """Bars of one colour above and below."""
+    pixels = np.asarray(noise(row)).copy()
+    pixels[:1] = pixels[-1:] = 0
+    return PillowImage.fromarray(pixels)
+
+
+def test_classes_of_another_compression_are_noted():
+    """Generated images at quality 98 beside photographs at 60: a network learned the blocks."""
+    strong, weak = (
+        (lambda row: stored(noise(row), "JPEG", quality=60)),
+        (lambda row: stored(noise(row), "JPEG", quality=98)),
+    )
+    (note,) = notes_on_labels(of_two_classes(strong, weak))
+    assert note.startswith(
+        "The classes differ in the strength of JPEG's compression in which their images are stored, such as 'dark' "
+        "(mean step 2) and 'light' (mean step 46)"
+    )
+    assert notes_on_labels(of_two_classes(strong, strong)) == []
+
+
 def of_two_classes(light, dark) -> EvaluationData:
     return data(["light", "dark"] * 4, [(light, dark)[row % 2](row) for row in range(8)])
 
@@ -81,6 +102,7 @@ def of_two_classes(light, dark) -> EvaluationData:
         (lambda row: stored(noise(row), "BMP"), "the formats in which their images are stored, such as 'dark' (BMP)"),
         (lambda row: stored(noise(row).convert("L")), "the kinds of pixels in which their images are stored"),
         (lambda row: stored(noise(row, 9)), "such as 'dark' (9x9 px) and 'light' (8x8 px)"),
+        (lambda row: stored(padded(row)), "the bars at two opposite ends in which their images are stored, such as"),
         (lambda row: stored(noise(row)), None),
         (lambda row: stored(noise(row, 9 + row // 2 % 2)), None),
     ],

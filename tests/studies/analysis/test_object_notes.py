@@ -21,7 +21,9 @@ def rows(fields: dict[str, list], empty: int = 0, total: int = 4, as_list: bool 
     mask = np.zeros((8, 8), np.uint8)
     mask[:4], mask[4:] = 1, 2
     types = {"bbox": List(Value("float32")), "category": ClassLabel(names=["a", "b"])}
-    kinds = {name: Value("string" if isinstance(values[0], str) else "int64") for name, values in fields.items()}
+    kinds = {
+        name: Value({str: "string", float: "float32"}.get(type(values[0]), "int64")) for name, values in fields.items()
+    }
     types = kinds | types
     columns: dict[str, list] = {"image": [], "mask": [], "objects": []}
     for row in range(total):
@@ -116,3 +118,34 @@ def test_overlaps_of_boxes():
     boxes = np.array([[0, 0, 4, 4], [2, 0, 4, 4], [9, 9, 1, 1], [0, 0, 0, 5]], float)
     expected = [[1, 1 / 3, 0, 0], [1 / 3, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(overlaps(boxes), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"score": [0.05, 0.9]}, "Objects with a score below 0.5, which count like others: 4 of 8."),
+        ({"score": [0.5, 0.9]}, None),
+        (
+            {"visibility": [0.0, 0.3]},
+            "Objects with visibility=0, of which nothing can be seen, which count like others: ",
+        ),
+        ({"visibility": [0.2, 0.3]}, None),
+    ],
+)
+def test_scores_and_visibilities_of_objects_are_noted(fields, note):
+    """Pseudo labels of a score of 0.05 counted as truth."""
+    notes = [
+        each
+        for each in notes_on_objects(rows(fields))
+        if each.startswith(("train: Objects with a", "train: Objects with v"))
+    ]
+    assert len(notes) == (note is not None) and all(each.startswith(f"train: {note}") for each in notes)
+
+
+@pytest.mark.parametrize(("width", "noted"), [(2, True), (3, False)])
+def test_slivers_at_the_borders_of_tiles_are_noted(width, noted):
+    """Half of the objects were rests of a pixel or two, with the class of the whole object."""
+    images = rows({"bbox": [[0, 0, width, 30], [9, 0, 20, 30]], "category": [0, 1]})
+    notes = [note for note in notes_on_objects(images) if "at most 2 pixels wide or high" in note]
+    assert len(notes) == 2 * noted and all("tile: 4 of 8." in note for note in notes)
+    assert notes_on_objects(rows({"bbox": [[0, 0, width, 0], [9, 0, 20, 30]], "category": [0, 1]})) == []

@@ -316,3 +316,26 @@ def test_splits_of_which_one_has_bars_are_noted():
     one_end = noise(5, 32, 32)
     one_end[:6] = 114
     assert notes_on_pixels(data(photos(), [stored(PillowImage.fromarray(one_end))] * 3)) == []
+
+
+def lit(seed: int, low: int, high: int) -> bytes:
+    """An image of values between two levels."""
+    return stored(PillowImage.fromarray(np.random.default_rng(seed).integers(low, high, (8, 8, 3), dtype=np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (100, 255, "nearly all test images that were looked at are brighter than nearly all training images"),
+        (0, 120, "nearly all training images that were looked at are brighter than nearly all test images"),
+        (60, 160, "nearly all training images that were looked at have more contrast than nearly all test images"),
+        (20, 200, None),
+    ],
+)
+def test_splits_that_were_prepared_differently_are_noted(low, high, text):
+    """Test images that were saved after a normalisation, or inverted, were scored as they stood."""
+    train = [lit(seed, 20, 200) for seed in range(8)]
+    notes = notes_on_pixels(data(train, [lit(100 + seed, low, high) for seed in range(8)]))
+    assert len([note for note in notes if note.startswith("By their pixels, ")]) == (text is not None)
+    assert text is None or text in notes[-1]
+    assert not any(note.startswith("By") for note in notes_on_pixels(data(train, [lit(9, low, high)] * 7)))
