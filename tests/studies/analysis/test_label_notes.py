@@ -18,9 +18,9 @@ def noise(seed: int, side: int = 8) -> PillowImage.Image:
     return PillowImage.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
-def stored(image: PillowImage.Image, kind: str = "PNG") -> bytes:
+def stored(image: PillowImage.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -76,6 +76,10 @@ def padded(row: int) -> PillowImage.Image:
     pixels = np.asarray(noise(row)).copy()
     pixels[:1] = pixels[-1:] = 0
     return PillowImage.fromarray(pixels)
+
+
+def saved(row: int, quality: int) -> bytes:
+    return stored(noise(row), "JPEG", quality=quality)
 
 
 def test_classes_of_another_compression_are_noted():
