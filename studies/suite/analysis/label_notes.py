@@ -109,7 +109,7 @@ def notes_on_storage(images: EvaluationData) -> list[str]:
             (one, first_value), (other, second) = different(each)
             one, other = source.class_names[one], source.class_names[other]
             notes.append(
-                f"The classes differ in the {what} in which their images are stored, such as '{one}' "
+                f"The classes differ in the {what} of their images, such as '{one}' "
                 f"({in_words(first_value)}) and '{other}' ({in_words(second)}): a network may learn these in the place "
                 "of what the images show."
             )

@@ -90,7 +90,7 @@ def test_classes_of_another_compression_are_noted():
     )
     (note,) = notes_on_labels(of_two_classes(strong, weak))
     assert note.startswith(
-        "The classes differ in the strength of JPEG's compression in which their images are stored, such as 'dark' "
+        "The classes differ in the strength of JPEG's compression of their images, such as 'dark' "
         "(mean step 2) and 'light' (mean step 46)"
     )
     assert notes_on_labels(of_two_classes(strong, strong)) == []
@@ -103,10 +103,10 @@ def of_two_classes(light, dark) -> EvaluationData:
 @pytest.mark.parametrize(
     ("other", "text"),
     [
-        (lambda row: stored(noise(row), "BMP"), "the formats in which their images are stored, such as 'dark' (BMP)"),
-        (lambda row: stored(noise(row).convert("L")), "the kinds of pixels in which their images are stored"),
+        (lambda row: stored(noise(row), "BMP"), "the formats of their images, such as 'dark' (BMP)"),
+        (lambda row: stored(noise(row).convert("L")), "the kinds of pixels of their images"),
         (lambda row: stored(noise(row, 9)), "such as 'dark' (9x9 px) and 'light' (8x8 px)"),
-        (lambda row: stored(padded(row)), "the bars at two opposite ends in which their images are stored, such as"),
+        (lambda row: stored(padded(row)), "the bars at two opposite ends of their images, such as"),
         (lambda row: stored(noise(row)), None),
         (lambda row: stored(noise(row, 9 + row // 2 % 2)), None),
     ],
