@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 
 from scd.data.images import chosen_rows
-from scd.data.sources.folder_names import words_of
+from scd.data.sources.folder_names import is_part, words_of
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.list_notes import TABLES, columns_of, entries, folders_of_lists
+from studies.suite.analysis.list_notes import TABLES, columns_of, entries, folders_of_lists, is_of
 from studies.suite.analysis.name_notes import paths_of
 
 Cells = Sequence[str | None]  # of a column, one for each row that is used; None where a row has none
@@ -304,11 +304,20 @@ def notes_on_tables(images: EvaluationData, rows: Mapping[str, Sequence[int]], c
 
 
 def tables_around(root: Path) -> list[Path]:
-    """The tables with a column of groups in the folder of all images, beside it, and in folders of lists in these."""
-    folders = [place for folder in (root, root.parent) for place in (folder, *folders_of_lists(folder))]
-    found = [path for place in folders for path in sorted(entries(place)) if path.suffix.lower() in TABLES]
-    named = [path for path in dict.fromkeys(found) if any(map(is_group, columns_of(path)))]
-    return [path for path in named if path.is_file() and path.stat().st_size <= LARGEST][:MOST_TABLES]
+    """The tables with a column of groups in the folder of all images, in its folders of lists, and beside it.
+
+    Beside a folder that may be one of many, a table that does not name it may be of another.
+    """
+    beside = tables_in(root.parent)
+    if not is_part(root.name):
+        beside = [path for path in beside if is_of(path, root.name)]
+    return list(dict.fromkeys([*tables_in(root), *beside]))[:MOST_TABLES]
+
+
+def tables_in(folder: Path) -> list[Path]:
+    found = [path for place in (folder, *folders_of_lists(folder)) for path in sorted(entries(place))]
+    tables = [path for path in found if path.suffix.lower() in TABLES and any(map(is_group, columns_of(path)))]
+    return [path for path in tables if path.is_file() and path.stat().st_size <= LARGEST]
 
 
 def read_table(path: Path) -> dict[str, list[str | None]]:
