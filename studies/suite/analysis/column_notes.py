@@ -228,7 +228,7 @@ def notes_on_groups(
         f"By the column '{printable(column)}'{where}, which is not read, {shared.images:,} of the {total:,} scored "
         f"images belong to groups of training images ({shared.values:,} groups, such as '{printable(shared.first)}'): "
         "if images of a group show one person, object or scene, scores are too high. Split the images by this column: "
-        "all images of a group belong into one split."
+        "all images of a group belong in one split."
     ]
 
 

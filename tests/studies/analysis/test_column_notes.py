@@ -17,13 +17,13 @@ from studies.suite.analysis.image_notes import notes_on_files
 
 TEXTS = (
     "By the column '{0}', which is not read, the label '{1}' is '{2}' in the training split and '{3}' in the test "
-    "split ({4} such labels), as if each split had numbered its classes for itself: scored images are then compared with "
-    "other classes. If the column names the classes, take it as the label (data.options.columns.label={0})."
+    "split ({4} such labels), as if each split had numbered its classes for itself: scored images are then compared "
+    "with other classes. If the column names the classes, take it as the label (data.options.columns.label={0})."
 )
 GROUPS = (
     "By the column '{}'{}, which is not read, {} of the {} scored images belong to groups of training images ({} "
     "groups, such as '{}'): if images of a group show one person, object or scene, scores are too high. Split the "
-    "images by this column: all images of a group belong into one split."
+    "images by this column: all images of a group belong in one split."
 )
 ANIMALS = ["cat", "dog", "pig"]
 
@@ -160,7 +160,7 @@ def test_values_of_many_classes_may_be_kinds_of_images(tmp_path):
 
 
 def test_the_column_that_joins_most_images_is_named(tmp_path):
-    """And of two such columns the one with fewer values: all videos of a patient belong into one split."""
+    """And of two such columns the one with fewer values: all videos of a patient belong in one split."""
     train = {**grouped("video", [f"v{k // 2}" for k in range(24)]), "patient": [f"p{k // 4}" for k in range(24)]}
     test = {**grouped("video", [f"v{k}" for k in range(12)]), "patient": [f"p{k // 2}" for k in range(12)]}
     assert notes_of(parquet(tmp_path, train, test)) == [GROUPS.format("patient", "", 12, 12, 6, "p0")]
