@@ -8,6 +8,7 @@ from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.altered_notes import notes_on_altered_copies
 from studies.suite.analysis.class_notes import notes_on_class_names
+from studies.suite.analysis.column_notes import notes_on_columns
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
 from studies.suite.analysis.name_notes import notes_on_names
@@ -35,10 +36,10 @@ def notes_on_images(images: EvaluationData) -> list[str]:
 
 def notes_on_files(images: EvaluationData) -> list[str]:
     """What files and annotations say without the pixels: what is not read, odd classes, what limits leave out, odd
-    names, and marks of objects."""
+    names, columns that are not read, and marks of objects."""
     return [
         *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *notes_on_names(images),
-        *notes_on_shared_videos(images), *notes_on_objects(images),
+        *notes_on_shared_videos(images), *notes_on_columns(images), *notes_on_objects(images),
     ]  # fmt: skip
 
 
