@@ -12,35 +12,48 @@ from studies.suite.analysis.column_notes import notes_on_columns
 from studies.suite.analysis.label_notes import notes_on_labels
 from studies.suite.analysis.mask_notes import notes_on_masks
 from studies.suite.analysis.name_notes import notes_on_names
+from studies.suite.analysis.neighbour_notes import notes_on_neighbours
 from studies.suite.analysis.object_notes import notes_on_objects
+from studies.suite.analysis.part_notes import notes_on_parts
 from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
 from studies.suite.analysis.series_notes import notes_on_shared_videos
 from studies.suite.analysis.what_was_read import what_was_read
 from studies.suite.planning.settings import Settings
 
+OF_SERIES = (" series ", "By their names")  # in notes that say that training and scored images belong together
 MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
     """What a reader must know of images: the notes on their files, odd labels, pixels and masks, and copies.
 
-    Altered copies are looked for where no others were found.
+    Altered copies are looked for where no others were found, and frames of one recording where neither names nor
+    copies have shown that training and scored images belong together.
     """
-    copies = [*images.overlap(), *notes_on_copies(images)]
+    copies, of_files = [*images.overlap(), *notes_on_copies(images)], notes_on_files(images)
+    altered = copies or notes_on_altered_copies(images)
     return [
-        *notes_on_files(images), *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images),
-        *(copies or notes_on_altered_copies(images)), *notes_on_repeats(images),
+        *of_files, *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images), *altered,
+        *([] if altered or tell_of_series(of_files) else notes_on_neighbours(images)), *notes_on_repeats(images),
     ]  # fmt: skip
 
 
 def notes_on_files(images: EvaluationData) -> list[str]:
     """What files and annotations say without the pixels: what is not read, odd classes, what limits leave out, odd
     names, columns that are not read, and marks of objects."""
+    of_names = [*notes_on_names(images), *notes_on_shared_videos(images)]
+    if not tell_of_series([*images.notes, *of_names]):
+        of_names += notes_on_parts(images)
     return [
-        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *notes_on_names(images),
-        *notes_on_shared_videos(images), *notes_on_columns(images), *notes_on_objects(images),
+        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *of_names,
+        *notes_on_columns(images), *notes_on_objects(images),
     ]  # fmt: skip
+
+
+def tell_of_series(notes: Sequence[str]) -> bool:
+    """Whether notes say that images belong to series or recordings, by their names."""
+    return any(any(words in note for words in OF_SERIES) for note in notes)
 
 
 def before_decoding(images: EvaluationData, step: str) -> list[str]:
