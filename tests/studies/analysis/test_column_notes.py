@@ -280,7 +280,7 @@ def test_a_number_of_rows_is_no_name_of_images(tmp_path):
         file.write("row,image,patient\n")
         for row in range(36):  # listed backwards, so that a row's number is the name of another image
             image = 35 - row
-            file.write(f"{row},{image},p{image // 2}\n")
+            file.write(f"{row},{image},p{image // 8}\n")
     assert notes_of(EvaluationData(ImageFolder(tmp_path), 8)) == []
 
 
