@@ -1,11 +1,14 @@
 """What is noted of maps of objects: filled boxes, and regions of classes. Hidden objects are in test_mask_notes."""
 
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset, Features, Image, List, Value
 
 from scd.data.sources.coco import Coco
 from scd.data.sources.columns import read_columns
+from scd.data.sources.instance_maps import BOX_ONLY
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
@@ -90,7 +93,25 @@ def test_specks_and_few_images_are_no_regions_of_classes():
     assert notes_on_masks(scenes(few, [0, 1])) == []
 
 
+def test_parts_that_touch_in_a_corner_are_one():
+    values = np.zeros((24, 24), np.uint8)
+    values[2:8, 2:8] = values[8:14, 8:14] = 1
+    values[16:20, 4:9] = 2
+    assert notes_on_masks(scenes([values] * 4, [0, 1])) == []
+
+
 def test_boxes_of_which_the_source_says_so_are_noted_once(tmp_path):
     Coco.example(tmp_path)
+    for split in ("train", "test"):
+        content = json.loads((tmp_path / f"{split}.json").read_text())
+        for entry in (found := content["annotations"]):
+            del entry["segmentation"]
+        content["annotations"] = [
+            {**entry, "id": 1000 * copy + entry["id"], "bbox": [8 * copy, 0, 6, 9]}
+            for copy in range(3)
+            for entry in found
+        ]
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
     source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
+    assert any(BOX_ONLY in note for note in source.notes)
     assert notes_on_masks(EvaluationData(source, 8)) == []

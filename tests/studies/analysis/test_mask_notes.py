@@ -243,3 +243,8 @@ def test_masks_that_are_filled_boxes_are_noted(whole, cut, noted):
     start = f"Masks whose object consists of upright rectangles: {whole} of the {whole + cut} "
     notes = notes_on_masks(data(masks, masks))
     assert [note.startswith(start) for note in notes] == [True, True] * noted
+
+
+def test_full_masks_are_no_boxes():
+    notes = notes_on_masks(data([np.full((16, 16), 255, np.uint8)] * 8, [np.zeros((16, 16), np.uint8)] * 8))
+    assert not any("upright rectangles" in note for note in notes)
