@@ -107,7 +107,7 @@ def test_boxes_of_which_the_source_says_so_are_noted_once(tmp_path):
         for entry in (found := content["annotations"]):
             del entry["segmentation"]
         content["annotations"] = [
-            {**entry, "id": 1000 * copy + entry["id"], "bbox": [8 * copy, 0, 6, 9]}
+            {**entry, "id": 1000 * copy + entry["id"], "bbox": [4 * copy, 0, 4, 9]}
             for copy in range(3)
             for entry in found
         ]
