@@ -31,7 +31,7 @@ def test_the_interval_follows_from_the_shown_seeds():
     residual = residual.sub(residual.mean(axis=1), axis=0)
     df = (pooled.shape[1] - 1) * (n - 1)
     spread = 100 * sqrt(2 * float((residual**2).to_numpy().sum()) / df)
-    half = stats.t.ppf(1 - 0.025, df) * spread / sqrt(n)
+    half = stats.t.ppf(1 - 0.025 / 2, df) * spread / sqrt(n)  # two readings share the error
     assert (shown["n"], shown["df"], shown["arms"], shown["is_pooled"]) == (n, df, pooled.shape[1], True)
     expected = {"mean": mean, "spread": spread, "half": half, "low": mean - half, "high": mean + half}
     assert {name: round(number(shown[name]), 2) for name in expected} == {

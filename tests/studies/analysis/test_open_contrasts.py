@@ -9,20 +9,21 @@ from studies.suite.analysis.open_contrasts import open_verdicts
 
 def test_contrasts_with_a_reading_of_their_own_need_no_more_seeds():
     """The reference arms of the study multicrop have fewer seeds than it is read at."""
-    settings = settings_of("multicrop", seeds=16)
-    results = study_results(multicrop.STUDY, {"oracle": 0.05}, settings)
-    verdicts = {verdict.claim: verdict for verdict in open_verdicts(multicrop.STUDY, results)}
-    assert set(verdicts) == {claim.text for claim in multicrop.STUDY.claims}
+    study = multicrop.STUDY
+    results = study_results(study, {"oracle": 0.05}, settings_of("multicrop", seeds=multicrop.ALL))
+    verdicts = {verdict.claim: verdict for verdict in open_verdicts(study, results)}
+    assert set(verdicts) == {claim.text for claim in study.claims}
     separation = verdicts["SCD is better than SCD with a constant map at equal training FLOPs"]
     counts = {(each.contrast.treatment, each.contrast.control): each.gain.n for each in separation.controls}
     assert counts == {("oracle", "constant_map"): multicrop.FEW, ("moco", "random"): multicrop.FEW}
 
 
 def test_images_without_the_metric_are_judged_by_the_fallback():
-    settings = settings_of("multicrop", seeds=16)
-    results = study_results(multicrop.STUDY, {}, settings)
+    results = study_results(multicrop.STUDY, {}, settings_of("multicrop", seeds=multicrop.ALL))
     photographs = results.with_runs(results.runs.drop(columns=multicrop.METRIC))
-    for verdict in open_verdicts(multicrop.STUDY, photographs):
+    verdicts = open_verdicts(multicrop.STUDY, photographs)
+    assert len(verdicts) == len(multicrop.STUDY.claims)
+    for verdict in verdicts:
         assert {each.contrast.metric for each in verdict.findings} == {multicrop.FALLBACK}
 
 
