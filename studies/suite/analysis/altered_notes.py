@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scd.data.images import ImageSet
 from scd.errors import DataError, UsageError
 from scd.evaluation.protocol import EvaluationData
 
@@ -36,14 +37,9 @@ def notes_on_altered_copies(images: EvaluationData) -> list[str]:
     Raises:
         DataError: an image that cannot be decoded.
     """
-    if images.source.embedded:
+    if (both := in_memory(images)) is None:
         return []
-    try:
-        train, test = images.train.images, images.test.images
-    except DataError:  # an image that cannot be decoded
-        raise
-    except UsageError:  # they do not fit into memory
-        return []
+    train, test = (one.images for one in both)
     train, test = train[spread(len(train), MOST_TRAIN)], test[spread(len(test), MOST_TEST)]
     own = spread(len(train), MOST_TEST)
     count, usual = int(are_alike(train, test).sum()), float(are_alike(train, train[own], own).float().mean())
@@ -55,6 +51,22 @@ def notes_on_altered_copies(images: EvaluationData) -> list[str]:
         f"training images (resized, mirrored, cropped, brighter, grey or partly covered){others}: if they are copies, "
         "scores are too high. Give all versions of an image to one split."
     ]
+
+
+def in_memory(images: EvaluationData) -> tuple[ImageSet, ImageSet] | None:
+    """The training and the scored images; None for generated ones, and for those that do not fit into memory.
+
+    Raises:
+        DataError: an image that cannot be decoded.
+    """
+    if images.source.embedded:
+        return None
+    try:
+        return images.train, images.test
+    except DataError:  # an image that cannot be decoded
+        raise
+    except UsageError:  # they do not fit into memory
+        return None
 
 
 def are_alike(train: Tensor, test: Tensor, own: Tensor | None = None) -> Tensor:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from scd.data.images import chosen_rows
-from scd.errors import DataError, UsageError
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.altered_notes import SIDE, in_grey, spread, thumbnails
+from studies.suite.analysis.altered_notes import SIDE, in_grey, in_memory, spread, thumbnails
 from studies.suite.analysis.name_notes import paths_of
 
 PLACES = (-1, 0, 1)  # of the number in a name: "r0_7" of a rotation, "7_100", "r2_7_100"
@@ -42,12 +41,9 @@ def notes_on_neighbours(images: EvaluationData) -> list[str]:
         names.append([PurePosixPath(paths[row] or "").name for row in rows])
     if not any(names[1]):
         return []
-    try:
-        train, test = images.train, images.test
-    except DataError:  # an image that cannot be decoded
-        raise
-    except UsageError:  # they do not fit into memory
+    if (both := in_memory(images)) is None:
         return []
+    train, test = both
     ours, theirs = ([0] * len(one) if one.labels is None else one.labels.tolist() for one in (train, test))
     small = [thumbnails(in_grey(one.images), min(SIDE, one.images.shape[-1])) for one in (train, test)]
     for place in PLACES:
