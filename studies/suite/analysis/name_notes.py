@@ -36,6 +36,7 @@ CHANGED = re.compile(
 CHANGED_FIRST = re.compile(rf"(\d{{1,3}}deg|({CHANGE})\d{{0,3}})[ _.-]+(?=.)", re.IGNORECASE)
 COUNTED = re.compile(r"\d{1,3}[ _.-]+(?=.)")  # "aug_3_" before the name of the image
 SAYS_SO = re.compile(rf"{CHANGE}|\d{{1,3}}deg", re.IGNORECASE)
+EDITED = re.compile(r"(IMG_)E(\d{4})", re.IGNORECASE)  # of a phone: "IMG_E1234" beside "IMG_1234"
 MOST_VERSIONS = 40  # of one image; a word that more names have in common is no change of an image
 FEW_VERSIONS = 8  # of one image, however few images there are in its folder
 NUMBER_AT_END = re.compile(r"(.*?)[ _.-]*(frame|img|image|slice|page|tile|patch)?[ _.-]*\d+", re.IGNORECASE)
@@ -88,6 +89,8 @@ def original_of(stem: str, plain: Collection[str] = ()) -> tuple[str, bool]:
     for pattern in TOOLS:
         if found := pattern.fullmatch(stem):
             return found[1], True
+    if (found := EDITED.fullmatch(stem)) and "".join(found.groups()) in plain:
+        return "".join(found.groups()), True
     name, changed = stem, False
     while True:
         found = CHANGED.search(name)

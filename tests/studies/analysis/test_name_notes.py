@@ -102,6 +102,8 @@ def test_a_number_behind_a_change_is_a_name_if_it_is_that_of_a_file():
     assert original_of("aug_2_12", {"12"}) == ("12", True)
     assert original_of("rot90_12", {"13"}) == ("rot90_12", False)
     assert original_of("aug_3_dog", {"3_dog"}) == ("3_dog", True)
+    assert original_of("IMG_E1234", {"IMG_1234"}) == ("IMG_1234", True)  # edited on a phone
+    assert original_of("IMG_E1234", {"IMG_E1235"}) == ("IMG_E1234", False)
 
 
 def test_changed_versions_of_training_images_are_noted(tmp_path):
