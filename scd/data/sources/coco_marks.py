@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from scd.data.sources.folder_scan import printable
 
 CROWD = "iscrowd"  # the one mark that is read, of an annotation itself
-MARKS = {"crowd", "depiction", "difficult", "fake", "groupof", "ignore", "ignored", "inside", "invalid", "outside"}
+MARKS = {
+    "crowd", "depiction", "difficult", "fake", "groupof", "ignore", "ignored", "inside", "invalid", "logo", "outside",
+    "uncertain", "unsure",
+}  # fmt: skip
 UNREADABLE = {"legibility": "illegible", "transcription": "###", "utf8_string": "###"}  # texts that nobody can read
 SET = (1, "1", "true", "True", "yes")  # True equals 1
 SCORES = ("score", "confidence")

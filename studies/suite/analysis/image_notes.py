@@ -18,6 +18,7 @@ from studies.suite.analysis.part_notes import notes_on_parts
 from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
 from studies.suite.analysis.series_notes import notes_on_shared_videos
+from studies.suite.analysis.tag_notes import notes_on_tags
 from studies.suite.analysis.what_was_read import what_was_read
 from studies.suite.planning.settings import Settings
 
@@ -34,7 +35,8 @@ def notes_on_images(images: EvaluationData) -> list[str]:
     copies, of_files = [*images.overlap(), *notes_on_copies(images)], notes_on_files(images)
     altered = copies or notes_on_altered_copies(images)
     return [
-        *of_files, *notes_on_labels(images), *notes_on_pixels(images), *notes_on_masks(images), *altered,
+        *of_files, *notes_on_labels(images), *notes_on_tags(images), *notes_on_pixels(images),
+        *notes_on_masks(images), *altered,
         *([] if altered or tell_of_series(of_files) else notes_on_neighbours(images)), *notes_on_repeats(images),
     ]  # fmt: skip
 

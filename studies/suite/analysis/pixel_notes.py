@@ -49,6 +49,8 @@ LEVELS: dict[str, Callable[[np.ndarray], float]] = {  # by what images of two sp
     "have more contrast": lambda pixels: pixels.std(),
     "have more values at the ends of the range (0 and 255)": lambda pixels: ((pixels == 0) | (pixels == 255)).mean(),
     "have a brighter border": lambda pixels: border_of(pixels).mean(),
+    "are wider for their height": lambda pixels: pixels.shape[1] / pixels.shape[0],
+    "have more pixels": lambda pixels: pixels.shape[0] * pixels.shape[1],
 }
 
 
@@ -261,8 +263,8 @@ def notes_on_levels(looked: Mapping[str, Looked]) -> list[str]:
     if not parts:
         return []
     return [
-        f"By their pixels, {'; '.join(parts)}. If the splits were prepared differently (normalised, inverted), scores "
-        "are of that difference."
+        f"By their pixels, {'; '.join(parts)}. If the splits were prepared differently (normalised, inverted, turned, "
+        "resized), scores are of that difference."
     ]
 
 

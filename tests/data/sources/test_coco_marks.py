@@ -22,6 +22,7 @@ MARKED = "Annotations with {}=1, which count as objects like others: {} of {}. T
         ({"attributes": {"outside": True}}, "outside"),
         ({"attributes": {"is_crowd": 1}, "iscrowd": 0}, "is_crowd"),
         ({"invalid": 1}, "invalid"),
+        ({"uncertain": True}, "uncertain"),
         ({"ignore": 0}, None),
         ({"ignore": None, "attributes": None}, None),
         ({"attributes": ["difficult"]}, None),

@@ -339,3 +339,24 @@ def test_splits_that_were_prepared_differently_are_noted(low, high, text):
     assert len([note for note in notes if note.startswith("By their pixels, ")]) == (text is not None)
     assert text is None or text in notes[-1]
     assert not any(note.startswith("By") for note in notes_on_pixels(data(train, [lit(9, low, high)] * 7)))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "text"),
+    [
+        (
+            10,
+            6,
+            "nearly all training images that were looked at are wider for their height than nearly all test images",
+        ),
+        (10, 15, "nearly all test images that were looked at have more pixels than nearly all training images"),
+        (6, 9, None),
+    ],
+)
+def test_splits_of_other_sizes_are_noted(height, width, text):
+    """Test images were turned by a tool that drops the orientation of photographs."""
+    notes = notes_on_pixels(data([photo(k, 6, 9) for k in range(8)], [photo(50 + k, height, width) for k in range(8)]))
+    assert [note for note in notes if note.startswith("By their pixels, ")] == notes and len(notes) == (
+        text is not None
+    )
+    assert text is None or text in notes[0]
