@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from scd.data.decoding import as_rgb, open_cell
+from scd.data.decoding import as_rgb, open_cell, place
 from scd.data.images import undecoded
 from scd.data.sources.folder_scan import image_endings
 from scd.evaluation.protocol import EvaluationData
@@ -23,8 +23,8 @@ STORED: dict[str, Callable[[Image.Image], object]] = {  # what a file says besid
     "kinds of pixels": lambda image: image.mode,
     "sizes": lambda image: image.size,
     COMPRESSION: lambda image: quantisation(image),
-    "bars at two opposite ends": lambda image: "bars" if has_bars(np.asarray(as_rgb(image, "an image"))) else "none",
 }
+BARS = "bars at two opposite ends"
 
 
 def quantisation(image: Image.Image) -> str:
@@ -88,15 +88,21 @@ def notes_on_file_names(names: Sequence[str]) -> list[str]:
 
 
 def notes_on_storage(images: EvaluationData) -> list[str]:
-    """A note where the way in which images are stored tells their class: a network may learn it from its traces."""
+    """A note where the way in which images are stored tells their class: a network may learn it from its traces.
+
+    Raises:
+        DataError: an image that cannot be decoded, by source, row and file.
+    """
     source = images.source
     cells = undecoded(source.split("train").select_columns(["image", "label"]))
-    found: dict[str, dict[int, list]] = {what: defaultdict(list) for what in STORED}
+    found: dict[str, dict[int, list]] = {what: defaultdict(list) for what in (*STORED, BARS)}
     for row in spread_rows(images, "train"):
         record = cells[row]
         stored = open_cell(record["image"], "image", row, source.name)
         for what, read in STORED.items():
             found[what][record["label"]].append(read(stored))
+        pixels = np.asarray(as_rgb(stored, f"{place(record['image'], row, source.name)}: the image"))
+        found[BARS][record["label"]].append("bars" if has_bars(pixels) else "none")
     notes = []
     for what, by_class in found.items():
         if notes and what == COMPRESSION:  # other formats have no such tables

@@ -9,6 +9,7 @@ from PIL import Image as PillowImage
 
 from scd.data.sources.columns import read_columns
 from scd.data.sources.source import Source
+from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
 from studies.suite.analysis.label_notes import notes_on_labels, notes_on_lists_of_labels
@@ -117,3 +118,9 @@ def test_a_class_that_its_files_give_away_is_noted(other, text):
     assert len(notes) == (text is not None)
     if text:
         assert notes[0].startswith("The classes differ in the ") and text in notes[0]
+
+
+def test_an_image_of_unknown_range_is_named():
+    deep = PillowImage.fromarray(np.full((8, 8), 900, np.uint16))
+    with pytest.raises(DataError, match=r"^'mine' row 0: the image has 16-bit values that end at 900 of 65535"):
+        notes_on_labels(of_two_classes(lambda row: stored(deep), lambda row: stored(noise(row))))
