@@ -109,9 +109,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests in parallel; arguments go to pytest."""
     processes = str(max(2, min(8, os.cpu_count() or 2)))
     options = ["-q", "-n", processes, "--dist", "worksteal"]
-    # Tests start processes, which use what is compiled already: bytecode is kept, also where Python is told not to.
-    settings = {**ONE_THREAD, "PYTHONDONTWRITEBYTECODE": ""}
-    session.run(python(session), "-m", "pytest", *options, *session.posargs, env=settings, external=True)
+    session.run(python(session), "-m", "pytest", *options, *session.posargs, env=ONE_THREAD, external=True)
 
 
 @nox.session(venv_backend="none", requires=["environment"], default=False)

@@ -101,7 +101,7 @@ ARMS = (
 )  # fmt: skip
 SHARED = (RANDOM.name, HOST.name, SUPERVISED.name)  # one run in both budgets
 AT_EQUAL_EPOCHS = (*SHARED, "local_crops")  # by default; the other arms where arms= or axes.budgets= asks for them
-CONTROLS, FEW = (RANDOM.name, ORACLE.name), 8  # arms of the positive controls alone, and their seeds
+OF_CONTROLS, FEW = (RANDOM.name, ORACLE.name), 8  # arms of the positive controls alone, and their seeds
 FIRST, ALL = 5, 20  # seeds of the page's two readings; the first is for one's own images, whose runs take longer
 AT_FEW = (FIRST, FEW)
 RHO = 0.8  # the correlation for which the claims are made
@@ -174,7 +174,7 @@ def plan(settings: Settings) -> list[RunSpec]:
     """All runs, seed by seed, so that a stopped study has complete seeds.
 
     Where no arms are named, only those of ``AT_EQUAL_EPOCHS`` are run at equal epochs, unless this budget alone is
-    asked for, and the arms of ``CONTROLS`` have ``FEW`` seeds.
+    asked for, and the arms of ``OF_CONTROLS`` have ``FEW`` seeds.
     """
     chosen = settings.axes.get("budgets", BUDGET_WORDS)
     for budget in chosen:
@@ -196,7 +196,7 @@ def is_default(arm: Arm, budget: str, budgets: int) -> bool:
 
 def seeds_of(settings: Settings, arm: Arm) -> Sequence[int]:
     """All seeds for the arms of the questions; the first ``FEW`` for the controls, whose differences are large."""
-    return settings.seeds[:FEW] if arm.name in CONTROLS else settings.seeds
+    return settings.seeds[:FEW] if arm.name in OF_CONTROLS else settings.seeds
 
 
 def run(settings: Settings, arm: Arm, seed: int, budget: str, correlation: dict[str, float]) -> RunSpec:
@@ -227,7 +227,12 @@ def sections(report: Report) -> None:
     report.judge_claims(beside=crossed)
     report.show(
         tables.gain_table(
-            results, labels, metric, HOST.name, {words(each): each for each in found}, dict.fromkeys(CONTROLS, AT_FEW)
+            results,
+            labels,
+            metric,
+            HOST.name,
+            {words(each): each for each in found},
+            dict.fromkeys(OF_CONTROLS, AT_FEW),
         ),
         f"Paired differences in {results.metric(metric).label}, in points, with 95 % t intervals over seeds, not "
         "corrected.",

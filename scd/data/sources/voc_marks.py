@@ -22,30 +22,32 @@ DELETED = "Objects that are marked as deleted, as LabelMe keeps them, which are 
 YES = ("1", "true", "yes")
 
 
+def attributes_of(entry: ElementTree.Element) -> list[tuple[str, str]]:
+    """Name and value of the attributes of an object, as CVAT writes them."""
+    return [
+        ((one.findtext("name") or "").strip(), (one.findtext("value") or "").strip()) for one in entry.iter("attribute")
+    ]
+
+
+def is_yes(value: str) -> bool:
+    return value.strip().lower() in YES
+
+
 def is_marked(entry: ElementTree.Element, mark: str) -> bool:
     """Whether an object has a mark, such as ``difficult``: as an element or among its attributes, as of CVAT."""
-    given = [entry.findtext(mark)]
-    given += [one.findtext("value") for one in entry.iter("attribute") if (one.findtext("name") or "").strip() == mark]
-    return any((value or "").strip().lower() in YES for value in given)
+    given = [entry.findtext(mark) or "", *(value for name, value in attributes_of(entry) if name == mark)]
+    return any(is_yes(value) for value in given)
 
 
 def has_other_mark(entry: ElementTree.Element) -> bool:
     """Whether an object has a mark, but for ``difficult``, by which other tools take objects out of the scores."""
-    given = [(one.tag, one.text) for one in entry]
-    given += [(one.findtext("name") or "", one.findtext("value")) for one in entry.iter("attribute")]
-    return any(
-        name.strip() != "difficult" and is_mark(name.strip()) and (value or "").strip().lower() in YES
-        for name, value in given
-    )
+    given = [*((one.tag, one.text or "") for one in entry), *attributes_of(entry)]
+    return any(name != "difficult" and is_mark(name) and is_yes(value) for name, value in given)
 
 
 def is_turned(entry: ElementTree.Element) -> bool:
     """Whether the attributes of an object turn its box by an angle."""
-    return any(
-        (one.findtext("name") or "").strip().lower() == "rotation"
-        and is_turned_by((one.findtext("value") or "").strip())
-        for one in entry.iter("attribute")
-    )
+    return any(name.lower() == "rotation" and is_turned_by(value) for name, value in attributes_of(entry))
 
 
 def not_read(entry: ElementTree.Element) -> list[str]:

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 
-from scd.data.images import chosen_rows
 from scd.data.sources.folder_names import is_part, words_of
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.list_notes import TABLES, columns_of, entries, folders_of_lists, is_of
-from studies.suite.analysis.name_notes import paths_of
+from studies.suite.analysis.name_notes import used_paths
+from studies.suite.analysis.used_rows import used_rows
 
 Cells = Sequence[str | None]  # of a column, one for each row that is used; None where a row has none
 
@@ -60,17 +60,14 @@ def notes_on_columns(images: EvaluationData) -> list[str]:
     """Notes on what columns that are not read say of classes and of groups of images; embedded images have none."""
     if images.source.embedded:
         return []
-    rows = {
-        split: chosen_rows(images.source.split(split), limit).tolist()
-        for split, limit in (("train", images.train_limit), (images.split, images.test_limit))
-    }
+    rows = {split: used_rows(images, split).tolist() for split in ("train", images.split)}
     labels = labels_of(images, rows)
     stored = {split: stored_rows(images.source.split(split)) for split in rows}
     train, test = (values_of_rows(stored[split], rows[split]) for split in rows)
     notes = notes_on_texts(train, test, labels, images.split)
     classes = len(set(labels[0])) if labels else 0
     groups = notes_on_groups(train, test, classes, names_in(images.source))
-    return [*notes, *(groups or notes_on_tables(images, rows, classes))]
+    return [*notes, *(groups or notes_on_tables(images, classes))]
 
 
 def names_in(source: Source) -> list[set[str]]:
@@ -280,13 +277,13 @@ def group_words(column: str) -> set[str]:
 # ---------------------------------------------------------------- tables beside folders
 
 
-def notes_on_tables(images: EvaluationData, rows: Mapping[str, Sequence[int]], classes: int) -> list[str]:
+def notes_on_tables(images: EvaluationData, classes: int) -> list[str]:
     """A note on groups by a table that lies beside the folders of the images, and that names images of both splits."""
-    paths = {split: paths_of(images, split, "image") for split in rows}
-    used = [[Path(path).absolute() for row in chosen if (path := paths[split][row])] for split, chosen in rows.items()]
-    if any(
-        len(found) < len(chosen) or not found[0].is_file() for found, chosen in zip(used, rows.values(), strict=True)
-    ):
+    paths = used_paths(images)
+    if not all(map(all, paths)):
+        return []
+    used = [[Path(path).absolute() for path in found] for found in paths]
+    if not all(found[0].is_file() for found in used):
         return []
     for table in tables_around(Path(commonpath([path.parent for found in used for path in found]))):
         columns = read_table(table)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scd.data.images import chosen_rows
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.altered_notes import notes_on_altered_copies
@@ -19,6 +18,7 @@ from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
 from studies.suite.analysis.series_notes import notes_on_shared_videos
 from studies.suite.analysis.tag_notes import notes_on_tags
+from studies.suite.analysis.used_rows import used_rows
 from studies.suite.analysis.what_was_read import what_was_read
 from studies.suite.planning.settings import Settings
 
@@ -115,12 +115,12 @@ def notes_on_limits(images: EvaluationData) -> list[str]:
 def notes_on_classes(images: EvaluationData) -> list[str]:
     """A note on classes of which no image is trained on or scored: the numbers are of the other classes."""
     names, parts = images.source.class_names, []
-    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
+    for split in ("train", images.split):
         dataset = images.source.split(split)
         if "label" not in dataset.column_names:
             return []
         labels = dataset["label"][:]
-        used = {labels[row] for row in chosen_rows(dataset, limit)}
+        used = {labels[row] for row in used_rows(images, split)}
         words = "training" if split == "train" else split
         missing = sorted(set(range(len(names or ()))) - used)
         if missing:

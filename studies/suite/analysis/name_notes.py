@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.compute as pc
 
-from scd.data.images import chosen_rows, undecoded
+from scd.data.images import undecoded
 from scd.data.sources.folder_names import is_split_like
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.list_notes import notes_on_lists
+from studies.suite.analysis.used_rows import used_rows
 
 Name = tuple[str, str]  # folder and name without ending of a file
 
@@ -53,21 +54,28 @@ def notes_on_names(images: EvaluationData) -> list[str]:
     """Notes on the names of the training and scored images; embedded ones have none."""
     if images.source.embedded:
         return []
-    limits = {"train": images.train_limit, images.split: images.test_limit}
-    rows = {split: chosen_rows(images.source.split(split), limit).tolist() for split, limit in limits.items()}
-    paths = {split: paths_of(images, split, "image") for split in rows}
-    used = {split: [paths[split][row] for row in chosen] for split, chosen in rows.items()}
+    paths = {split: paths_of(images, split, "image") for split in ("train", images.split)}
+    train, test = ([found[row] for row in used_rows(images, split).tolist()] for split, found in paths.items())
     by_class = images.has("label")
-    notes = notes_on_versions(used["train"], used[images.split], by_class)
+    notes = notes_on_versions(train, test, by_class)
     if DRAWN in images.source.description:
         whole = [Path(path) for found in paths.values() for path in found if path]
         notes += [*notes_on_series(whole, by_class), *notes_on_lists(whole, DRAWN)]
     elif by_class:
-        notes += notes_on_shared_series(used["train"], used[images.split])
-    for split in rows:
+        notes += notes_on_shared_series(train, test)
+    for split in paths:
         if "mask" in images.columns(split):
             notes += notes_on_mask_names(split, paths[split], paths_of(images, split, "mask"))
     return notes + notes_on_folders(images, paths)
+
+
+def used_paths(images: EvaluationData) -> list[list[str | None]]:
+    """The path or name of each training image that is used, and of each scored image, in the order of the rows."""
+    found = []
+    for split in ("train", images.split):
+        paths = paths_of(images, split, "image")
+        found.append([paths[row] for row in used_rows(images, split).tolist()])
+    return found
 
 
 def paths_of(images: EvaluationData, split: str, column: str) -> list[str | None]:

@@ -11,10 +11,9 @@ from pathlib import PurePosixPath
 import torch
 from torch import Tensor
 
-from scd.data.images import chosen_rows
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.altered_notes import SIDE, in_grey, in_memory, spread, thumbnails
-from studies.suite.analysis.name_notes import paths_of
+from studies.suite.analysis.name_notes import used_paths
 
 PLACES = (-1, 0, 1)  # of the number in a name: "r0_7" of a rotation, "7_100", "r2_7_100"
 SERIES = tuple[int, tuple[str, ...]]  # label, and the name without the number
@@ -35,13 +34,8 @@ def notes_on_neighbours(images: EvaluationData) -> list[str]:
     """
     if images.source.embedded:
         return []
-    names = []
-    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
-        paths, rows = paths_of(images, split, "image"), chosen_rows(images.source.split(split), limit).tolist()
-        names.append([PurePosixPath(paths[row] or "").name for row in rows])
-    if not any(names[1]):
-        return []
-    if (both := in_memory(images)) is None:
+    names = [[PurePosixPath(path or "").name for path in paths] for paths in used_paths(images)]
+    if not any(names[1]) or (both := in_memory(images)) is None:
         return []
     train, test = both
     ours, theirs = ([0] * len(one) if one.labels is None else one.labels.tolist() for one in (train, test))

@@ -42,8 +42,7 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
         objects = objects_of(images, split)
         noted = [note.removeprefix(f"{split}: ") for note in images.notes if note.startswith(f"{split}: ")]
         found = [
-            *notes_on_fields(objects), *notes_on_values(objects), *notes_on_doubled(objects, noted),
-            *notes_on_slivers(objects),
+            *notes_on_fields(objects), *notes_on_values(objects), *notes_on_boxes(objects, noted),
         ]  # fmt: skip
         if not any(note.startswith(NEGATIVES) for note in noted):  # by the source itself
             found += negatives(counts_of(objects))
@@ -81,39 +80,32 @@ def notes_on_values(objects: pyarrow.Array) -> list[str]:
     return notes
 
 
-def notes_on_slivers(objects: pyarrow.Array) -> list[str]:
-    """A note on objects of a pixel or two, as the rests of objects at the borders of tiles."""
-    rows = objects.take(pyarrow.array(looked_at(len(objects)))).to_pylist()
-    sides = np.concatenate([single_objects(row)[0][:, 2:].min(axis=1) for row in rows])
-    thin = int(((sides > 0) & (sides <= SLIVER)).sum())
-    if thin < max(FEWEST, MANY_SLIVERS * len(sides)):
-        return []
-    return [
-        f"Objects whose box is at most {SLIVER} pixels wide or high, as what is left of an object at the border of a "
-        f"tile: {thin:,} of {len(sides):,}. Hardly anything of them can be seen; leave them out if they are such rests."
-    ]
+def notes_on_boxes(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
+    """Notes on objects whose boxes nearly equal that of another one, and on those that are a pixel or two wide.
+
+    Args:
+        objects: of each row, of which at most ``MOST_ROWS`` are looked at; noted: notes of the source.
+    """
+    rows = np.unique(np.linspace(0, len(objects) - 1, min(len(objects), MOST_ROWS)).astype(int))
+    found = [single_objects(row) for row in objects.take(pyarrow.array(rows)).to_pylist()]
+    among = f" of the {len(rows):,} images that were looked at" if len(rows) < len(objects) else ""
+    return [*notes_on_doubled(found, among, noted), *notes_on_slivers([boxes for boxes, _ in found], among)]
 
 
-def looked_at(count: int) -> np.ndarray:
-    """At most ``MOST_ROWS`` rows of so many, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_ROWS)).astype(int))
-
-
-def notes_on_doubled(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
+def notes_on_doubled(found: Sequence[tuple[np.ndarray, np.ndarray]], among: str, noted: Sequence[str]) -> list[str]:
     """Notes on objects whose boxes nearly equal that of another one, as where two people annotated the same images.
 
     Args:
-        objects: of each row; noted: notes of the source, which finds equal boxes itself.
+        found: boxes and categories of each image; among: says of which images they are, if not of all.
+        noted: notes of the source, which finds equal boxes itself.
     """
-    rows = looked_at(len(objects))
     same = other = total = 0
-    for row in objects.take(pyarrow.array(rows)).to_pylist():
-        boxes, categories = single_objects(row)
+    for boxes, categories in found:
         near = np.triu(overlaps(boxes) >= NEAR, 1)
         alike = categories[:, None] == categories
         doubled = [(near & chosen).any(axis=0) for chosen in (alike, ~alike)]
         same, other, total = same + doubled[0].sum(), other + doubled[1].sum(), total + len(boxes)
-    notes, among = [], f" of the {len(rows):,} images that were looked at" if len(rows) < len(objects) else ""
+    notes = []
     if same >= max(FEWEST, DOUBLED * total):
         notes.append(
             f"Objects whose box nearly equals that of another object of their category (IoU of {NEAR} or more): "
@@ -127,6 +119,23 @@ def notes_on_doubled(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
             "of its own."
         )
     return notes
+
+
+def notes_on_slivers(boxes: Sequence[np.ndarray], among: str) -> list[str]:
+    """A note on objects of a pixel or two, as the rests of objects at the borders of tiles.
+
+    Args:
+        boxes: (n, 4) of each image; among: says of which images they are, if not of all.
+    """
+    sides = np.concatenate(boxes)[:, 2:].min(axis=1)
+    thin = int(((sides > 0) & (sides <= SLIVER)).sum())
+    if thin < max(FEWEST, MANY_SLIVERS * len(sides)):
+        return []
+    return [
+        f"Objects whose box is at most {SLIVER} pixels wide or high, as what is left of an object at the border of a "
+        f"tile: {thin:,} of {len(sides):,}{among}. Hardly anything of them can be seen; leave them out if they are "
+        "such rests."
+    ]
 
 
 def single_objects(row: Mapping | list[dict] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from scd.data.images import chosen_rows
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.name_notes import original_of, paths_of
+from studies.suite.analysis.name_notes import original_of, used_paths
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DAY = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])[-_. ]?(?:0[1-9]|[12]\d|3[01])"
@@ -58,12 +57,8 @@ def notes_on_parts(images: EvaluationData) -> list[str]:
     """A note on a part of the names of scored images that training images share, or on times between theirs."""
     if images.source.embedded:
         return []
-    used = []
-    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
-        paths = paths_of(images, split, "image")
-        used.append([paths[row] for row in chosen_rows(images.source.split(split), limit).tolist()])
-    by_class = images.has("label")
-    return notes_on_shared_parts(*used, by_class) or notes_on_times(*used)
+    used = used_paths(images)
+    return notes_on_shared_parts(*used, images.has("label")) or notes_on_times(*used)
 
 
 # ---------------------------------------------------------------- parts of names

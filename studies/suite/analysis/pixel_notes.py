@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from scd.data.decoding import DEEP, as_rgb, open_cell, place, upright
-from scd.data.images import chosen_rows, undecoded
+from scd.data.images import undecoded
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.used_rows import used_rows
 
 LOOKED_AT = 64  # images of a split
 DARK, SHARE = 128, 0.99  # a set is dark if so many of its values stay below this one, of 255
@@ -176,8 +177,7 @@ def has_bars(pixels: np.ndarray) -> bool:
 
 def spread_rows(images: EvaluationData, split: str) -> list[int]:
     """At most 64 rows of a split, evenly spread over those that are used."""
-    limit = images.train_limit if split == "train" else images.test_limit
-    rows = chosen_rows(images.source.split(split), limit)
+    rows = used_rows(images, split)
     return rows[np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(int)].tolist()
 
 

@@ -5,11 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from scd.data.images import chosen_rows
 from scd.data.sources.folder_names import words_of
 from scd.data.sources.video_folders import MOST, SHORTEST, in_both, is_numbered, shared_note
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.name_notes import DRAWN, original_of, paths_of, series_of
+from studies.suite.analysis.name_notes import DRAWN, original_of, series_of, used_paths
 
 VIDEO = {"video", "videos", "vid", "frame", "frames", "clip", "seq", "sequence", "cam", "camera"}
 TILE = re.compile(r"(.+?)(?:_+\d+){3,5}")  # a tile of a picture by its place: SAHI's "P1003_38_38_86_86", DOTA's
@@ -24,11 +23,7 @@ def notes_on_shared_videos(images: EvaluationData) -> list[str]:
     """
     if images.source.embedded or images.has("label") or DRAWN in images.source.description:
         return []
-    used = []
-    for split, limit in (("train", images.train_limit), (images.split, images.test_limit)):
-        paths = paths_of(images, split, "image")
-        rows = chosen_rows(images.source.split(split), limit).tolist()
-        used.append([PurePosixPath(path) for row in rows if (path := paths[row])])
+    used = [[PurePosixPath(path) for path in paths if path] for paths in used_paths(images)]
     depth = depth_of_root([path for paths in used for path in paths])
     train, test = ([PurePosixPath(*path.parts[depth:]) for path in paths] for paths in used)
     return in_both(train, test) or notes_on_series_names(train, test)
