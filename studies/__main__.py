@@ -120,10 +120,11 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     study = load_study(options.study)
     settings = resolve_settings(options.study, options.words, options.store, options.out, command)
     settings.select(study.arms)
-    from studies.suite.analysis.results import check_page, data_lines
+    from studies.suite.analysis.results import check_page, data_lines, open_images, protocols_of, trains_on_images
     from studies.suite.execution.forecast import work
     from studies.suite.execution.launcher import launch
     from studies.suite.execution.store import Store
+    from studies.suite.pages import images_as_read
     from studies.suite.planning.checks import check_options_hold
     from studies.suite.planning.resolve import preview, resolve, unique
 
@@ -143,6 +144,9 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     if not notes:  # with notes, the data are not here
         for line in data_lines(settings, planned, decode=not options.dry_run):
             print(line, file=sys.stderr)
+        if not options.dry_run and trains_on_images(settings, planned):
+            picture = images_as_read.path_in(settings.store, settings.page)
+            tell(f"shown as read in {images_as_read.draw(open_images(settings, protocols_of(planned)), picture)}")
     runs = unique(planned)
     rounds = None if settings.minutes is None else rounds_of(study, settings, planned, runs, store, team)
     if options.dry_run:

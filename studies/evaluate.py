@@ -78,6 +78,7 @@ def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
     from studies.suite.analysis.image_notes import before_decoding, in_lines
     from studies.suite.execution.scoring import FOLDER, prepare, score, scores_of
     from studies.suite.execution.store import Records
+    from studies.suite.pages import images_as_read
     from studies.suite.planning.scoring import request
 
     command = shlex.join([*program("evaluate").split(), *map(shown, words)])
@@ -93,6 +94,9 @@ def run(words: Sequence[str], store: Path, out: Path, dry: bool) -> int:
     read, notes = data_notes(scoring)
     for line in (*remarks(scoring), *in_lines(read, notes)):
         print(line, file=sys.stderr)
+    if not scoring.data.source.embedded:
+        picture = images_as_read.draw([scoring.data], images_as_read.path_in(store, asked.page))
+        print(f"shown as read in {picture}", file=sys.stderr)
     failed: dict[str, str] = {}
     try:
         failed = score(scoring, records)

@@ -177,7 +177,9 @@ def test_scored_images_that_are_training_images_are_said(tmp_path, capsys):
     shutil.copy(tmp_path / "pets" / "train" / "cat" / "3.png", tmp_path / "pets" / "test" / "cat" / "again.png")
     assert studies(tmp_path, f"data={tmp_path / 'pets'}/", *KNN) == 0
     note = "1 of the 5 scored images are training images, too: accuracies are too high."
-    assert f"note: {note}\n" in capsys.readouterr().err
+    picture = tmp_path / "store" / "as_read" / "multicrop-pets-smoke-arms-random.png"
+    assert f"note: {note}\nshown as read in {picture}\n" in capsys.readouterr().err
+    assert PillowImage.open(picture).format == "PNG"
     assert f"**Note on the data:** {note}" in page_of(tmp_path, "multicrop-pets-smoke-arms-random")[0]
 
 

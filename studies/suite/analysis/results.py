@@ -23,6 +23,7 @@ from studies.suite.planning.study import MEASUREMENT as MEASUREMENT_KIND
 from studies.suite.planning.study import TRAINING, Progress, RunSpec, Study
 
 if TYPE_CHECKING:
+    from scd.evaluation.protocol import EvaluationData
     from studies.suite.execution.store import Store
     from studies.suite.planning.resolve import Planned
     from studies.suite.planning.settings import Settings
@@ -180,27 +181,41 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
     """
     from studies.suite.analysis.image_notes import left_out_protocols, notes_on_images, notes_on_splits
     from studies.suite.analysis.what_was_read import what_was_read
-    from studies.suite.planning.assembly import open_data
-    from studies.suite.planning.protocols import build_protocol, evaluation_data
 
     data, locations = settings.base["data"], settings.locations
-    others = _distinct([protocol for protocol in protocols if protocol.get("data") is not None])
+    others = _with_own_data(protocols)
     asked, names = settings.base["evaluation"]["protocols"], sorted({protocol["name"] for protocol in protocols})
     key = json.dumps([data, locations, others, asked, names], sort_keys=True, default=str)
     if key not in _SOURCES:
-        source = open_data(data, locations)
-        found = {name: getattr(source, name) for name in ("name", "version", "description", "fingerprint")}
-        images = evaluation_data(settings.base, source)
+        images, *own_images = open_images(settings, protocols)
+        found = {name: getattr(images.source, name) for name in ("name", "version", "description", "fingerprint")}
         read = what_was_read(images, decode=True)
         notes = [*notes_on_images(images), *notes_on_splits(images), *left_out_protocols(settings, protocols)]
-        for protocol in map(build_protocol, others):
-            own = protocol.own_data(images)
-            if not own.source.embedded:
-                read += [f"{own.source.name}, {line}" for line in what_was_read(own, decode=True)]
-                notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
+        for own in own_images:
+            read += [f"{own.source.name}, {line}" for line in what_was_read(own, decode=True)]
+            notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
         place, notes = place_of(settings), list(dict.fromkeys(notes))
         _SOURCES[key] = {**found, "place": place, "read": list(dict.fromkeys(read)), "notes": notes}
     return _SOURCES[key]
+
+
+def open_images(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> list["EvaluationData"]:
+    """The images of a study, and those of protocols that have their own, unless these are embedded.
+
+    Args:
+        protocols: configurations of all protocols of the study's runs.
+    """
+    from studies.suite.planning.assembly import open_data
+    from studies.suite.planning.protocols import build_protocol, evaluation_data
+
+    images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
+    own = [build_protocol(protocol).own_data(images) for protocol in _with_own_data(protocols)]
+    return [images, *(each for each in own if not each.source.embedded)]
+
+
+def protocols_of(planned: Sequence["Planned"]) -> list[dict[str, Any]]:
+    """The configurations of all protocols of planned runs."""
+    return [protocol for item in planned for protocol in item.spec.evaluations.values()]
 
 
 def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
@@ -209,18 +224,19 @@ def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     Args:
         decode: also look at masks, and compare the pixels of training and scored images; if not, a line says so.
     """
-    if settings.embedded or not any(item.spec.kind == TRAINING for item in planned):
+    if not trains_on_images(settings, planned):
         return []
     from studies.suite.analysis.image_notes import before_decoding, in_lines
 
     if decode:
-        found = describe_source(settings, [each for item in planned for each in item.spec.evaluations.values()])
+        found = describe_source(settings, protocols_of(planned))
         return in_lines(found["read"], found["notes"])
-    from studies.suite.planning.assembly import open_data
-    from studies.suite.planning.protocols import evaluation_data
+    return before_decoding(open_images(settings, ())[0], "training")
 
-    images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
-    return before_decoding(images, "training")
+
+def trains_on_images(settings: "Settings", planned: Sequence["Planned"]) -> bool:
+    """Whether some run is trained, and on images that are not generated."""
+    return not settings.embedded and any(item.spec.kind == TRAINING for item in planned)
 
 
 def place_of(settings: "Settings") -> str | None:
@@ -359,6 +375,10 @@ def difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
         alike = alike and all(old.get(word) == value.get(word) for word in ("_target_", "name"))
         changed[key] = difference(old, value) if alike else value
     return changed
+
+
+def _with_own_data(protocols: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return _distinct(protocol for protocol in protocols if protocol.get("data") is not None)
 
 
 def _distinct(values: Any) -> list[Any]:
