@@ -173,11 +173,13 @@ def plan_lines(scoring: "Scoring", records: "Records") -> list[str]:
 
 def data_notes(scoring: "Scoring") -> tuple[list[str], list[str]]:
     """How the images were read, and what else a reader must know of them."""
+    from studies.suite.analysis.dependence_notes import notes_on_dependence
     from studies.suite.analysis.image_notes import notes_on_images, notes_on_splits
     from studies.suite.analysis.what_was_read import what_was_read
 
-    notes = dict.fromkeys([*notes_on_images(scoring.data), *notes_on_splits(scoring.data)])
-    return what_was_read(scoring.data, decode=True), list(notes)
+    images = scoring.data
+    notes = [*notes_on_images(images), *notes_on_splits(images), *notes_on_dependence(images)]
+    return what_was_read(images, decode=True), list(dict.fromkeys(notes))
 
 
 if __name__ == "__main__":

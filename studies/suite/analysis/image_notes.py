@@ -5,6 +5,7 @@ from typing import Any
 
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.alignment_notes import notes_on_alignment
 from studies.suite.analysis.altered_notes import notes_on_altered_copies
 from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.column_notes import notes_on_columns
@@ -36,7 +37,7 @@ def notes_on_images(images: EvaluationData) -> list[str]:
     altered = copies or notes_on_altered_copies(images)
     return [
         *of_files, *notes_on_labels(images), *notes_on_tags(images), *notes_on_pixels(images),
-        *notes_on_masks(images), *altered,
+        *notes_on_masks(images), *notes_on_alignment(images), *altered,
         *([] if altered or tell_of_series(of_files) else notes_on_neighbours(images)), *notes_on_repeats(images),
     ]  # fmt: skip
 

@@ -174,10 +174,11 @@ def unsaid(scoring: Scoring) -> str:
     """What one checkpoint cannot show."""
     return (
         "**What cannot be said.** This is one network from one training. The intervals cover the choice of the test "
-        "images, and no other training of the same method: another seed of it may differ by more than they show. There "
-        "are no paired seeds, so that a difference between two checkpoints is one of these two networks and not of "
-        "their methods. Whether its pretraining has seen these images, or their labels, a file does not say. A method "
-        "is compared with another by a study, `nox -l` lists them."
+        "images, and no other training of the same method: another seed of it may differ by more than they show. They "
+        "take test images as independent, and are too short where several show one scene, person or video. There are "
+        "no paired seeds, so that a difference between two checkpoints is one of these two networks and not of their "
+        "methods. Whether its pretraining has seen these images, or their labels, a file does not say. A method is "
+        "compared with another by a study, `nox -l` lists them."
     )
 
 
