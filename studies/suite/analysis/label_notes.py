@@ -1,5 +1,6 @@
 """What a reader must know of the labels of a study's images: names that are no classes, and what gives a class away."""
 
+import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -7,11 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from scd.data.decoding import as_rgb, open_cell, place
+from scd.data.decoding import UNREADABLE, as_rgb, open_cell, place
 from scd.data.images import undecoded
 from scd.data.sources.folder_scan import image_endings
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.pixel_notes import has_bars, spread_rows
+from studies.suite.analysis.used_rows import used_rows
 
 FEWEST = 3  # images of a class that are looked at
 MOST = 0.5
@@ -25,6 +27,8 @@ STORED: dict[str, Callable[[Image.Image], object]] = {  # what a file says besid
     COMPRESSION: lambda image: quantisation(image),
 }
 BARS = "bars at two opposite ends"
+MOST_ROWS, FEWEST_ROWS = 1000, 24  # training images whose storage is compared with their classes
+LIFT, DEVIATIONS = 0.25, 3.0  # share of the other images that storage tells right; and standard deviations above chance
 
 
 def quantisation(image: Image.Image) -> str:
@@ -51,7 +55,7 @@ def notes_on_labels(images: EvaluationData) -> list[str]:
             f"Classes with one training image alone: {alone:,} of {len(counts):,}. Check that the labels are classes, "
             "not numbers or names of images."
         )
-    return notes + notes_on_storage(images)
+    return notes + (notes_on_storage(images) or notes_on_traces(images))
 
 
 def notes_on_lists_of_labels(names: Sequence[str]) -> list[str]:
@@ -120,6 +124,58 @@ def notes_on_storage(images: EvaluationData) -> list[str]:
                 "of what the images show."
             )
     return notes
+
+
+def notes_on_traces(images: EvaluationData) -> list[str]:
+    """A note where the way in which images are stored tells the class of many, as where classes come from several sets.
+
+    Only the heads of the files are read; a file without one is named where it is decoded.
+    """
+    source, rows = images.source, used_rows(images, "train")
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).astype(int)].tolist()
+    cells, labels = undecoded(source.split("train").select_columns(["image", "label"])), []
+    found: dict[str, list[object]] = {what: [] for what in STORED}
+    for row in rows:
+        record = cells[row]
+        cell = record["image"]
+        try:
+            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as stored:
+                values = {what: read(stored) for what, read in STORED.items()}
+        except UNREADABLE:
+            continue
+        labels.append(record["label"])
+        for what, value in values.items():
+            found[what].append(value)
+    if len(labels) < FEWEST_ROWS:
+        return []
+    usual = max(Counter(labels).values()) / len(labels)
+    shares = {what: told_by(values, labels) for what, values in found.items()}
+    what, share = max(shares.items(), key=lambda item: item[1])
+    chance = usual + max(LIFT * (1 - usual), DEVIATIONS * (usual * (1 - usual) / len(labels)) ** 0.5)
+    if share < chance:
+        return []
+    return [
+        f"The {what} of the training images, without what these show, tell the class of {share:.0%} of the "
+        f"{len(labels):,} that were looked at (the largest class has {usual:.0%}), as where classes come from several "
+        "sets of images: a network may learn their traces in the place of what the images show."
+    ]
+
+
+def told_by(values: Sequence[object], labels: Sequence[int]) -> float:
+    """The share of images whose class is the most frequent one among the other images with the same value.
+
+    Several equally frequent classes share the hit. An image whose value no other one has gets the largest class.
+    """
+    by_value: dict[object, Counter[int]] = defaultdict(Counter)
+    whole, hits = Counter(labels), 0.0
+    for value, label in zip(values, labels, strict=True):
+        by_value[value][label] += 1
+    for value, label in zip(values, labels, strict=True):
+        counts = by_value[value] if by_value[value].total() > 1 else whole
+        others = {one: count - (one == label) for one, count in counts.items()}
+        best = [one for one, count in others.items() if count == max(others.values())]
+        hits += (label in best) / len(best)
+    return hits / len(labels)
 
 
 def different(each: dict[int, object]) -> tuple[tuple[int, object], tuple[int, object]]:

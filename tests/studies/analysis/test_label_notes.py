@@ -12,7 +12,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.label_notes import notes_on_labels, notes_on_lists_of_labels
+from studies.suite.analysis.label_notes import notes_on_labels, notes_on_lists_of_labels, told_by
 
 
 def noise(seed: int, side: int = 8) -> PillowImage.Image:
@@ -124,3 +124,33 @@ def test_an_image_of_unknown_range_is_named():
     deep = PillowImage.fromarray(np.full((8, 8), 900, np.uint16))
     with pytest.raises(DataError, match=r"^'mine' row 0: the image has 16-bit values that end at 900 of 65535"):
         notes_on_labels(of_two_classes(lambda row: stored(deep), lambda row: stored(noise(row))))
+
+
+def test_storage_that_tells_the_class_of_most_images_is_noted():
+    """Two sets of radiographs, one of them with patients and healthy people, the other with patients alone."""
+    labels = ["ill", "healthy"] * 24
+    sizes = [12 if label == "ill" and row % 8 else 8 for row, label in enumerate(labels)]
+    images = [stored(noise(row, side)) for row, side in enumerate(sizes)]
+    (note,) = notes_on_labels(data(labels, images))
+    assert note == (
+        "The sizes of the training images, without what these show, tell the class of 88% of the 48 that were looked "
+        "at (the largest class has 50%), as where classes come from several sets of images: a network may learn their "
+        "traces in the place of what the images show."
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_storage_that_varies_by_chance_is_not_noted(classes):
+    draws = np.random.default_rng(0)
+    labels = [f"class {row % classes}" for row in range(60)]
+    for _ in range(5):
+        sides = draws.choice([8, 9, 10, 11], 60)
+        assert notes_on_labels(data(labels, [stored(noise(row, side)) for row, side in enumerate(sides)])) == []
+
+
+def test_the_share_that_storage_tells_leaves_out_the_image_itself():
+    assert told_by([1, 1, 2, 2], "aabb") == 1.0
+    assert told_by([1, 2, 3, 4], "aabb") == 0.0, "values of their own: the others have more of the other class"
+    assert told_by([1, 1, 1, 1], "aabb") == 0.0
+    assert told_by([1, 1, 1, 2, 2, 2], "aabbcc") == pytest.approx((0.5 + 0.5 + 0 + 0 + 0.5 + 0.5) / 6)
+    assert told_by([1, 1, 1], "abc") == 0.0
