@@ -42,7 +42,7 @@ from scd.data.sources.video_folders import in_both
 from scd.errors import DataError, UsageError
 
 VERSION = "6"
-NOTED = "7"  # version of the notes that are kept with the maps; it changes no identity
+NOTED = "8"  # version of the notes that are kept with the maps; it changes no identity
 AGREES = 2  # pixels by which a box and the extent of its segmentation may differ
 NO_AREA = "Objects whose segmentation covers no pixel (points, lines, outside its image), which are left out"
 FILLED = "Objects whose segmentation covers its whole image"

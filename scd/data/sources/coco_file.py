@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
-from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories, notes_on_stuff
+from scd.data.sources.coco_marks import notes_on_fields, notes_on_marks, notes_on_open_categories, notes_on_stuff
 from scd.data.sources.coco_others import other_format
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.instance_maps import crowds
@@ -115,7 +115,8 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     rotated = sum(entry.turned for entry in kept)
     if rotated:
         notes.append(f"{TURNED_BOXES}: {rotated:,}.")
-    notes += notes_on_marks(content["annotations"]) + notes_on_stuff(content["categories"], content["annotations"])
+    notes += notes_on_marks(content["annotations"]) + notes_on_fields(content["annotations"])
+    notes += notes_on_stuff(content["categories"], content["annotations"])
     notes += notes_on_open_categories(content["images"], content["annotations"], len(names) - len(dropped))
     notes += crowds(sum(entry.crowd for entry in kept), len(kept))
     ordered = tuple(name for key, name in sorted(names.items(), key=lambda item: order(item[0])) if key not in dropped)

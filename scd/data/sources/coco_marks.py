@@ -5,11 +5,11 @@ COCO's own mark is ``iscrowd``. CrowdHuman and VisDrone write ``ignore``, VOC's 
 label tools put them into ``attributes``, and CVAT's tracks mark objects that cannot be seen as ``outside``. Pseudo
 labels keep the ``score`` of their detector. WIDER FACE writes ``invalid``, MOT the ``visibility`` of an object, and
 COCO-Text the ``legibility`` of a text. LVIS lists the categories of which an image may hold objects that nobody
-has annotated.
+has annotated. Tools have further fields of their own, which are named.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from scd.data.sources.folder_scan import printable
 
@@ -26,6 +26,10 @@ LOW_SCORES = f"with a score below {LOW}"
 VISIBILITY = "visibility"  # of MOT: the share of the object that can be seen
 UNSEEN = "with visibility=0, of which nothing can be seen"
 MOST_NAMED = 3
+READ = {"id", "image_id", "category_id", "bbox", "area", "segmentation", CROWD, "attributes"}
+UNSET = (0, "0", "false", "False", "no", None, "")  # False equals 0
+ROTATION = "rotation"  # of CVAT, noted with the boxes
+MOST_FIELDS = 8  # that are named
 OPEN = "neg_category_ids"  # of LVIS: categories of which an image is known to hold no object
 PARTLY = "not_exhaustive_category_ids"  # of LVIS: categories of which an image holds objects without an annotation
 
@@ -50,6 +54,36 @@ def notes_on_marks(annotations: Sequence[dict]) -> list[str]:
         if count:
             notes.append(f"Annotations {what}, which count as objects like others: {count:,} of {len(annotations):,}.")
     return notes
+
+
+def notes_on_fields(annotations: Sequence[dict]) -> list[str]:
+    """A note that names further fields of annotations, none of which is read, and says how often a flag is set.
+
+    Fields of which :func:`notes_on_marks` tells what there is to tell, and flags that are never set, are not named.
+    """
+    found: dict[str, int | None] = {}  # field -> how often it is set; None for one that is no flag
+    for entry in annotations:
+        attributes = entry.get("attributes")
+        given = {name: entry[name] for name in entry.keys() - READ}
+        if isinstance(attributes, dict):
+            given |= {f"attributes.{name}": value for name, value in attributes.items()}
+        for name, value in given.items():
+            count, is_flag = found.get(name, 0), isinstance(value, Hashable) and value in (*SET, *UNSET)
+            found[name] = count + (value in SET) if count is not None and is_flag else None
+    named = [
+        printable(name) + (f" (set in {count:,})" if count else "")
+        for name, count in sorted(found.items())
+        if count != 0 and not is_known(name.removeprefix("attributes."))
+    ]
+    if not named:
+        return []
+    more = f" and {len(named) - MOST_FIELDS} more" if len(named) > MOST_FIELDS else ""
+    return [f"Fields of annotations that are not read ({len(named)}): {', '.join(named[:MOST_FIELDS])}{more}."]
+
+
+def is_known(name: str) -> bool:
+    """Whether a field is one of which other notes tell."""
+    return is_mark(name) or name in (*SCORES, VISIBILITY, *UNREADABLE, ROTATION)
 
 
 def is_low(score: object) -> bool:

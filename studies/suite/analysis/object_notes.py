@@ -21,6 +21,7 @@ from scd.data.sources.coco_marks import (
     is_mark,
     is_unseen,
 )
+from scd.data.sources.folder_scan import printable
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
 from scd.evaluation.protocol import EvaluationData
 
@@ -28,6 +29,7 @@ NEAR = 0.75  # IoU of two boxes that may be one object
 DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
 MOST_ROWS = 5000  # whose boxes are compared
 SLIVER, MANY_SLIVERS = 2, 0.1  # pixels; share of objects that are so thin
+READ = ("bbox", "category", CROWD, "area", "id", "image_id", "bbox_id")  # and fields that only number objects
 HARD = {"occluded", "truncated", "isoccluded", "istruncated"}  # hard to see, as field names in small letters
 
 
@@ -54,19 +56,31 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
 
 
 def notes_on_fields(objects: pyarrow.Array) -> list[str]:
-    """A note on fields by which other tools take objects out of the scores, or call them hard to see."""
-    counts = {
-        field: sum(map(is_set, values_of(objects, field)))
-        for field in sorted(fields_of(objects))
-        if field != CROWD and (is_mark(field) or field.casefold().replace("_", "") in HARD)
-    }
-    if not any(counts.values()):
-        return []
-    named = ", ".join(f"{field} {count:,}" for field, count in counts.items() if count)
-    return [
-        f"Objects that have marks which are not read, so that they count like others: {named} of "
-        f"{sum(counts_of(objects)):,}. Give iscrowd=1 to those that are not to be scored."
+    """Notes on fields by which other tools take objects out of the scores, or call them hard to see, and on further
+    ones, none of which is read."""
+    fields = sorted(fields_of(objects))
+    marks = [
+        field for field in fields if field != CROWD and is_mark(field) or field.casefold().replace("_", "") in HARD
     ]
+    counts = {field: sum(map(is_set, values_of(objects, field))) for field in marks}
+    notes = []
+    if any(counts.values()):
+        named = ", ".join(f"{field} {count:,}" for field, count in counts.items() if count)
+        notes.append(
+            f"Objects that have marks which are not read, so that they count like others: {named} of "
+            f"{sum(counts_of(objects)):,}. Give iscrowd=1 to those that are not to be scored."
+        )
+    others = [
+        field for field in fields if field not in (*marks, *READ) and field.casefold() not in (*SCORES, VISIBILITY)
+    ]
+    if others:
+        notes.append(f"Fields of objects that are not read ({len(others)}): {printable(', '.join(others))}.")
+    return notes
+
+
+def is_mark_or_hard(field: str) -> bool:
+    """Whether a field is called as a mark, or says that an object is hard to see."""
+    return is_mark(field) or field.casefold().replace("_", "") in HARD
 
 
 def notes_on_values(objects: pyarrow.Array) -> list[str]:

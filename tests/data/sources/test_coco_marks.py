@@ -5,7 +5,7 @@ import json
 import pytest
 
 from scd.data.sources.coco import Coco
-from scd.data.sources.coco_marks import notes_on_marks, notes_on_open_categories, notes_on_stuff
+from scd.data.sources.coco_marks import notes_on_fields, notes_on_marks, notes_on_open_categories, notes_on_stuff
 
 MARKED = "Annotations with {}=1, which count as objects like others: {} of {}. Those with iscrowd=1 are not scored."
 
@@ -117,3 +117,27 @@ def test_what_nobody_can_see_or_read_is_noted(entry, what):
     """MOT's hidden people and COCO-Text's illegible words were scored as objects that a detector must find."""
     note = f"Annotations {what}, which count as objects like others: 2 of 3."
     assert notes_on_marks([entry, {}, entry]) == ([note] if what else [])
+
+
+def test_further_fields_are_named_with_how_often_a_flag_is_set():
+    """TinyPerson's in_dense_image marks regions in which not every person is annotated; nothing said so."""
+    plain = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [0, 0, 1, 1],
+        "area": 1,
+        "iscrowd": 0,
+        "segmentation": [],
+    }
+    flagged = {"in_dense_image": True, "logo": 1, "score": 0.9, "attributes": {"occluded": "yes", "rotation": 30.0}}
+    text = {"caption": "a dog", "in_dense_image": False, "attributes": {"occluded": "no", "tags": ["new"]}}
+    assert notes_on_fields([plain, {**plain, **flagged}, {**plain, **text}]) == [
+        "Fields of annotations that are not read (4): attributes.occluded (set in 1), attributes.tags, caption, "
+        "in_dense_image (set in 1)."
+    ]
+    assert notes_on_fields([plain, {**plain, "in_dense_image": False, "attributes": {}}]) == []
+    (note,) = notes_on_fields([{**plain, **{f"field{number}": "text" for number in range(10)}}])
+    assert (
+        note == f"Fields of annotations that are not read (10): {', '.join(f'field{n}' for n in range(8))} and 2 more."
+    )

@@ -149,3 +149,11 @@ def test_slivers_at_the_borders_of_tiles_are_noted(width, noted):
     notes = [note for note in notes_on_objects(images) if "at most 2 pixels wide or high" in note]
     assert len(notes) == 2 * noted and all("tile: 4 of 8." in note for note in notes)
     assert notes_on_objects(rows({"bbox": [[0, 0, width, 0], [9, 0, 20, 30]], "category": [0, 1]})) == []
+
+
+def test_further_fields_of_objects_are_named():
+    images = rows({"bbox": [[0, 0, 4, 4], [8, 8, 3, 3]], "category": [0, 1], "id": [1, 2], "in_dense_image": [0, 1]})
+    notes = [note for note in notes_on_objects(images) if "Fields" in note]
+    assert notes == [
+        f"{split}: Fields of objects that are not read (1): in_dense_image." for split in ("train", "test")
+    ]
