@@ -93,8 +93,9 @@ def notes_on_hidden_objects(seen: SeenObjects, words: str) -> list[str]:
     if seen.hidden:
         notes.append(
             f"Objects of which the map of objects shows no pixel, and that are left out: {seen.hidden:,} of "
-            f"{seen.total:,} in the {seen.rows} {words} images that were looked at. The k-th object has the value k in "
-            "its map; a map of classes hides objects."
+            f"{seen.total:,} in the {seen.rows} {words} images that were looked at. A pixel belongs to one object, so "
+            "that others hide those below them; in maps of your own the k-th object has the value k, and a map of "
+            "classes hides objects."
         )
     if seen.outside > MIXED * seen.total:
         notes.append(

@@ -4,6 +4,8 @@ Masks that may be inverted, that are empty, all equal, or outlines. What is note
 :mod:`studies.suite.analysis.id_notes`, and of maps of objects in :mod:`studies.suite.analysis.instance_notes`.
 """
 
+from functools import lru_cache
+
 from scd.data.decoding import place
 from scd.data.images import undecoded
 from scd.data.masks import GREY_KINDS, VOID, foreground, read_mask
@@ -59,8 +61,9 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
     return [*notes, *notes_on_background(ids, source.foreground), *notes_on_new_ids(seen, images.split)]
 
 
+@lru_cache(maxsize=4)
 def look_at_masks(images: EvaluationData, split: str) -> SeenMasks:
-    """Decode some masks of a split. Raises DataError as :func:`notes_on_masks`."""
+    """Decode some masks of a split; kept, as what was read and notes both ask. Raises as :func:`notes_on_masks`."""
     source, seen = images.source, SeenMasks()
     cells = undecoded(source.split(split).select_columns("mask"))
     for row in spread_rows(images, split):

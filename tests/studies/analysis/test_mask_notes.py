@@ -133,7 +133,8 @@ def test_objects_that_their_map_does_not_show_are_noted(objects, mask, counted):
     """A map of classes beside two objects of one class: every second object was dropped without a note."""
     note = (
         "Objects of which the map of objects shows no pixel, and that are left out: {} in the 2 {} images that were "
-        "looked at. The k-th object has the value k in its map; a map of classes hides objects."
+        "looked at. A pixel belongs to one object, so that others hide those below them; in maps of your own the k-th "
+        "object has the value k, and a map of classes hides objects."
     )
     found = notes_on_masks(data([mask] * 2, [mask] * 2, objects))
     assert found == ([note.format(counted, words) for words in ("training", "test")] if counted else [])
