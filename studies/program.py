@@ -1,5 +1,6 @@
 """How a command was started and how it ends: for help texts, messages and exit codes."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from scd.errors import UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+BELOW_SEVERAL = re.compile(r"'(.+)' is not in the subpath of '(.+?)'(?: OR .*)?$")  # of pathlib's ValueError
 
 
 def program(command: str) -> str:
@@ -31,6 +33,17 @@ def exit_code(run: Callable[[], int], stopped: str = "") -> int:
         return run()
     except UsageError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return EXIT_USAGE
+    except ValueError as error:
+        if not (found := BELOW_SEVERAL.search(str(error))):
+            raise
+        # NOTE: the reader of folders ends so where images lie below several folders, deeper than class folders do. Its
+        # code is part of the id of every run on a folder, so that the text is put right here, not there.
+        print(
+            f"error: '{found[1]}' lies too deep for a class folder; give the one folder that holds train and test, or "
+            f"the class folders, such as data={found[2]}",
+            file=sys.stderr,
+        )
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("\nstopped" + (f"; {stopped}" if stopped else ""), file=sys.stderr)

@@ -156,6 +156,17 @@ def test_classes_of_folders_are_named_before_the_training(tmp_path, capsys):
     )
 
 
+def test_a_folder_of_several_deep_folders_ends_in_one_line(tmp_path, capsys):
+    """Kaggle's castings lie in two folders, each below one of its own name: a traceback."""
+    for split in ("train", "test"):
+        write_folder(tmp_path / "castings" / "data" / "data" / split, ["good", "bad"], 4)
+    write_folder(tmp_path / "castings" / "512" / "512", ["good", "bad"], 4)
+    assert studies(tmp_path, f"data={tmp_path / 'castings'}", *KNN) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    meant = tmp_path / "castings" / "data" / "data"
+    assert re.fullmatch(rf"error: '.*png' lies too deep for a class folder; give the .* such as data={meant}", line)
+
+
 def test_icons_whose_shape_lies_in_their_transparency_are_refused(tmp_path, capsys):
     """Every image became one colour without a word."""
     write_folder(tmp_path / "icons" / "train", ["cat", "dog"], 8)
