@@ -5,6 +5,7 @@ those of other images, can be seen at a glance. The picture shows the images of 
 no part of a page.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -165,11 +166,11 @@ def draw_objects(
         objects = [dict(zip(objects, values, strict=True)) for values in zip(*objects.values(), strict=True)]
     objects = list(objects or [])
     words = [names[one["category"]] if names else str(one["category"]) for one in objects]
-    for one, word in zip(objects, words, strict=True):
+    for one, word in zip(objects, words, strict=True):  # a category without a list of names may be text
         box = one.get("bbox")
         if box is None or len(box) != 4 or None in box:
             continue
-        colour = CROWD if one.get("iscrowd") else PALETTE[one["category"] % len(PALETTE)]
+        colour = CROWD if one.get("iscrowd") else PALETTE[zlib.crc32(word.encode()) % len(PALETTE)]
         left, top, wide, high = (scale * each for each in box)
         pen.rectangle((left, top, max(left, left + wide - 1), max(top, top + high - 1)), outline=colour, width=2)
         if len(objects) <= NAMED:

@@ -1,5 +1,7 @@
 """The picture of a study's images as they were read: what is drawn where, and which images are chosen."""
 
+import zlib
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -70,8 +72,9 @@ def test_boxes_lie_where_the_file_says_and_crowds_are_grey():
     def colour(x, y):
         return "#" + bytes(pixels[y, x].tolist()).hex()
 
-    assert colour(167, 20) == PALETTE[1] and colour(100, 40) == PALETTE[1]
-    assert colour(0, 60) == PALETTE[0] and colour(0, 20) == "#" + bytes(CROWD).hex()
+    person, dog = (PALETTE[zlib.crc32(name) % len(PALETTE)] for name in (b"person", b"dog"))
+    assert person != dog and colour(167, 20) == colour(100, 40) == dog
+    assert colour(0, 60) == person and colour(0, 20) == "#" + bytes(CROWD).hex()
     assert colour(130, 60) == "#c8c8c8"
     assert lines == ["person 2, dog 1"]
 
@@ -79,6 +82,13 @@ def test_boxes_lie_where_the_file_says_and_crowds_are_grey():
 def test_an_image_without_objects_says_so():
     rows = [{"image": picture(), "objects": {"category": [], "bbox": [], "iscrowd": []}}] * 2
     assert as_drawn(opened(rows, {"image": ImageFeature(), "objects": OBJECTS}, "no boxes"))[1] == ["no object"]
+
+
+def test_categories_may_be_text():
+    objects = {"category": ["dog", "dog"], "bbox": [[21, 0, 21, 10.5], [0, 10, 10, 10]]}
+    features = {"category": List(Value("string")), "bbox": OBJECTS["bbox"]}
+    rows = [{"image": picture(), "objects": objects}] * 2
+    assert as_drawn(opened(rows, {"image": ImageFeature(), "objects": features}, "text"))[1] == ["dog 2"]
 
 
 def test_each_class_has_its_share_of_the_images():
