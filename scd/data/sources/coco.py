@@ -17,7 +17,7 @@ from PIL import Image
 
 from scd.data.cache import content_hash, file_hash, file_hashes
 from scd.data.decoding import stored_size, upright_size
-from scd.data.sources.coco_file import CocoFile, Entry, read_coco
+from scd.data.sources.coco_file import CocoFile, Entry, further_fields, read_coco
 from scd.data.sources.example import example_images
 from scd.data.sources.instance_maps import (
     BOX_ONLY,
@@ -68,6 +68,9 @@ class Coco(Source):
     ([x, y, w, h] in pixels), ``category`` (contiguous, in the order of COCO's ids) and ``iscrowd``. Images without
     annotations stay, with empty lists. Objects without a segmentation get their filled box as mask. What is left out is
     counted in the notes. Boxes and segmentations belong to the upright picture, see :mod:`scd.data.decoding`.
+
+    Attributes:
+        image_fields: split -> name -> the values of a field of the images that is not read, by row.
 
     NOTE: one map has one object a pixel. Crowds are drawn first, then larger objects before smaller ones, so an object
     in front of a smaller one loses pixels that COCO's overlapping masks would give it.
@@ -129,6 +132,7 @@ class Coco(Source):
             + background_category(read)
             + videos_in_both(read, places),
         )
+        self.image_fields = {split: further_fields(content) for split, content in read.items()}
 
     @classmethod
     def example(cls, folder: Path) -> "Coco":

@@ -32,16 +32,18 @@ from scd.errors import DataError
 TWO_CATEGORIES = "Objects that are annotated with two categories"
 SHARED_IDS = "Annotations whose id another one has, each of which counts as an object, also if they are parts of one"
 CORNER = 1  # pixels by which a corner in a segmentation may differ from the box's
+OF_IMAGES = {"id", "file_name", "width", "height"}  # fields of an image that are read
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
 
 
 @dataclass
 class CocoImage:
-    """An image: its file, width and height where the annotations give them, and its annotations."""
+    """An image: its file, width and height where the annotations give them, its annotations, and further fields."""
 
     path: Path
     size: tuple[int, int] | None
     entries: list["Entry"] = field(default_factory=list)
+    further: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,6 +125,17 @@ def read_coco(folder: Path, file: Path) -> CocoFile:
     notes += [f"The category '{names[key]}' with the id {key} has no objects and repeats a name; it is left out."
               for key in dropped]  # fmt: skip
     return CocoFile(file, list(images.values()), ordered, notes)
+
+
+def further_fields(content: CocoFile) -> dict[str, list[str | None]]:
+    """The fields of the images of a file that are not read: name -> values in the order of the images, as text."""
+    names = dict.fromkeys(name for image in content.images for name in image.further)
+    return {name: [image.further.get(name) for image in content.images] for name in names}
+
+
+def is_short(value: object) -> bool:
+    """Whether a field holds a number or a text, and no list."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _annotated_once(entries: Sequence[Entry]) -> list[Entry]:
@@ -255,7 +268,8 @@ def _images(entries: Sequence[dict], folder: Path, file: Path) -> tuple[dict[str
         if path in ids_of:
             raise DataError(f"'{file}' lists {entry['file_name']} twice, as image {ids_of[path]} and {key}")
         ids_of[path] = key
-        images[key] = CocoImage(path, _size(entry, what))
+        further = {one: str(value) for one, value in entry.items() if one not in OF_IMAGES and is_short(value)}
+        images[key] = CocoImage(path, _size(entry, what), further=further)
     notes = [f"Images that are listed twice in '{file.name}' and count once: {repeated:,}."] if repeated else []
     strange = sum(not _is_end_of(_plain(names_of[path]).parent, folder) for path in moved)
     if strange:

@@ -27,8 +27,9 @@ TURNS: dict[str, Callable[[Tensor], Tensor]] = {  # of the last two dimensions
 }
 MOST, LARGEST, PART = 400, 64, 100  # images of a split that are compared, their pixels a side, and images at once
 BAND, FEWEST_PIXELS = 2, 3  # pixels on either side of an edge, and in each of these bands at least
+LIKE_FRAMES = 0.8  # correlation of thumbnails, from which images are taken for frames of one scene
 DIFFERENT = 0.7  # overlap (IoU) of two masks above which they are not compared
-FEWEST, DEVIATIONS = 12, 2.5  # images, and standard deviations of a share of 0.5 by which more of them fit better
+FEWEST, DEVIATIONS = 12, 3.0  # images, and standard deviations of a share of 0.5 by which more of them fit better
 OTHERS, FEWEST_OWN, FITS = (0.5, 0.31, 0.17), 24, 0.66  # how far other images are, as shares of all; images; see below
 # In 66 % of the comparisons at least, edges of a mask are those of its own image and not of another one: in COCO, DUTS,
 # ECSSD and Flowers-17 in 83 to 99 %, in COCO with boxes for masks in 70 %, and in 50 % if masks are dealt at random.
@@ -98,13 +99,23 @@ def notes_on_edges_of_masks(found: ImageSet, words: str) -> list[str]:
 
 
 def small(found: ImageSet) -> tuple[Tensor, Tensor]:
-    """Some images (N, 3, s, s) and where they have an object (N, 1, s, s), as float, with few pixels."""
+    """Some different images (N, 3, s, s) and where they have an object (N, 1, s, s), as float, with few pixels."""
     rows = spread(len(found), MOST)
+    rows = rows[different(found.images[rows])]
     pixels, masks = found.images[rows].float(), is_object(found.masks[rows]).float().unsqueeze(1)
     if pixels.shape[-1] > LARGEST:
         pixels = F.interpolate(pixels, LARGEST, mode="area")
         masks = F.interpolate(masks, LARGEST, mode="nearest-exact")
     return pixels, masks
+
+
+def different(images: Tensor) -> Tensor:
+    """Whether each image (N, 3, S, S) is unlike all earlier ones that are so, (N,) bool: one frame of each scene."""
+    flat, _ = thumbnails(in_grey(images), min(SIDE, images.shape[-1]))
+    alike, kept = flat @ flat.T >= LIKE_FRAMES, torch.ones(len(flat), dtype=torch.bool)
+    for row in range(1, len(flat)):
+        kept[row] = not (alike[row, :row] & kept[:row]).any()
+    return kept
 
 
 def contrasts(pixels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,14 @@
 """What a reader must know of scored images that look like altered copies of training images, whatever their names.
 
 Copies that were saved again or mirrored are counted by :mod:`scd.evaluation.copies`. Here grey thumbnails are compared,
-centred and of unit length, so that brightness, contrast and colours do not matter; mirrored, cropped and partly covered
-ones too. Photographs of one class can look alike as well: the note therefore needs a share of the scored images that
-the training images do not reach among themselves.
+centred and of unit length, so that brightness, contrast and colours do not matter; mirrored, turned, cropped and partly
+covered ones too. Photographs of one class can look alike as well, and images of one kind (digits, radiographs) do. The
+note therefore needs a share of the scored images that the training images do not reach among themselves, or images that
+are like few others: a random split deals the versions of an image to both splits alike.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,35 +25,75 @@ ALIKE = (
 )
 # COCO and Tiny ImageNet have so close a training image, and 90 to 100 % of copies that were saved with JPEG quality 60
 # and mirrored, cropped by 5 or 10 %, brightened by 30 %, made grey or covered by a banner of an eighth
+TURNS: tuple[Callable[[Tensor], Tensor], ...] = (  # that mirroring left to right does not reach
+    lambda x: x.flip(-2),
+    lambda x: x.flip(-1, -2),
+    *(partial(torch.rot90, k=k, dims=(-2, -1)) for k in (1, 3)),
+    lambda x: x.transpose(-1, -2),
+    lambda x: x.flip(-1, -2).transpose(-1, -2),
+)
 CROPS = (1.0, 0.9, 0.8)  # share of the side of a training image that a copy may show
 COVERED = 0.15  # share of the height, at either end, that a copy may cover with a banner
 FLAT = 4.0  # standard deviation of a thumbnail, of 255, below which it is compared with nothing
 LEAST, TIMES = 0.05, 3  # share of the scored images that is noted, and how many times that of the training images
+FEW, FEW_SHARE, MANY = 5, 0.01, 0.2  # partners of a copy at most, also as a share of all; share that is noted with them
 MOST_TRAIN, MOST_TEST = 4000, 1000  # images that are compared, evenly spread
 GREY = (0.299, 0.587, 0.114)
 
 
-def notes_on_altered_copies(images: EvaluationData) -> list[str]:
+def notes_on_altered_copies(images: EvaluationData, known: int = 0) -> list[str]:
     """A note on scored images that look like altered copies of training images.
 
     Images that are generated, and those that do not fit into memory, are not compared.
+
+    Args:
+        known: scored images that are known to be copies; it is noted if there are twice as many.
 
     Raises:
         DataError: an image that cannot be decoded.
     """
     if (both := in_memory(images)) is None:
         return []
+    whole = len(both[1])
     train, test = (one.images for one in both)
     train, test = train[spread(len(train), MOST_TRAIN)], test[spread(len(test), MOST_TEST)]
     own = spread(len(train), MOST_TEST)
-    count, usual = int(are_alike(train, test).sum()), float(are_alike(train, train[own], own).float().mean())
-    if count < LEAST * len(test) or count < TIMES * usual * len(test):
+    partners = like_partners(train, test)
+    usual = float((like_partners(train, train[own], own) > 0).float().mean())
+    count = int((partners > 0).sum())
+    few = int(((partners > 0) & (partners <= max(FEW, FEW_SHARE * len(train)))).sum())
+    if count * whole < 2 * known * len(test):
+        return []
+    if count < LEAST * len(test) or (count < TIMES * usual * len(test) and few < MANY * len(test)):
         return []
     others = f", and {usual:.1%} of the training images look so much like another one" if usual else ""
     return [
         f"By their pixels, {count:,} of the {len(test):,} scored images that were compared look like altered copies of "
-        f"training images (resized, mirrored, cropped, brighter, grey or partly covered){others}: if they are copies, "
-        "scores are too high. Give all versions of an image to one split."
+        f"training images (resized, mirrored, turned, cropped, brighter, grey or partly covered){others}: if they are "
+        "copies or frames of one scene, scores are too high. Give all versions of an image to one split."
+    ]
+
+
+def notes_on_trained_copies(trained: EvaluationData, scored: EvaluationData) -> list[str]:
+    """A note on scored images of one source that equal, or look like altered copies of, training images of another.
+
+    Images that are generated, and those that do not fit into memory, are not compared.
+
+    Raises:
+        DataError: an image that cannot be decoded.
+    """
+    sets = in_memory(trained), in_memory(scored)
+    if None in sets:
+        return []
+    train, test = sets[0][0].images, sets[1][1].images
+    train, test = train[spread(len(train), MOST_TRAIN)], test[spread(len(test), MOST_TEST)]
+    partners = like_partners(train, F.interpolate(test.float(), train.shape[-1], mode="area").to(torch.uint8))
+    count = int(((partners > 0) & (partners <= max(FEW, FEW_SHARE * len(train)))).sum())
+    if count < LEAST * len(test):
+        return []
+    return [
+        f"By their pixels, {count:,} of the {len(test):,} scored images that were compared are training images of "
+        f"'{trained.source.name}' or altered copies of them: scores are too high. Take them out of one of the two."
     ]
 
 
@@ -70,7 +114,12 @@ def in_memory(images: EvaluationData) -> tuple[ImageSet, ImageSet] | None:
 
 
 def are_alike(train: Tensor, test: Tensor, own: Tensor | None = None) -> Tensor:
-    """Whether each image looks like a training image.
+    """Whether each image looks like a training image, (M,) bool; arguments as of :func:`like_partners`."""
+    return like_partners(train, test, own) > 0
+
+
+def like_partners(train: Tensor, test: Tensor, own: Tensor | None = None) -> Tensor:
+    """How many training images each image looks like.
 
     Args:
         train: (N, 3, S, S) uint8.
@@ -78,22 +127,24 @@ def are_alike(train: Tensor, test: Tensor, own: Tensor | None = None) -> Tensor:
         own: (M,) the row of each image among the training images, with which it is not compared.
 
     Returns:
-        (M,) bool.
+        (M,) int64.
     """
     grey, others = in_grey(train), in_grey(test)
-    best = torch.full((len(test),), -1.0)
+    found = torch.zeros(len(test), len(train), dtype=torch.bool)
     covered = max(1, round(COVERED * grey.shape[-1]))
-    pairs = [(crop(grey, share), others) for share in CROPS]
-    pairs += [(grey[..., rows, :], others[..., rows, :]) for rows in (slice(covered, None), slice(None, -covered))]
+    pairs = [(turn(grey), others) for turn in TURNS]
+    for shown, asked in [
+        *((crop(grey, share), others) for share in CROPS),
+        *((grey[..., rows, :], others[..., rows, :]) for rows in (slice(covered, None), slice(None, -covered))),
+    ]:
+        pairs += [(shown, asked), (shown.flip(-1), asked)]
     side = min(SIDE, *(len(shown[0, 0]) for shown, _ in pairs))
     for shown, asked in pairs:
         ours, has_contrast = thumbnails(asked, side)
-        for known in (shown, shown.flip(-1)):
-            correlation = ours @ thumbnails(known, side)[0].T
-            if own is not None:
-                correlation[torch.arange(len(own)), own] = -1.0
-            best = torch.where(has_contrast, best.maximum(correlation.max(dim=1).values), best)
-    return best >= ALIKE
+        found |= (ours @ thumbnails(shown, side)[0].T >= ALIKE) & has_contrast.unsqueeze(1)
+    if own is not None:
+        found[torch.arange(len(own)), own] = False
+    return found.sum(dim=1)
 
 
 def in_grey(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What a reader must know of the images of a study: what is not read, not used or left out, and copies."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,21 +25,23 @@ from studies.suite.analysis.what_was_read import what_was_read
 from studies.suite.planning.settings import Settings
 
 OF_SERIES = (" series ", "By their names")  # in notes that say that training and scored images belong together
+COPIES = re.compile(r"([\d,]+) of the [\d,]+ scored images are (?:training|nearly)")
 MOST_NAMED = 5  # classes that a note names
 
 
 def notes_on_images(images: EvaluationData) -> list[str]:
     """What a reader must know of images: the notes on their files, odd labels, pixels and masks, and copies.
 
-    Altered copies are looked for where no others were found, and frames of one recording where neither names nor
-    copies have shown that training and scored images belong together.
+    Altered copies are noted where there are more of them than of others, and frames of one recording are looked for
+    where neither names nor copies have shown that training and scored images belong together.
     """
     copies, of_files = [*images.overlap(), *notes_on_copies(images)], notes_on_files(images)
-    altered = copies or notes_on_altered_copies(images)
+    altered = notes_on_altered_copies(images, known=sum(map(counted_in, copies)))
     return [
         *of_files, *notes_on_labels(images), *notes_on_tags(images), *notes_on_pixels(images),
-        *notes_on_masks(images), *notes_on_alignment(images), *altered,
-        *([] if altered or tell_of_series(of_files) else notes_on_neighbours(images)), *notes_on_repeats(images),
+        *notes_on_masks(images), *notes_on_alignment(images), *copies, *altered,
+        *([] if copies or altered or tell_of_series(of_files) else notes_on_neighbours(images)),
+        *notes_on_repeats(images),
     ]  # fmt: skip
 
 
@@ -52,6 +55,12 @@ def notes_on_files(images: EvaluationData) -> list[str]:
         *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *of_names,
         *notes_on_columns(images), *notes_on_objects(images),
     ]  # fmt: skip
+
+
+def counted_in(note: str) -> int:
+    """The scored images that a note on copies counts."""
+    found = COPIES.match(note)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def tell_of_series(notes: Sequence[str]) -> bool:

@@ -43,7 +43,7 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
         if "mask" not in images.columns(split):
             continue
         words = "training" if split == "train" else split
-        if source.mask_kind == "instances":
+        if source.mask_kind == "instances" and "objects" in images.columns(split):
             notes += notes_on_maps(images, split, words)
         else:
             seen[split] = look_at_masks(images, split)
@@ -53,9 +53,11 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
                 *notes_on_equal_masks(seen[split], words),
                 *notes_on_outlines(seen[split], words),
                 *notes_on_rectangles(seen[split], words),
-                *notes_on_edges(seen[split], words),
-                *notes_on_numbers(seen[split], words),
             ]
+            if source.mask_kind != "instances":
+                notes += [*notes_on_edges(seen[split], words), *notes_on_numbers(seen[split], words)]
+    if source.mask_kind == "instances":
+        return notes
     notes += notes_on_zero(seen.values())
     ids = {id_ for found in seen.values() for id_ in found.ids}
     return [*notes, *notes_on_background(ids, source.foreground), *notes_on_new_ids(seen, images.split)]
@@ -82,13 +84,15 @@ def notes_on_borders(seen: SeenMasks, kind: str | None, words: str) -> list[str]
     The three ids of a trimap minus 1 are.
     """
     ids = set(seen.ids) - {VOID}
-    if len(ids) > 2 and ids != FROM_TRIMAP:
+    if kind != "instances" and len(ids) > 2 and ids != FROM_TRIMAP:
         return []
     mixed = seen.covered >= max(FEWEST_MIXED, MIXED * seen.count)
     if 2 * seen.covered <= seen.count and not mixed:
         return []
     hint = "white is the object and black the background"
-    if kind not in GREY_KINDS:
+    if kind == "instances":
+        hint = "0 is the background"
+    elif kind not in GREY_KINDS:
         hint = "the right id is the object (data.options.foreground)"
     return [
         f"The object covers most of the border in {seen.covered} of the {seen.count} {words} masks that were looked "

@@ -23,6 +23,7 @@ from scd.data.sources.coco_marks import (
 )
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
+from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 
 NEAR = 0.75  # IoU of two boxes that may be one object
@@ -34,7 +35,11 @@ HARD = {"occluded", "truncated", "isoccluded", "istruncated"}  # hard to see, as
 
 
 def notes_on_objects(images: EvaluationData) -> list[str]:
-    """Notes on the objects of the training and scored images, of all rows; embedded ones need none."""
+    """Notes on the objects of the training and scored images, of all rows; embedded ones need none.
+
+    Raises:
+        DataError: scored images without a single object.
+    """
     if images.source.embedded:
         return []
     notes = []
@@ -42,6 +47,11 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
         if "objects" not in images.columns(split) or images.source.mask_kind != "instances":
             continue
         objects = objects_of(images, split)
+        if split != "train" and not any(counts_of(objects)):
+            raise DataError(
+                f"'{images.source.name}' {split}: no image has an object, as where annotations are kept back; give "
+                "annotated images as the test split, or leave the objects out: data.options.columns.objects=''"
+            )
         noted = [note.removeprefix(f"{split}: ") for note in images.notes if note.startswith(f"{split}: ")]
         found = [
             *notes_on_fields(objects), *notes_on_values(objects), *notes_on_boxes(objects, noted),
@@ -155,7 +165,9 @@ def notes_on_slivers(boxes: Sequence[np.ndarray], among: str) -> list[str]:
 def single_objects(row: Mapping | list[dict] | None) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) and categories (n,) of the objects of a row that are no crowds and whose box is four numbers."""
     if isinstance(row, Mapping):
-        row = [dict(zip(row, values, strict=True)) for values in zip(*row.values(), strict=True)]
+        row = [
+            dict(zip(row, values, strict=True)) for values in zip(*(cell or () for cell in row.values()), strict=True)
+        ]
     kept = [one for one in row or [] if not one.get(CROWD) and len(one.get("bbox") or ()) == 4]
     boxes = np.array([one["bbox"] for one in kept], float).reshape(-1, 4)
     return boxes, np.array([one["category"] for one in kept])

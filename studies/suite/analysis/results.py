@@ -179,6 +179,7 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
     Args:
         protocols: configurations of all protocols of the study's runs.
     """
+    from studies.suite.analysis.altered_notes import notes_on_trained_copies
     from studies.suite.analysis.image_notes import left_out_protocols, notes_on_images, notes_on_splits
     from studies.suite.analysis.what_was_read import what_was_read
 
@@ -193,14 +194,15 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
         notes = [*notes_on_images(images), *notes_on_splits(images), *left_out_protocols(settings, protocols)]
         for own in own_images:
             read += [f"{own.source.name}, {line}" for line in what_was_read(own, decode=True)]
-            notes += [f"{own.source.name}: {note}" for note in notes_on_images(own)]
+            own_notes = [*notes_on_images(own), *notes_on_trained_copies(images, own)]
+            notes += [f"{own.source.name}: {note}" for note in own_notes]
         place, notes = place_of(settings), list(dict.fromkeys(notes))
         _SOURCES[key] = {**found, "place": place, "read": list(dict.fromkeys(read)), "notes": notes}
     return _SOURCES[key]
 
 
 def open_images(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> list["EvaluationData"]:
-    """The images of a study, and those of protocols that have their own, unless these are embedded.
+    """The images of a study, and those of protocols that have their own, once each, unless these are embedded.
 
     Args:
         protocols: configurations of all protocols of the study's runs.
@@ -210,7 +212,8 @@ def open_images(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) ->
 
     images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
     own = [build_protocol(protocol).own_data(images) for protocol in _with_own_data(protocols)]
-    return [images, *(each for each in own if not each.source.embedded)]
+    different = {each.source.fingerprint: each for each in reversed(own) if not each.source.embedded}
+    return [images, *reversed(different.values())]
 
 
 def protocols_of(planned: Sequence["Planned"]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def described(images: EvaluationData, split: str, decode: bool) -> str:
         parts.append(classes_in_words(dataset["label"][:], source.class_names, from_folders))
     if "objects" in dataset.column_names:
         parts.append(objects_in_words(dataset, source.class_names or category_names(dataset.features["objects"])))
-    if "mask" in dataset.column_names and source.mask_kind != "instances":
+    if "mask" in dataset.column_names and (source.mask_kind != "instances" or "objects" not in dataset.column_names):
         parts.append(masks_in_words(images, split) if decode else f"masks of the kind '{source.mask_kind}'")
     return f"{'training' if split == 'train' else split}: {'; '.join(parts)}."
 
@@ -86,6 +86,8 @@ def masks_in_words(images: EvaluationData, split: str) -> str:
     text = f"masks of the kind '{kind}', object on {median(seen.shares):.0%} of the pixels (median of {seen.count})"
     if kind in GREY_KINDS:
         return text
+    if kind == "instances":
+        return f"{text}, {median(map(len, seen.shown)):g} objects an image (median)"
     ids = sorted(set(seen.ids) - {VOID})
     shown = ", ".join(map(str, ids[:MOST_IDS])) + (", ..." if len(ids) > MOST_IDS else "")
     unknown = f", {VOID} is unknown" if VOID in seen.ids else ""

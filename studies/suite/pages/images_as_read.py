@@ -63,8 +63,8 @@ def draw(sets: Sequence[EvaluationData], path: Path) -> Path:
             rows = shown_rows(images, split)
             words = "training" if split == "train" else split
             whole = len(used_rows(images, split))
-            count = f"{len(rows)} of {whole:,} images, drawn at random" if len(rows) < whole else f"all {whole} images"
-            bands.append((f"{images.source.name}, {words}: {count}", cells_of(images, split, rows)))
+            count = f"{len(rows)} of {whole:,}, drawn at random" if len(rows) < whole else f"all {whole}"
+            bands.append((f"{words} images of '{images.source.name}': {count}", cells_of(images, split, rows)))
     heights = [LINE + GAP + -(-len(cells) // COLUMNS) * (SIDE + 2 * LINE + GAP) for _, cells in bands]
     width = COLUMNS * (SIDE + GAP) + GAP
     sheet = Image.new("RGB", (width, GAP + (len(LEGEND) + 1) * LINE + sum(heights)), PAPER)

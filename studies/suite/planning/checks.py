@@ -5,10 +5,14 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scd.errors import UsageError, unknown
+import pyarrow
+import pyarrow.compute as pc
+
+from scd.errors import DataError, UsageError, unknown
 from studies.suite.planning.study import TRAINING
 
 if TYPE_CHECKING:
+    from scd.evaluation.protocol import EvaluationData
     from studies.suite.planning.settings import Settings
     from studies.suite.planning.study import RunSpec
 
@@ -290,3 +294,23 @@ def check_training(config: Mapping[str, Any], steps_per_epoch: int, steps: int |
     for share in config["training"]["snapshots"]:
         if not _is_number(share) or not 0 <= share <= 1:
             raise UsageError(f"training.snapshots are shares of the training in [0, 1], not {shown(share)}")
+
+
+def check_lists(images: "EvaluationData") -> None:
+    """Find objects whose categories or boxes are null, where an image without objects has empty lists.
+
+    Raises:
+        DataError: such a row.
+    """
+    for split in ("train", images.split):
+        if "objects" not in images.columns(split):
+            continue
+        rows = images.source.split(split).select_columns(["objects"]).with_format("arrow")[:]["objects"]
+        for column in rows.chunks if pyarrow.types.is_struct(rows.type) else ():
+            for field in ("category", "bbox"):
+                missing = pc.and_(column.is_valid(), pc.struct_field(column, field).is_null())
+                if pc.any(missing).as_py():
+                    raise DataError(
+                        f"'{images.source.name}' {split}: {pc.sum(missing).as_py():,} images have objects whose "
+                        f"'{field}' is null; an image without objects has an empty list"
+                    )

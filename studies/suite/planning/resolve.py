@@ -14,7 +14,7 @@ from scd.profiling.flops import training_flops
 from scd.profiling.training_memory import TrainingMemory, training_memory
 from scd.training.budget import Budget
 from studies.suite.planning.assembly import SIGNS, build_method, build_views, check_arguments, open_data
-from studies.suite.planning.checks import check_training, check_values
+from studies.suite.planning.checks import check_lists, check_training, check_values
 from studies.suite.planning.identity import canonical
 from studies.suite.planning.protocols import build_protocol, evaluation_data
 from studies.suite.planning.settings import COUNTED, is_embedded, source_class
@@ -250,6 +250,7 @@ class Resolver:
                 own = protocol.own_data(data)
                 if protocol.applies(own):
                     if self.check:
+                        check_lists(own)
                         protocol.check(own)
                     possible.append(config)
             self.checked[key] = tuple(possible)

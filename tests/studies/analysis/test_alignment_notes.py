@@ -1,5 +1,7 @@
 """What is noted of masks that do not lie on what their images show."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from studies.suite.analysis.alignment_notes import (
     notes_on_alignment,
     notes_on_edges_of_masks,
     notes_on_turned_copies,
+    small,
 )
 from studies.suite.planning.assembly import open_data
 from studies.suite.planning.command_line import resolve_settings
@@ -76,10 +79,19 @@ def test_masks_of_other_images_are_noted():
 
 def test_masks_of_another_scale_are_noted():
     """Boxes of the original pictures beside pictures of half their size: masks lie in the upper left quarter."""
-    found = scenes(60)
+    found = scenes(120)
     halved = torch.zeros_like(found.masks)
     halved[:, : SIDE // 2, : SIDE // 2] = found.masks[:, ::2, ::2]
     assert notes_on_edges_of_masks(with_masks(found, halved), "training")
+
+
+def test_frames_of_one_scene_are_compared_once():
+    """Frames of eight videos were taken for so many images, and masks that are right for wrong ones."""
+    found = scenes(15)
+    frames = ImageSet(found.images.repeat(8, 1, 1, 1), masks=found.masks.flip(-2).repeat(8, 1, 1))
+    assert len(small(frames)[0]) == 15
+    (note,) = notes_on_edges_of_masks(frames, "training")
+    assert int(re.search(r"of the (\d+) training masks", note)[1]) <= 15
 
 
 def test_few_masks_and_objects_in_the_centre_are_not_judged():
@@ -142,6 +154,8 @@ def test_real_masks_are_not_noted_until_they_are_turned(name, real_data, tmp_pat
     settings = resolve_settings("multicrop", ["tier=smoke", f"data={real_data / name}"], tmp_path, tmp_path, "")
     images = evaluation_data(settings.base, open_data(settings.base["data"], settings.locations))
     assert notes_on_alignment(images) == []
+    if name == "camvid":  # frames of a few videos, of which one each is compared
+        return
     for found in (images.train, images.test):
         (note,) = notes_on_edges_of_masks(with_masks(found, found.masks.flip(-2)), "training")
         assert "if the masks are mirrored top to bottom" in note

@@ -14,7 +14,12 @@ from scd.data.sources.columns import read_columns
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.altered_notes import are_alike, notes_on_altered_copies
+from studies.suite.analysis.altered_notes import (
+    are_alike,
+    like_partners,
+    notes_on_altered_copies,
+    notes_on_trained_copies,
+)
 from studies.suite.analysis.image_notes import notes_on_images
 
 SIDE = 32
@@ -41,6 +46,10 @@ def with_banner(image: PillowImage.Image) -> PillowImage.Image:
 ALTERED = {
     "saved again": saved_again,
     "mirrored": lambda image: image.transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT),
+    "turned by 90 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_90),
+    "turned by 180 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_180),
+    "upside down": lambda image: image.transpose(PillowImage.Transpose.FLIP_TOP_BOTTOM),
+    "transposed": lambda image: image.transpose(PillowImage.Transpose.TRANSVERSE),
     "cropped": lambda image: image.crop((3, 3, SIDE - 3, SIDE - 3)).resize((SIDE, SIDE)),
     "covered": with_banner,
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
@@ -104,3 +113,40 @@ def test_copies_that_were_noted_already_are_not_noted_again():
     train = [picture(seed) for seed in range(40)]
     notes = notes_on_images(data(train, train[:4]))
     assert any("are training images, too" in note for note in notes) and not any("altered" in note for note in notes)
+
+
+def test_versions_that_a_random_split_dealt_to_both_splits_are_noted():
+    """As many training images as scored ones had an altered copy among the training images, and nothing was said."""
+    versions = [
+        [picture(seed), saved_again(ALTERED["brighter"](picture(seed))), ALTERED["cropped"](picture(seed))]
+        for seed in range(20)
+    ]
+    test = [found[number % 3] for number, found in enumerate(versions)]
+    train = [one for number, found in enumerate(versions) for one in found[: number % 3] + found[number % 3 + 1 :]]
+    (note,) = notes_on_altered_copies(data(train, test))
+    assert "of the training images look so much like another one: if they are copies or frames of one scene" in note
+
+
+def test_more_altered_copies_than_equal_ones_are_noted():
+    train = [picture(seed) for seed in range(40)]
+    altered = [saved_again(ALTERED["brighter"](image)) for image in train[4:16]]
+    notes = notes_on_images(data(train, [*train[:2], *altered]))
+    assert any("2 of the 14 scored images are training images, too" in note for note in notes)
+    assert any(note.startswith(NOTE.format(14, 14)) for note in notes)
+
+
+def test_partners_are_counted():
+    pixels = torch.stack([torch.from_numpy(np.array(picture(seed))).permute(2, 0, 1) for seed in (1, 1, 2, 3)])
+    assert like_partners(pixels, pixels[[0, 2]]).tolist() == [2, 1]
+    assert like_partners(pixels, pixels[[0, 2]], torch.tensor([0, 2])).tolist() == [1, 0]
+
+
+def test_scored_images_of_another_source_among_the_training_images_are_noted():
+    """The scenes of a study held those that another folder had annotated for the scores."""
+    train, others = [picture(seed) for seed in range(40)], [picture(seed) for seed in range(100, 120)]
+    (note,) = notes_on_trained_copies(data(train, others), data(others, train[:8] + others[:2]))
+    assert note == (
+        "By their pixels, 8 of the 10 scored images that were compared are training images of 'mine' or altered copies "
+        "of them: scores are too high. Take them out of one of the two."
+    )
+    assert notes_on_trained_copies(data(train, others), data(train, others)) == []

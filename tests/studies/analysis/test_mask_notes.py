@@ -249,3 +249,16 @@ def test_masks_that_are_filled_boxes_are_noted(whole, cut, noted):
 def test_full_masks_are_no_boxes():
     notes = notes_on_masks(data([np.full((16, 16), 255, np.uint8)] * 8, [np.zeros((16, 16), np.uint8)] * 8))
     assert not any("upright rectangles" in note for note in notes)
+
+
+def test_maps_of_objects_without_a_list_of_them_are_looked_at():
+    """Half of the masks were empty, or inverted, and neither a line nor a note said anything of them."""
+    empty, cell = disc(0, 0), disc(3, 0)
+    notes = notes_on_masks(data([cell, cell, empty, empty], [cell] * 3, mask_kind="instances"))
+    assert notes == [
+        "Masks that show no object: 2 of the 4 training masks that were looked at. Whatever is found in their images "
+        "counts as false, with an IoU of 0, and where objects are needed they are skipped; leave out images that "
+        "nobody has annotated."
+    ]
+    inverted = notes_on_masks(data([disc(0, 4, border=3)] * 3, [cell] * 3, mask_kind="instances"))
+    assert len(inverted) == 1 and inverted[0].endswith("as in inverted masks; check that 0 is the background.")

@@ -8,6 +8,7 @@ from scd.data.sources.coco import Coco
 from scd.data.sources.columns import read_columns
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
+from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
 from studies.suite.analysis.object_notes import notes_on_objects, overlaps
@@ -157,3 +158,9 @@ def test_further_fields_of_objects_are_named():
     assert notes == [
         f"{split}: Fields of objects that are not read (1): in_dense_image." for split in ("train", "test")
     ]
+
+
+def test_scored_images_without_a_single_object_are_refused():
+    """Annotations of the test images were kept back: scene mIoU was 100 % for every network."""
+    with pytest.raises(DataError, match="'mine' test: no image has an object, as where annotations are kept"):
+        notes_on_objects(rows({}, empty=4))

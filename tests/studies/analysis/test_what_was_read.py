@@ -95,3 +95,13 @@ def test_objects_are_counted_and_images_without_any():
 
 def test_embedded_images_need_no_line():
     assert what_was_read(EvaluationData(Shapes(train=8, test=4, size=16), 16), decode=True) == []
+
+
+def test_maps_of_objects_without_a_list_of_them_have_a_line():
+    two = half(1)
+    two[6:] = 2
+    lines = what_was_read(data(mask=[png(two)] * 4, kind="instances"), decode=True)
+    assert lines[0] == (
+        "training: 4 images; masks of the kind 'instances', object on 50% of the pixels (median of 4), 2 objects an "
+        "image (median)."
+    )
