@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.altered_notes import SIDE, in_grey, in_memory, spread, thumbnails
-from studies.suite.analysis.name_notes import used_paths
+from studies.suite.analysis.name_notes import original_of, used_paths
 
 PLACES = (-1, 0, 1)  # of the number in a name: "r0_7" of a rotation, "7_100", "r2_7_100"
 SERIES = tuple[int, tuple[str, ...]]  # label, and the name without the number
@@ -61,8 +61,9 @@ def notes_on_neighbours(images: EvaluationData) -> list[str]:
 def by_series(names: list[str], labels: list[int], place: int) -> dict[SERIES, list[tuple[int, int]]]:
     """Label and rest of the name -> the number at this place and the row of each image, sorted."""
     found: dict[SERIES, list[tuple[int, int]]] = defaultdict(list)
-    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
-        numbers = list(re.finditer(r"\d+", PurePosixPath(name).stem))
+    for row, (file, label) in enumerate(zip(names, labels, strict=True)):
+        name = original_of(PurePosixPath(file).stem)[0]  # without the hash that a tool puts behind it
+        numbers = list(re.finditer(r"\d+", name))
         if -len(numbers) <= place < len(numbers):
             number = numbers[place]
             found[label, (name[: number.start()], name[number.end() :])].append((int(number[0]), row))

@@ -46,10 +46,13 @@ def data(images: list[tuple[str, str, np.ndarray]], labels: bool = True, every: 
     return EvaluationData(Source(**read_columns("mine", splits, content)), SIDE)
 
 
-@pytest.mark.parametrize(("form", "pair"), [("r0_{}.png", "'r0_15.png'"), ("{}_100.png", "'15_100.png'")])
+@pytest.mark.parametrize(
+    ("form", "pair"),
+    [("r0_{}.png", "'r0_15.png'"), ("{}_100.png", "'15_100.png'"), ("r0_{0}_jpg.rf.{0:08}ab.png", "'r0_15_jpg.rf.")],
+)
 def test_frames_of_one_rotation_are_noted(form, pair):
     """Fruits-360: one series per class, every fourth frame of which is scored."""
-    notes = [note for note in notes_on_images(data(frames(40, True, form))) if "nearest number" in note]
+    notes = notes_on_neighbours(data(frames(40, True, form)))
     assert len(notes) == 1
     assert notes[0].startswith("By their pixels, ")
     assert f"of the 20 scored images are more like the training image of the nearest number (such as {pair}" in notes[0]

@@ -4,11 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
-from scd.errors import UsageError
+from scd.data.sources.columns import read_columns
+from scd.data.sources.png import encode_png
+from scd.data.sources.source import Source
+from scd.errors import DataError, UsageError
+from scd.evaluation.protocol import EvaluationData
 from studies.__main__ import main
-from studies.suite.planning.checks import check_kind, check_options_hold, check_types
+from studies.suite.planning.checks import check_kind, check_lists, check_options_hold, check_types
 from studies.suite.planning.command_line import load_study, resolve_settings
 from studies.suite.planning.resolve import resolve
 from studies.suite.planning.study import Arm
@@ -223,3 +229,22 @@ def test_arguments_have_the_types_of_their_annotations(name, right, wrong, words
     check_types(made, {name: right, "other": wrong}, "made: ")
     with pytest.raises(UsageError, match=f"made: {name} must be {words}, not"):
         check_types(made, {name: wrong}, "made: ")
+
+
+@pytest.mark.parametrize("field", ["category", "bbox"])
+def test_objects_that_are_null_are_refused(field):
+    """An image without objects had null in the place of empty lists, and the reader of scenes a traceback."""
+    rows = [{"category": [0], "bbox": [[0, 0, 4, 4]]}, {"category": [], "bbox": [], field: None}]
+    kinds = {"category": List(ClassLabel(names=["cat"])), "bbox": List(List(Value("float64")))}
+    image = encode_png(np.zeros((8, 8, 3), np.uint8))
+    split = Dataset.from_dict(
+        {"image": [image] * 2, "mask": [encode_png(np.ones((8, 8), np.uint8))] * 2, "objects": rows},
+        features=Features({"image": Image(), "mask": Image(), "objects": kinds}),
+    )
+    splits = {"train": split.select([0]), "test": split}
+    images = EvaluationData(Source(**read_columns("mine", splits, {name: [name, field] for name in splits})), 8)
+    message = f"'mine' test: 1 images have objects whose '{field}' is null; an image without objects has an empty list"
+    with pytest.raises(DataError, match=message):
+        check_lists(images)
+    splits["test"] = split.select([0])
+    check_lists(EvaluationData(Source(**read_columns("mine", splits, {name: [name, "no null"] for name in splits})), 8))
