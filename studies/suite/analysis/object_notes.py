@@ -29,6 +29,7 @@ from scd.evaluation.protocol import EvaluationData
 NEAR = 0.75  # IoU of two boxes that may be one object
 DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
 MOST_ROWS = 5000  # whose boxes are compared
+INNER = 0.25  # share of objects inside of another one of their category; 9 % in COCO
 SLIVER, MANY_SLIVERS = 2, 0.1  # pixels; share of objects that are so thin
 READ = ("bbox", "category", CROWD, "area", "id", "image_id", "bbox_id")  # and fields that only number objects
 HARD = {"occluded", "truncated", "isoccluded", "istruncated"}  # hard to see, as field names in small letters
@@ -69,9 +70,7 @@ def notes_on_fields(objects: pyarrow.Array) -> list[str]:
     """Notes on fields by which other tools take objects out of the scores, or call them hard to see, and on further
     ones, none of which is read."""
     fields = sorted(fields_of(objects))
-    marks = [
-        field for field in fields if field != CROWD and is_mark(field) or field.casefold().replace("_", "") in HARD
-    ]
+    marks = [field for field in fields if field != CROWD and is_mark_or_hard(field)]
     counts = {field: sum(map(is_set, values_of(objects, field))) for field in marks}
     notes = []
     if any(counts.values()):
@@ -80,9 +79,8 @@ def notes_on_fields(objects: pyarrow.Array) -> list[str]:
             f"Objects that have marks which are not read, so that they count like others: {named} of "
             f"{sum(counts_of(objects)):,}. Give iscrowd=1 to those that are not to be scored."
         )
-    others = [
-        field for field in fields if field not in (*marks, *READ) and field.casefold() not in (*SCORES, VISIBILITY)
-    ]
+    known = (*marks, *READ, *SCORES, VISIBILITY)
+    others = [field for field in fields if field not in known and field.casefold() not in known]
     if others:
         notes.append(f"Fields of objects that are not read ({len(others)}): {printable(', '.join(others))}.")
     return notes
@@ -113,7 +111,11 @@ def notes_on_boxes(objects: pyarrow.Array, noted: Sequence[str]) -> list[str]:
     rows = np.unique(np.linspace(0, len(objects) - 1, min(len(objects), MOST_ROWS)).astype(int))
     found = [single_objects(row) for row in objects.take(pyarrow.array(rows)).to_pylist()]
     among = f" of the {len(rows):,} images that were looked at" if len(rows) < len(objects) else ""
-    return [*notes_on_doubled(found, among, noted), *notes_on_slivers([boxes for boxes, _ in found], among)]
+    return [
+        *notes_on_doubled(found, among, noted),
+        *notes_on_inner(found, among),
+        *notes_on_slivers([boxes for boxes, _ in found], among),
+    ]
 
 
 def notes_on_doubled(found: Sequence[tuple[np.ndarray, np.ndarray]], among: str, noted: Sequence[str]) -> list[str]:
@@ -143,6 +145,26 @@ def notes_on_doubled(found: Sequence[tuple[np.ndarray, np.ndarray]], among: str,
             "of its own."
         )
     return notes
+
+
+def notes_on_inner(found: Sequence[tuple[np.ndarray, np.ndarray]], among: str) -> list[str]:
+    """A note on objects whose box lies inside that of another one of their category, as of holes and of parts.
+
+    Args:
+        found: boxes and categories of each image; among: says of which images they are, if not of all.
+    """
+    inner = total = 0
+    for boxes, categories in found:
+        first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        inside = ((first[:, None] >= first) & (last[:, None] <= last)).all(axis=2) & (categories[:, None] == categories)
+        inside &= ~(boxes[:, None] == boxes).all(axis=2)
+        inner, total = inner + int(inside.any(axis=1).sum()), total + len(boxes)
+    if inner < max(FEWEST, INNER * total):
+        return []
+    return [
+        f"Objects whose box lies inside that of another object of their category: {inner:,} of {total:,}{among}, as "
+        "where holes of objects, or their parts, are annotated as objects. Each counts as an object of its own."
+    ]
 
 
 def notes_on_slivers(boxes: Sequence[np.ndarray], among: str) -> list[str]:

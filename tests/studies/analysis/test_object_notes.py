@@ -164,3 +164,16 @@ def test_scored_images_without_a_single_object_are_refused():
     """Annotations of the test images were kept back: scene mIoU was 100 % for every network."""
     with pytest.raises(DataError, match="'mine' test: no image has an object, as where annotations are kept"):
         notes_on_objects(rows({}, empty=4))
+
+
+def test_holes_that_are_objects_are_noted():
+    """Contours of masks, of which each became an object: those of the holes as well."""
+    notes = notes_on_objects(rows({"bbox": [[0, 0, 8, 8], [2, 2, 3, 3]], "category": [0, 0]}))
+    assert notes == [
+        f"{split}: Objects whose box lies inside that of another object of their category: 4 of 8, as where holes of "
+        "objects, or their parts, are annotated as objects. Each counts as an object of its own."
+        for split in ("train", "test")
+    ]
+    for other in ({"category": [0, 1]}, {"bbox": [[0, 0, 8, 8], [2, 2, 3, 7]]}, {"bbox": [[0, 0, 8, 8]] * 2}):
+        notes = notes_on_objects(rows({"bbox": [[0, 0, 8, 8], [2, 2, 3, 3]], "category": [0, 0], **other}))
+        assert not any("lies inside" in note for note in notes)
