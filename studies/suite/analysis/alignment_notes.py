@@ -130,7 +130,6 @@ def contrast(pixels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     side = 2 * BAND + 1
     inside = masks + F.max_pool2d(1 - masks, side, 1, BAND) - 1
     outside = F.max_pool2d(masks, side, 1, BAND) - masks
-    inside = inside.clamp(min=0)
     sizes = [band.sum(dim=(1, 2, 3)) for band in (inside, outside)]
     means = [
         (pixels * band).sum(dim=(2, 3)) / size.clamp(min=1).unsqueeze(1)
@@ -153,15 +152,12 @@ def notes_on_turned_copies(found: ImageSet, words: str) -> list[str]:
     """A note on images that are mirrored or turned copies of others of the split and have the same mask as these."""
     rows = spread(len(found), MOST_COPIES)
     masks = is_object(found.masks[rows]).float()
-    wrong, right = set(), set()
+    wrong: set[int] = set()
     for first, second, name in turned_pairs(found.images[rows]):
         turned = TURNS[name](masks[first])
-        is_other = overlap(turned, masks[second]) < TURNED
-        kept = (overlap(masks[first], masks[second]) >= SAME) & is_other
-        moved = (overlap(turned, masks[second]) >= SAME) & (overlap(masks[first], masks[second]) < TURNED)
+        kept = (overlap(masks[first], masks[second]) >= SAME) & (overlap(turned, masks[second]) < TURNED)
         wrong |= set(second[kept].tolist())
-        right |= set(second[moved].tolist())
-    if len(wrong) < max(FEWEST_COPIES, SHARE * len(rows)) or len(wrong) <= len(right):
+    if len(wrong) < max(FEWEST_COPIES, SHARE * len(rows)):
         return []
     return [
         f"By their pixels, {len(wrong):,} of the {len(rows):,} {words} images that were compared are mirrored or "

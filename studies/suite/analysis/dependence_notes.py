@@ -18,6 +18,7 @@ from studies.suite.analysis.column_notes import is_missing, is_sure, stored_rows
 from studies.suite.analysis.name_notes import original_of, used_paths
 from studies.suite.analysis.series_notes import by_series, is_called_video
 from studies.suite.analysis.used_rows import used_rows
+from studies.suite.analysis.what_was_read import counted
 
 INDEPENDENT = 0.9  # things shown, as a share of the images, below which it is noted
 ALIKE = 0.2  # share of the images that look like another one, from which it is noted
@@ -80,10 +81,10 @@ def notes_on_groups(images: EvaluationData, rows: Sequence[int]) -> list[str]:
     for column in filter(is_sure, values):
         counts = Counter(value for value in values[column] if not is_missing(value))
         more = counts.total() - len(counts)
-        if len(counts) > 1 and len(rows) - more <= INDEPENDENT * len(rows):
+        if counts and len(rows) - more <= INDEPENDENT * len(rows):
             return [
                 f"By the column '{printable(column)}', which is not read, {counts.total():,} of the {len(rows):,} "
-                f"scored images are of {len(counts):,} groups. {TOO_SHORT}"
+                f"scored images are of {counted(len(counts), 'group', 'groups')}. {TOO_SHORT}"
             ]
     return []
 

@@ -14,6 +14,7 @@ from scd.data.sources.columns import read_columns
 from scd.data.sources.png import encode_png
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis import alignment_notes
 from studies.suite.analysis.alignment_notes import (
     FEWEST_OWN,
     TURNS,
@@ -56,6 +57,7 @@ def test_masks_that_lie_on_their_objects_are_not_noted(count):
     for seed in range(5):
         assert notes_on_edges_of_masks(scenes(count, seed), "training") == []
         assert notes_on_edges_of_masks(scenes(count, seed, contrast=30), "training") == []
+        assert notes_on_edges_of_masks(scenes(30, seed, contrast=8), "training") == [], "objects that hardly stand out"
 
 
 @pytest.mark.parametrize("name", TURNS)
@@ -104,9 +106,11 @@ def test_few_masks_and_objects_in_the_centre_are_not_judged():
     assert notes_on_edges_of_masks(with_masks(nothing, torch.zeros_like(nothing.masks)), "training") == []
 
 
+@pytest.mark.parametrize("block", [alignment_notes.BLOCK, 5])
 @pytest.mark.parametrize("name", TURNS)
-def test_turned_copies_with_the_masks_of_the_originals_are_noted(name):
+def test_turned_copies_with_the_masks_of_the_originals_are_noted(name, block, monkeypatch):
     """Half of the images were mirrored or turned, and their masks were not."""
+    monkeypatch.setattr(alignment_notes, "BLOCK", block)
     found, turn = scenes(20), TURNS[name]
     images = torch.cat([found.images, turn(found.images[:8])])
     kept = ImageSet(images, masks=torch.cat([found.masks, found.masks[:8]]))
@@ -124,6 +128,20 @@ def test_turned_copies_with_the_masks_of_the_originals_are_noted(name):
 def test_copies_whose_objects_look_the_same_after_the_turn_are_not_noted():
     found = scenes(20, centred=True)
     images = torch.cat([found.images, found.images.flip(-1)])
+    assert notes_on_turned_copies(ImageSet(images, masks=found.masks.repeat(2, 1, 1)), "training") == []
+
+
+def test_turned_copies_with_masks_of_their_own_are_not_noted():
+    found = scenes(20)
+    images = torch.cat([found.images, found.images[:8].flip(-1)])
+    masks = torch.cat([found.masks, torch.ones_like(found.masks[:8])])
+    assert notes_on_turned_copies(ImageSet(images, masks=masks), "training") == []
+
+
+def test_images_that_are_their_own_mirror_images_are_not_noted():
+    found = scenes(20)
+    half = found.images[..., : SIDE // 2]
+    images = torch.cat([half, half.flip(-1)], dim=-1).repeat(2, 1, 1, 1)
     assert notes_on_turned_copies(ImageSet(images, masks=found.masks.repeat(2, 1, 1)), "training") == []
 
 

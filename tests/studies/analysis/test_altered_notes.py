@@ -49,7 +49,9 @@ ALTERED = {
     "turned by 90 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_90),
     "turned by 180 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_180),
     "upside down": lambda image: image.transpose(PillowImage.Transpose.FLIP_TOP_BOTTOM),
-    "transposed": lambda image: image.transpose(PillowImage.Transpose.TRANSVERSE),
+    "turned by 270 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_270),
+    "transposed": lambda image: image.transpose(PillowImage.Transpose.TRANSPOSE),
+    "transposed the other way": lambda image: image.transpose(PillowImage.Transpose.TRANSVERSE),
     "cropped": lambda image: image.crop((3, 3, SIDE - 3, SIDE - 3)).resize((SIDE, SIDE)),
     "covered": with_banner,
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
@@ -86,14 +88,15 @@ def test_other_images_are_not_noted():
     assert notes_on_altered_copies(data(train, [*test[:30], *copies]))[0].startswith(NOTE.format(2, 32))
 
 
+def icon(seed: int) -> PillowImage.Image:
+    """Noise on white."""
+    pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    pixels[8:24, 8:24] = np.random.default_rng(seed).integers(0, 60, (16, 16, 3))
+    return PillowImage.fromarray(pixels)
+
+
 def test_images_that_all_look_alike_are_not_noted():
     """Icons on white: training images look as much like each other."""
-
-    def icon(seed):
-        pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
-        pixels[8:24, 8:24] = np.random.default_rng(seed).integers(0, 60, (16, 16, 3))
-        return PillowImage.fromarray(pixels)
-
     images = data([icon(seed) for seed in range(20)], [icon(seed) for seed in range(50, 60)])
     assert are_alike(images.train.images, images.test.images).all() and notes_on_altered_copies(images) == []
 
@@ -150,3 +153,5 @@ def test_scored_images_of_another_source_among_the_training_images_are_noted():
         "of them: scores are too high. Take them out of one of the two."
     )
     assert notes_on_trained_copies(data(train, others), data(train, others)) == []
+    icons = data([icon(seed) for seed in range(20)], [icon(seed) for seed in range(50, 60)])
+    assert notes_on_trained_copies(icons, icons) == [], "images of one kind"

@@ -58,8 +58,9 @@ def test_versions_of_scored_images_are_noted():
         [f"cats/{number}.jpg" for number in range(20)] + ["cats/3_flip.jpg"],
         [f"{folder}/1.jpg" for folder in ("cats", "dogs", "pigs")],
         [f"cats/{number}_aug.jpg" for number in range(12)],
+        [f"cats/{number}.{end}" for number in range(6) for end in ("jpg", "png")],
     ],
-    ids=["numbers", "one version", "one name in several classes", "one version each"],
+    ids=["numbers", "one version", "one name in several classes", "one version each", "two formats"],
 )
 def test_images_of_their_own_are_not_noted(names):
     assert notes_on_versions(names, by_class=True) == []
@@ -70,7 +71,8 @@ def test_frames_of_videos_are_noted():
     (note,) = notes_on_videos(names)
     start = "By their names, 20 of the 20 scored images are frames of 2 videos (such as 'video3', 10 images)."
     assert note == f"{start} {TOO_SHORT}"
-    assert notes_on_videos([f"dog_{number}.png" for number in range(20)]) == []
+    for name in ("dog_{}.png", "block7_{}.png"):
+        assert notes_on_videos([name.format(number) for number in range(20)]) == []
 
 
 def test_images_of_one_patient_are_noted(tmp_path):
@@ -80,6 +82,11 @@ def test_images_of_one_patient_are_noted(tmp_path):
     assert note == (
         f"By the column 'patient_id', which is not read, 24 of the 24 scored images are of 4 groups. {TOO_SHORT}"
     )
+
+
+def test_images_of_one_patient_alone_are_noted(tmp_path):
+    (note,) = notes_on_dependence(data([picture(n) for n in range(24)], tmp_path, patient_id=["p7"] * 24))
+    assert "24 of the 24 scored images are of 1 group." in note
 
 
 def test_one_image_of_each_patient_is_not_noted(tmp_path):

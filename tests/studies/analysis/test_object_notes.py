@@ -11,7 +11,7 @@ from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.object_notes import notes_on_objects, overlaps
+from studies.suite.analysis.object_notes import notes_on_inner, notes_on_objects, overlaps
 
 SPLITS = ("train", "test")
 ALIKE = "train: Objects that have marks which are not read, so that they count like others: "
@@ -177,3 +177,10 @@ def test_holes_that_are_objects_are_noted():
     for other in ({"category": [0, 1]}, {"bbox": [[0, 0, 8, 8], [2, 2, 3, 7]]}, {"bbox": [[0, 0, 8, 8]] * 2}):
         notes = notes_on_objects(rows({"bbox": [[0, 0, 8, 8], [2, 2, 3, 3]], "category": [0, 0], **other}))
         assert not any("lies inside" in note for note in notes)
+
+
+def test_few_objects_inside_of_others_are_not_noted():
+    """People before people: in COCO, 9 % of the boxes lie inside of another one of their category."""
+    nested, apart = np.array([[0, 0, 8, 8], [2, 2, 3, 3]], float), np.array([[0, 0, 8, 8], [20, 0, 8, 8]], float)
+    images = [(nested, np.array([0, 0]))] * 4 + [(apart, np.array([0, 0]))] * 6
+    assert notes_on_inner(images, "") == [] and len(notes_on_inner(images[:8], "")) == 1
