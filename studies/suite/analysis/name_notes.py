@@ -21,7 +21,9 @@ Name = tuple[str, str]  # folder and name without ending of a file
 
 DRAWN = "chosen by a hash of their names"  # of the description of a source that has no splits of its own
 TOOLS = (  # names that programs give to changed versions of an image; the group is its name
-    re.compile(r"(.+)\.rf\.[0-9A-Za-z]{8,}"),  # Roboflow
+    re.compile(
+        r"(.+?)(?:[_-](?:jpe?g|png|bmp|gif|tiff?|webp|heic|avif))?\.rf\.[0-9A-Za-z]{8,}", re.IGNORECASE
+    ),  # Roboflow
     re.compile(r".*_original_(.+)_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+"),  # Augmentor
 )
 CHANGE = r"aug(ment(ed|ation)?)?|[hv]?flip(ped)?|(horizontal|vertical)(ly)?[ _-]?flip(ped)?|mirror(ed)?|"

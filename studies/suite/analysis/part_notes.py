@@ -21,7 +21,7 @@ from studies.suite.analysis.name_notes import original_of, used_paths
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DAY = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])[-_. ]?(?:0[1-9]|[12]\d|3[01])"
 DAY_FIRST = r"\d\d[-_.]\d\d[-_.](?:19|20)\d\d"
-OF_DAY = r"[-_. T]*(?:[01]\d|2[0-3])[-_.:]?[0-5]\d[-_.:]?[0-5]\d(?:[-_.]?\d{1,9})?Z?"
+OF_DAY = r"[-_. T]*(?:[01]\d|2[0-3])[-_.:h]?[0-5]\d[-_.:m]?[0-5]\d(?:[-_.s]?\d{1,9})?Z?"
 TIME = rf"(?:{DAY}|{DAY_FIRST})(?:{OF_DAY})?"
 PART = re.compile(rf"{UUID}|(?<![^\W_]){TIME}(?![^\W_])|[^\W_]+", re.IGNORECASE)
 IS_TIME = re.compile(rf"{TIME}|(?:19|20)\d\d|{UUID}", re.IGNORECASE)  # or a random id

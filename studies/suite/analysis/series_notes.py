@@ -11,6 +11,8 @@ from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.name_notes import DRAWN, original_of, series_of, used_paths
 
 VIDEO = {"video", "videos", "vid", "frame", "frames", "clip", "seq", "sequence", "cam", "camera"}
+VIDEO_FILE = re.compile(r"[^\W_][_.](mp4|mov|avi|mkv|webm|m4v|wmv)(?![^\W_])", re.IGNORECASE)  # in a name: "farm_mp4"
+AT_TIME = re.compile(r"#t=[\d.]+$")  # of VoTT: seconds from the start of a video
 TILE = re.compile(r"(.+?)(?:_+\d+){3,5}")  # a tile of a picture by its place: SAHI's "P1003_38_38_86_86", DOTA's
 FEWEST = 3  # series that are named by letters and numbers alone, as parts of data sets are, too
 
@@ -50,15 +52,15 @@ def by_series(paths: Sequence[PurePosixPath]) -> dict[str, list[str]]:
     """The names of images by the series to which these say that they belong."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        stem = original_of(path.stem)[0]
+        stem = AT_TIME.sub("_0", original_of(path.stem)[0])
         tile, found_series = TILE.fullmatch(stem), series_of(stem)
         name = tile[1] if tile else found_series[0] if found_series else ""
-        if not name and path.stem[-1:].isdecimal() and is_called_video(path.stem):
-            name = path.stem.rstrip("0123456789")  # "frame_000012"
+        if not name and stem[-1:].isdecimal() and is_called_video(stem):
+            name = stem.rstrip("0123456789")  # "frame_000012"
         if is_called_video(name) or (is_numbered(name) and words_of(name)):
             found[name].append(path.name)
     return found
 
 
 def is_called_video(name: str) -> bool:
-    return bool(VIDEO & set(words_of(name)))
+    return bool(VIDEO & set(words_of(name))) or VIDEO_FILE.search(name) is not None

@@ -42,6 +42,18 @@ def names(form: str, *numbers: int) -> list[str]:
             "'test/MOT-02/img1/000003.jpg'",
         ),
         (names("a/M1/img{:06}.jpg", 1, 2), names("a/M1/img{:06}.jpg", 4, 5) + ["b/c.png"], "'a/M1/img000004.jpg'"),
+        (  # frames of an uploaded video, as Roboflow exports them
+            names("farm_mp4-{0}_jpg.rf.{0:032x}.jpg", 1, 2, 3),
+            names("farm_mp4-{0}_jpg.rf.{0:032x}.jpg", 14, 15),
+            "'farm_mp4-14_jpg.rf.0000000000000000000000000000000e.jpg' and 'farm_mp4-1_jpg.rf.",
+        ),
+        (
+            names("frame{0}_jpg.rf.{0:032x}.jpg", 1, 2, 3),
+            names("frame{0}_jpg.rf.{0:032x}.jpg", 14, 15),
+            "'frame14_jpg.rf.0000000000000000000000000000000e.jpg' and 'frame1_jpg.rf.",
+        ),
+        (names("farm.mp4#t={}.5.jpg", 1, 2, 3), names("farm.mp4#t={}.5.jpg", 4, 5), "'farm.mp4#t=4.5.jpg' and"),  # VoTT
+        (names("farm_mp{}.jpg", 1, 2, 3), names("farm_mp{}.jpg", 4, 5), None),
         (names("uav{}_1.jpg", 1, 2, 3), names("uav{}_2.jpg", 1, 2, 3), None),  # two images of each: too short
         (names("uav{}_1.jpg", 1, 1, 2, 2, 3, 3), names("uav{}_2.jpg", 1, 2, 3), "'uav1_2.jpg' and 'uav1_1.jpg'"),
         (  # tiles of three pictures, as SAHI and DOTA's kit name them
