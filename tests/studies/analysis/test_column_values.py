@@ -73,6 +73,7 @@ def test_notes_on_names_that_a_column_of_text_holds(tmp_path, form, text, column
         ("https://host/video{0:02}_frame{1:04}.jpg", "url"),
         ("{split}{0:03}/{1}.jpg", "filename"),
         ("{split}_{0:03}/{1}.jpg", "filename"),
+        ("img{0:03}/{1}.jpg", "filename"),  # parts of a set
     ],
 )
 def test_other_columns_of_text(tmp_path, form, column):
@@ -83,6 +84,8 @@ def test_names_of_the_images_themselves_come_first(tmp_path):
     images = parquet(tmp_path, "video{0:02}_frame{1:04}.jpg", ("filename",), "photo_{}.jpg")
     assert used_files(images)[1][:2] == ["photo_0.jpg", "photo_1.jpg"]
     assert notes_of(images) == []
+    images = parquet(tmp_path / "folder", "video{0:02}_frame{1:04}.jpg", ("filename",), "photos_a/{}.jpg")
+    assert used_files(images)[1][:2] == ["photos_a/0.jpg", "photos_a/1.jpg"]
 
 
 def test_a_column_that_is_called_like_files_is_preferred(tmp_path):
@@ -103,6 +106,7 @@ def test_labels_take_the_place_of_folders_that_are_no_classes(tmp_path):
         ("{2}/{0}{1}.jpg", "a/03.jpg"),
         ("{0}{1}.jpg", "0/03.jpg"),
         ("test/{0}{1}.jpg", "test/0/03.jpg"),
+        ("images/{0}{1}.jpg", "images/0/03.jpg"),
     ):
         images = parquet(tmp_path / form[1].replace("}", ""), form)
         assert used_paths(images)[1][0] == path
