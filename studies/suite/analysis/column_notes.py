@@ -4,56 +4,42 @@ They may name the classes, and show that each split has numbered these for itsel
 video or the original of each image, and show that both splits have images of one.
 """
 
-import csv
-import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from os.path import commonpath
-from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
-import datasets
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Value
-
-from scd.data.sources.folder_names import is_part, words_of
+from scd.data.sources.folder_names import SPLIT_WORDS, words_of
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.list_notes import TABLES, columns_of, entries, folders_of_lists, is_of
-from studies.suite.analysis.name_notes import used_paths
+from studies.suite.analysis.column_values import Cells, are_files, stored_rows, values_of_rows, with_slashes
+from studies.suite.analysis.group_columns import (
+    OF_PLACES,
+    are_counted,
+    begin_anew,
+    is_group,
+    is_of_images,
+    is_of_people,
+    is_sure,
+    place_of,
+)
+from studies.suite.analysis.name_notes import used_files
+from studies.suite.analysis.table_notes import values_by_tables
 from studies.suite.analysis.used_rows import used_rows
-
-Cells = Sequence[str | None]  # of a column, one for each row that is used; None where a row has none
 
 OF_CLASSES = {"class", "classes", "label", "labels", "category", "species", "breed", "synset", "target"}
 PURE = 0.9  # share of the rows of a label that have one text
 FEWEST_ROWS = 2  # training rows of a text, on average
-LONGEST = 200  # bytes of a text, on average
 
-OF_ONE = {  # names of what several images show
-    "patient", "subject", "participant", "donor", "person", "individual", "case", "lesion", "slide", "wsi",
-    "video", "clip", "sequence", "seq", "original", "parent",
-}  # fmt: skip
-OF_SOME = {  # the same, or a kind of images, as camera and location are
-    "source", "group", "scene", "session", "track", "event", "burst", "location", "site", "camera", "cam",
-}  # fmt: skip
-OF_FILES = {"image", "images", "img", "photo", "picture", "file", "filename", "path", "stem"}
-OF_IDS = {
-    "id", "ids", "identifier", "uid", "uuid", "hash", "key", "code", "name", "no", "nr", "num", "number", "index",
-    "idx", "url", "of", "the",
-}  # fmt: skip
 NO_VALUE = {"", "-1", "nan", "none", "null", "na", "n/a", "<na>", "unknown"}
-FEWEST_OF_ONE, FEWEST_OF_SOME = 2, 10  # values
+FEWEST_OF_ONE, FEWEST_OF_SOME = 4, 10  # values; of one: where each has images of several classes
 PER_CLASS = 2  # values for each class, where a column may name a kind of images
-DIGITS = 0.5  # share of the values that have a digit, where a column may name a kind of images
+DIGITS = 0.5  # share of the values that have a digit, where a column or its few values may name a kind of images
 SHARE_OF_ONE, SHARE_OF_SOME = 0.1, 0.5  # of the scored images, that is not noted
 REPEATED = 0.1  # share of the rows of a split, at least, whose value other rows of it have: else it numbers the rows
-
-LARGEST = 2**25  # bytes of a table that is read
-MOST_TABLES = 20
-MOST_FOLDERS = 3  # before the name of an image
+OF_NAMES = {"img", "image", "photo", "picture", "frame", "file", *SPLIT_WORDS}  # words of names, that are no classes
 
 
 def notes_on_columns(images: EvaluationData) -> list[str]:
@@ -64,10 +50,11 @@ def notes_on_columns(images: EvaluationData) -> list[str]:
     labels = labels_of(images, rows)
     stored = {split: stored_rows(images.source.split(split)) for split in rows}
     train, test = (values_of_rows(stored[split], rows[split]) for split in rows)
-    notes = notes_on_texts(train, test, labels, images.split)
-    classes = len(set(labels[0])) if labels else 0
-    groups = notes_on_groups(train, test, classes, names_in(images.source))
-    return [*notes, *(groups or notes_on_tables(images, classes))]
+    files = used_files(images)
+    texts = notes_on_texts(train, test, labels, images.split)
+    texts = texts or notes_on_file_texts(files, train, test, labels, images.split)
+    groups = notes_on_groups(train, test, labels, names_in(images.source))
+    return [*texts, *(groups or notes_on_tables(files, labels, names_in(images.source)))]
 
 
 def names_in(source: Source) -> list[set[str]]:
@@ -86,51 +73,6 @@ def labels_of(images: EvaluationData, rows: Mapping[str, Sequence[int]]) -> list
     return found
 
 
-# ---------------------------------------------------------------- columns of parquet files
-
-
-def stored_rows(dataset: Dataset) -> Dataset | None:
-    """The rows of a split with all columns of its files, from the cache; None where they are not kept there."""
-    paths = dict.fromkeys(str(file["filename"]) for file in dataset.cache_files)
-    parts = [Dataset.from_file(path) for path in paths]
-    if not parts:
-        return None
-    whole = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    return whole if len(whole) == len(dataset) else None
-
-
-def values_of_rows(stored: Dataset | None, rows: Sequence[int]) -> dict[str, Cells]:
-    """Column -> its values in some rows, as text: of those columns that hold text or numbers that may be names."""
-    found: dict[str, Cells] = {}
-    for column, feature in stored.features.items() if stored is not None else ():
-        names = feature.names if isinstance(feature, ClassLabel) else None
-        if not isinstance(feature, ClassLabel | Value):
-            continue
-        cells = stored.select_columns([column]).with_format("arrow")[:][column]
-        if names is None and not is_group(column) and not is_text(cells):
-            continue
-        values = cells.take(pa.array(rows, pa.int64()))
-        if names is None and pa.types.is_floating(values.type):
-            values = whole_numbers(values)
-        found[column] = [
-            None if value is None else names[value] if names and 0 <= value < len(names) else str(value).strip()
-            for value in values.to_pylist()
-        ]
-    return found
-
-
-def is_text(cells: pa.ChunkedArray) -> bool:
-    """Whether a column holds texts that are short enough for names."""
-    text = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
-    return text and cells.nbytes <= LONGEST * len(cells)
-
-
-def whole_numbers(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers without their fraction, as those of a column with empty cells are; null where they have one."""
-    whole = pc.equal(values, pc.floor(values))
-    return pc.cast(pc.if_else(whole, values, None), pa.int64(), safe=False)
-
-
 # ---------------------------------------------------------------- texts of classes
 
 
@@ -139,22 +81,86 @@ def notes_on_texts(
 ) -> list[str]:
     """A note on a column of text that names the classes, and that gives labels another name in the scored split."""
     for column in filter(test.__contains__, train if labels else ()):
-        ours, theirs = (texts_of(values[column], found) for values, found in zip((train, test), labels, strict=True))
-        if not ours or not theirs or FEWEST_ROWS * len(ours) > len(labels[0]):
-            continue
-        moved = sorted(label for label in ours.keys() & theirs.keys() if folded(ours[label]) != folded(theirs[label]))
-        known = set(map(folded, ours.values()))
-        crossed = [label for label in moved if folded(theirs[label]) in known]
+        moved, crossed = moved_texts(train[column], test[column], labels)
         if crossed or (moved and OF_CLASSES & set(words_of(column))):
-            label = (crossed or moved)[0]
-            return [
-                f"By the column '{printable(column)}', which is not read, the label '{label}' is "
-                f"'{printable(ours[label])}' in the training split and '{printable(theirs[label])}' in the {split} "
-                f"split ({len(moved)} such labels), as if each split had numbered its classes for itself: scored "
-                "images are then compared with other classes. If the column names the classes, take it as the label "
-                f"(data.options.columns.label={printable(column)})."
-            ]
+            found, name = moved_words(crossed or moved, split), printable(column)
+            advice = f"take it as the label (data.options.columns.label={name})."
+            if "." in name:  # part of another column, which cannot be read
+                advice = "write it as a column of its own and take it as the label."
+            return [f"By the column '{name}', which is not read, {found} If the column names the classes, {advice}"]
     return []
+
+
+def notes_on_file_texts(
+    files: Sequence[Cells],
+    train: Mapping[str, Cells],
+    test: Mapping[str, Cells],
+    labels: Sequence[Sequence[str]],
+    split: str,
+) -> list[str]:
+    """A note on names of files that hold the class, as "daisy_0012.jpg" does, and give labels another one's name.
+
+    The folders of the images are compared by :mod:`name_notes`, those of other columns here.
+
+    Args:
+        files: of the training and of the scored images.
+        train, test: the values of each column, of which some may be such names, too.
+    """
+    if not labels:
+        return []
+    named = [("", files, (name_text, numbered_text))]
+    for column in filter(test.__contains__, train):
+        pair = [[with_slashes(value) for value in values[column]] for values in (train, test)]
+        if all(map(are_files, pair)) and pair != files:
+            where = f" in the column '{printable(column)}'"
+            named.append((where, pair, (folder_text, name_text, numbered_text)))
+    for where, pair, forms in named:
+        for form in forms:
+            _, crossed = moved_texts(*([form(value) if value else None for value in part] for part in pair), labels)
+            if crossed:
+                return [f"By the names of the image files{where}, {moved_words(crossed, split)} Check the labels."]
+    return []
+
+
+def folder_text(path: str) -> str:
+    return PurePosixPath(path).parent.name
+
+
+def name_text(path: str) -> str:
+    """The words of a file's name, without numbers: "daisy" of "daisy_0012.jpg"."""
+    return text_of(re.sub(r"\d+", " ", PurePosixPath(path).stem))
+
+
+def numbered_text(path: str) -> str:
+    """The words of a file's name without the last number: "n01440764" of "n01440764_12.jpg"."""
+    return text_of(re.sub(r"\d+(?=\D*$)", " ", PurePosixPath(path).stem))
+
+
+def text_of(name: str) -> str:
+    return " ".join(word for word in re.findall(r"[^\W_]+", name.casefold()) if word not in OF_NAMES)
+
+
+Moved = list[tuple[str, str, str]]  # labels, each with its text in the training and in the scored split
+
+
+def moved_texts(train: Cells, test: Cells, labels: Sequence[Sequence[str]]) -> tuple[Moved, Moved]:
+    """The labels with another text in the scored split, and those of them whose text is there that of another label."""
+    ours, theirs = (texts_of(values, found) for values, found in zip((train, test), labels, strict=True))
+    if not ours or not theirs or FEWEST_ROWS * len(ours) > len(labels[0]):
+        return [], []
+    pairs = [(label, ours[label], theirs[label]) for label in sorted(ours.keys() & theirs.keys())]
+    known = set(map(folded, ours.values()))
+    moved = [found for found in pairs if folded(found[1]) != folded(found[2])]
+    return moved, [found for found in moved if folded(found[2]) in known]
+
+
+def moved_words(moved: Moved, split: str) -> str:
+    label, ours, theirs = moved[0]
+    return (
+        f"the label '{label}' is '{printable(ours)}' in the training split and '{printable(theirs)}' in the {split} "
+        f"split ({len(moved)} such labels), as if each split had numbered its classes for itself: scored images are "
+        "then compared with other classes."
+    )
 
 
 def texts_of(values: Cells, labels: Sequence[str]) -> dict[str, str]:
@@ -198,7 +204,7 @@ class Shared(NamedTuple):
 def notes_on_groups(
     train: Mapping[str, Cells],
     test: Mapping[str, Cells],
-    classes: int,
+    labels: Sequence[Sequence[str]],
     known: Iterable[set[str]] = (),
     where: str = "",
 ) -> list[str]:
@@ -208,19 +214,20 @@ def notes_on_groups(
 
     Args:
         train, test: the values of each column, of the training and of the scored rows.
-        classes: their number; 0 without labels.
+        labels: of these rows; [] without labels.
         known: the names of classes and backgrounds: columns of these are none of groups.
         where: the file of the column.
     """
     found: list[tuple[int, int, str, Shared]] = []
-    for column in filter(is_group, train.keys() & test.keys()):
-        shared = shared_values(column, train[column], test[column], classes, known)
+    ours, theirs = group_columns(train), group_columns(test)
+    for column in ours.keys() & theirs.keys():
+        shared = shared_values(column, ours[column], theirs[column], labels, known)
         if shared:
             found.append((-shared.images, shared.count, column, shared))
     if not found:
         return []
     *_, column, shared = min(found)
-    total = len(test[column])
+    total = len(theirs[column])
     return [
         f"By the column '{printable(column)}'{where}, which is not read, {shared.images:,} of the {total:,} scored "
         f"images belong to groups of training images ({shared.values:,} groups, such as '{printable(shared.first)}'): "
@@ -229,153 +236,74 @@ def notes_on_groups(
     ]
 
 
-def shared_values(column: str, train: Cells, test: Cells, classes: int, known: Iterable[set[str]]) -> Shared | None:
+def group_columns(columns: Mapping[str, Cells]) -> dict[str, Cells]:
+    """The columns that may name groups. A well is named together with its plate, as "plate + well"."""
+    found = {column: values for column, values in columns.items() if is_group(column) or is_of_images(column)}
+    places = {place: column for column in columns if (place := place_of(column))}
+    named = [places[place] for place in OF_PLACES if place in places]
+    if len(named) < 2:
+        return found
+    if "well" in places:  # which numbers its sites and fields
+        found = {column: values for column, values in found.items() if not {"site", "field"} & set(words_of(column))}
+    found = {column: values for column, values in found.items() if column not in named}
+    for count in range(1 + ("experiment" in places), len(named) + 1):
+        rows = zip(*(columns[column] for column in named[:count]), strict=True)
+        found[" + ".join(named[:count])] = [None if any(map(is_missing, row)) else "/".join(row) for row in rows]
+    return found
+
+
+def shared_values(
+    column: str, train: Cells, test: Cells, labels: Sequence[Sequence[str]], known: Iterable[set[str]]
+) -> Shared | None:
     """The values of a column that both splits have; None where they do not look like those of groups of images."""
     ours, theirs = (Counter(value for value in values if not is_missing(value)) for values in (train, test))
-    values = ours.keys() | theirs.keys()
+    values, classes = ours.keys() | theirs.keys(), len(set(labels[0])) if labels else 0
     sure = is_sure(column)
-    fewest = max(FEWEST_OF_ONE, classes + 1) if sure else max(FEWEST_OF_SOME, PER_CLASS * classes)
-    if len(values) < fewest or any(values <= names for names in known):
+    numbered = sum(any(map(str.isdigit, value)) for value in values) >= DIGITS * len(values)
+    fewest = FEWEST_OF_ONE if labels and numbered and is_across(train, labels[0]) else max(2, classes + 1)
+    if len(values) < (fewest if sure else max(FEWEST_OF_SOME, PER_CLASS * classes)):
         return None
-    if not sure and sum(any(map(str.isdigit, value)) for value in values) < DIGITS * len(values):
-        return None
-    repeated = (sum(count for count in counts.values() if count > 1) for counts in (ours, theirs))
-    if not any(rows >= REPEATED * len(of) and rows for rows, of in zip(repeated, (train, test), strict=True)):
+    if any(values <= names for names in known) or not (sure or numbered or is_of_people(column)):
         return None
     both = ours.keys() & theirs.keys()
     images = sum(theirs[value] for value in both)
-    if images <= (SHARE_OF_ONE if sure else SHARE_OF_SOME) * len(test):
-        return None
-    return Shared(images, len(both), len(values), min(both))
+    least = SHARE_OF_ONE if sure else SHARE_OF_SOME
+    if is_of_images(column):  # names that begin anew in each split or class
+        if begin_anew(ours, theirs) or not is_repeated(train, test, labels):
+            return None
+    elif not is_repeated(train, test):
+        if not sure or not ours or are_counted(ours):  # numbers of rows
+            return None
+        least = SHARE_OF_SOME
+    return Shared(images, len(both), len(values), min(both)) if images > least * len(test) else None
+
+
+def is_across(values: Cells, labels: Sequence[str]) -> bool:
+    """Whether all values of a column have several labels, as patients may have, and names of classes do not."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for value, label in zip(values, labels, strict=True):
+        if not is_missing(value):
+            found[value].add(label)
+    return bool(found) and all(len(of_one) > 1 for of_one in found.values())
+
+
+def is_repeated(train: Cells, test: Cells, labels: Sequence[Sequence[str]] = ()) -> bool:
+    """Whether many rows of a split have a value that other rows of it have, with the same label where there are any."""
+    for values, of in zip((train, test), labels or (train, test), strict=True):
+        counts = Counter(row for row in zip(values, of, strict=True) if not is_missing(row[0]))
+        rows = sum(count for count in counts.values() if count > 1)
+        if rows and rows >= REPEATED * len(values):
+            return True
+    return False
 
 
 def is_missing(value: str | None) -> bool:
     return value is None or value.strip().casefold() in NO_VALUE
 
 
-def is_group(column: str) -> bool:
-    """Whether a column names groups of images: by a word of these, and other words of names alone.
-
-    "patient_id", "patientid" and "source_image" do; "patient_age", "image_id" and "scene_type" do not.
-    """
-    words = group_words(column)
-    return bool(words & (OF_ONE | OF_SOME)) and words <= OF_ONE | OF_SOME | OF_FILES | OF_IDS
-
-
-def is_sure(column: str) -> bool:
-    """Whether a column that names groups hardly names a kind of images: "source_image" and not "source"."""
-    words = group_words(column)
-    return bool(words & OF_ONE) or ("source" in words and bool(words & OF_FILES))
-
-
-def group_words(column: str) -> set[str]:
-    """The words of a column's name; "patientid" is patient."""
-    words = {word: word.removesuffix("id") for word in words_of(column)}
-    return {short if short in OF_ONE | OF_SOME else word for word, short in words.items()}
-
-
-# ---------------------------------------------------------------- tables beside folders
-
-
-def notes_on_tables(images: EvaluationData, classes: int) -> list[str]:
+def notes_on_tables(files: Sequence[Cells], labels: Sequence[Sequence[str]], known: Sequence[set[str]]) -> list[str]:
     """A note on groups by a table that lies beside the folders of the images, and that names images of both splits."""
-    paths = used_paths(images)
-    if not all(map(all, paths)):
-        return []
-    used = [[Path(path).absolute() for path in found] for found in paths]
-    if not all(found[0].is_file() for found in used):
-        return []
-    for table in tables_around(Path(commonpath([path.parent for found in used for path in found]))):
-        columns = read_table(table)
-        rows_of = rows_by_image(columns, used)
-        if not all(any(row is not None for row in found) for found in rows_of):
-            continue
-        train, test = (
-            {name: [None if row is None else values[row] for row in found] for name, values in columns.items()}
-            for found in rows_of
-        )
-        where = f" of '{printable(table.name)}'"
-        if notes := notes_on_groups(train, test, classes, names_in(images.source), where):
+    for where, train, test in values_by_tables(files):
+        if notes := notes_on_groups(train, test, labels, known, where):
             return notes
     return []
-
-
-def tables_around(root: Path) -> list[Path]:
-    """The tables with a column of groups in the folder of all images, in its folders of lists, and beside it.
-
-    Beside a folder that may be one of many, a table that does not name it may be of another.
-    """
-    beside = tables_in(root.parent)
-    if not is_part(root.name):
-        beside = [path for path in beside if is_of(path, root.name)]
-    return list(dict.fromkeys([*tables_in(root), *beside]))[:MOST_TABLES]
-
-
-def tables_in(folder: Path) -> list[Path]:
-    found = [path for place in (folder, *folders_of_lists(folder)) for path in sorted(entries(place))]
-    tables = [path for path in found if path.suffix.lower() in TABLES and any(map(is_group, columns_of(path)))]
-    return [path for path in tables if path.is_file() and path.stat().st_size <= LARGEST]
-
-
-def read_table(path: Path) -> dict[str, list[str | None]]:
-    """Column -> the values of a table; {} of one that cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            if path.suffix.lower() == ".jsonl":
-                records = [found for line in file if line.strip() and isinstance(found := json.loads(line), dict)]
-            else:
-                first = file.readline()
-                file.seek(0)
-                records = list(csv.DictReader(file, delimiter=max(",;\t", key=first.count)))
-    except (OSError, ValueError, csv.Error):
-        return {}
-    return {name: [as_text(record.get(name)) for record in records] for name in (records[0] if records else ()) if name}
-
-
-def as_text(value: Any) -> str | None:
-    """A cell as text; None for one without a value, or with several."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() if isinstance(value, str | int) else None
-
-
-def rows_by_image(columns: Mapping[str, Cells], paths: Sequence[Sequence[Path]]) -> list[list[int | None]]:
-    """For each image of the splits the row of a table that names it, None without.
-
-    They are named by the column that names most of them, and among such columns by one whose own name says so.
-    """
-    images = Counter(key for found in paths for path in found for key in keys_of(path))
-    best, result = (0, False), [[None] * len(found) for found in paths]
-    for column, values in columns.items():
-        if 2 * len(set(values)) < sum(map(len, paths)):
-            continue
-        rows = rows_by_key(values)
-        found = [[row_of(path, rows, images) for path in part] for part in paths]
-        count = sum(row is not None for part in found for row in part)
-        if (rank := (count, bool(set(words_of(column)) & (OF_FILES | {"id"})))) > best:
-            best, result = rank, found
-    return result
-
-
-def rows_by_key(values: Cells) -> dict[str, int]:
-    """The rows by the names that they give to an image, of those that no two values have."""
-    first: dict[str, int] = {}
-    for row, value in enumerate(values):
-        if value:
-            first.setdefault(value, row)
-    rows: dict[str, list[int]] = defaultdict(list)
-    for value, row in first.items():
-        for key in keys_of(PurePosixPath(value.replace("\\", "/"))):
-            rows[key].append(row)
-    return {key: found[0] for key, found in rows.items() if len(found) == 1}
-
-
-def row_of(path: Path, rows: Mapping[str, int], images: Mapping[str, int]) -> int | None:
-    return next((rows[key] for key in keys_of(path) if images[key] == 1 and key in rows), None)
-
-
-def keys_of(path: PurePath) -> list[str]:
-    """The ends of a path by which a table may call an image, with and without the ending, the longest first."""
-    names = [name for name in path.parts if name != path.anchor]
-    ends = ["/".join(names[-count:]) for count in range(min(MOST_FOLDERS + 1, len(names)), 0, -1)]
-    return list(dict.fromkeys(key for end in ends for key in (end, end.removesuffix(path.suffix))))

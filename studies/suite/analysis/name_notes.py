@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 import pyarrow.compute as pc
 
 from scd.data.images import undecoded
-from scd.data.sources.folder_names import is_split_like
+from scd.data.sources.folder_names import is_part, is_split_like
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.column_values import file_names
 from studies.suite.analysis.list_notes import notes_on_lists
 from studies.suite.analysis.used_rows import used_rows
 
@@ -57,7 +58,7 @@ def notes_on_names(images: EvaluationData) -> list[str]:
     if images.source.embedded:
         return []
     paths = {split: paths_of(images, split, "image") for split in ("train", images.split)}
-    train, test = ([found[row] for row in used_rows(images, split).tolist()] for split, found in paths.items())
+    train, test = used_paths(images)
     by_class = images.has("label")
     notes = notes_on_versions(train, test, by_class)
     if DRAWN in images.source.description:
@@ -72,18 +73,51 @@ def notes_on_names(images: EvaluationData) -> list[str]:
 
 
 def used_paths(images: EvaluationData) -> list[list[str | None]]:
-    """The path or name of each training image that is used, and of each scored image, in the order of the rows."""
-    found = []
-    for split in ("train", images.split):
-        paths = paths_of(images, split, "image")
-        found.append([paths[row] for row in used_rows(images, split).tolist()])
+    """The path or name of each training image that is used, and of each scored image, in the order of the rows.
+
+    Of labelled images whose folder is no class, as in parquet files, the number of the label is the last folder.
+    """
+    return [
+        [paths[row] for row in used_rows(images, split).tolist()]
+        for split in ("train", images.split)
+        for paths in [in_classes(images, split, paths_of(images, split, "image"))]
+    ]
+
+
+def used_files(images: EvaluationData) -> list[list[str | None]]:
+    """The same paths without labels, as they are kept."""
+    return [
+        [paths[row] for row in used_rows(images, split).tolist()]
+        for split in ("train", images.split)
+        for paths in [paths_of(images, split, "image")]
+    ]
+
+
+def in_classes(images: EvaluationData, split: str, paths: list[str | None]) -> list[str | None]:
+    """Paths with the number of the label as the last folder, where there is none, or one of a split or of images."""
+    if not images.has("label"):
+        return paths
+    labels, found = images.source.split(split)["label"][:], []
+    for path, label in zip(paths, labels, strict=True):
+        file = PurePosixPath(path or "")
+        folder = file.parent.name
+        is_class = not path or (folder and not is_split_like(folder) and not is_part(folder))
+        found.append(path if is_class else str(file.parent / str(label) / file.name))
     return found
 
 
 def paths_of(images: EvaluationData, split: str, column: str) -> list[str | None]:
-    """The path or name of each file of a column of images, as far as the set keeps it."""
-    cells = undecoded(images.source.split(split).select_columns([column])).with_format("arrow")[:][column]
-    return pc.struct_field(cells, "path").to_pylist()
+    """The path or name of each file of a column of images, as far as the set keeps it.
+
+    Where most images have no name, or a bare number, a column of text that names image files says it.
+    """
+    dataset = images.source.split(split)
+    cells = undecoded(dataset.select_columns([column])).with_format("arrow")[:][column]
+    paths = pc.struct_field(cells, "path").to_pylist()
+    bare = sum(
+        not path or PurePosixPath(path).stem.isdecimal() and not PurePosixPath(path).parent.name for path in paths
+    )
+    return (file_names(dataset) if column == "image" and bare > MOST * len(paths) else []) or paths
 
 
 # ---------------------------------------------------------------- versions of one image

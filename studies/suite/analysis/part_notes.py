@@ -15,8 +15,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from scd.data.sources.folder_names import is_part, is_split_like
+from scd.data.sources.video_folders import is_numbered as is_numbered_folder
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.name_notes import original_of, used_paths
+from studies.suite.analysis.group_columns import begin_anew
+from studies.suite.analysis.name_notes import original_of, used_files, used_paths
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 DAY = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])[-_. ]?(?:0[1-9]|[12]\d|3[01])"
@@ -58,7 +61,11 @@ def notes_on_parts(images: EvaluationData) -> list[str]:
     if images.source.embedded:
         return []
     used = used_paths(images)
-    return notes_on_shared_parts(*used, images.has("label")) or notes_on_times(*used)
+    return (
+        notes_on_shared_parts(*used, images.has("label"))
+        or notes_on_times(*used)
+        or notes_on_shared_folders(*used_files(images), len(images.source.class_names or ()))
+    )
 
 
 # ---------------------------------------------------------------- parts of names
@@ -196,6 +203,42 @@ def is_numbered(part: str) -> bool:
 
 def is_number(part: str) -> bool:
     return NUMBER.fullmatch(part) is not None and not IS_TIME.fullmatch(part) and time_of(part) is None
+
+
+# ---------------------------------------------------------------- folders of a table
+
+
+def notes_on_shared_folders(train: Sequence[str | None], test: Sequence[str | None], classes: int) -> list[str]:
+    """A note on numbered folders of paths that a table keeps, as "patient12/study1/view2.png", that both splits have.
+
+    Folders whose images the source has read itself are compared by :mod:`scd.data.sources.video_folders`.
+
+    Args:
+        classes: their number; folders that are no more than twice as many may be of these.
+    """
+    ours, theirs = ([group_folder(path or "") for path in paths] for paths in (train, test))
+    known, scored = ({folder for folder in folders if folder} for folders in (ours, theirs))
+    shared = [place for place, folder in enumerate(theirs) if folder in known]
+    if len(known | scored) < max(FEWEST_NUMBERS, 2 * classes + 1) or len(shared) <= MOST * len(test):
+        return []
+    if begin_anew(known, scored):
+        return []
+    one = shared[0]
+    other = train[ours.index(theirs[one])]
+    return [
+        f"By their names, {len(shared):,} of the {len(test):,} scored images are in folders of training images (such "
+        f"as '{test[one]}' and '{other}'): if a folder is of one patient, scene or video, scores are too high. Give "
+        "all images of a folder to one split."
+    ]
+
+
+def group_folder(path: str) -> str:
+    """The first folder of a path that is called with a number; "" without one, and of a path on this machine."""
+    file = PurePosixPath(path)
+    if file.is_absolute():
+        return ""
+    named = [name for name in file.parts[:-1] if not is_split_like(name) and not is_part(name)]
+    return next(filter(is_numbered_folder, named), "")
 
 
 # ---------------------------------------------------------------- names that are times

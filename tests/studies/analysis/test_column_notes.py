@@ -1,18 +1,13 @@
 """What is noted of columns that are not read: names of classes, and groups of images that both splits have."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Image, Value
 from PIL import Image as PillowImage
 
-from scd.data.sources.image_folder import ImageFolder
 from scd.data.sources.parquet import Parquet
 from scd.data.sources.png import encode_png
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.column_notes import is_group, is_sure
 from studies.suite.analysis.image_notes import notes_on_files
 
 TEXTS = (
@@ -32,12 +27,22 @@ def notes_of(images: EvaluationData) -> list[str]:
     return [note for note in notes_on_files(images) if note.startswith("By the column ")]
 
 
-def parquet(folder, train: dict, test: dict, kinds: dict | None = None, limits: tuple = (None, None), **options):
-    """Images of two parquet files with these columns; those of ``kinds`` are of a type of their own."""
+def parquet(
+    folder, train: dict, test: dict, kinds: dict | None = None, limits: tuple = (None, None), names: str | None = None,
+    **options,
+):  # fmt: skip
+    """Images of two parquet files with these columns; those of ``kinds`` are of a type of their own.
+
+    Args:
+        names: the column that is kept as the names of the images.
+    """
     folder.mkdir(exist_ok=True)
     for first, (split, columns) in enumerate((("train", train), ("test", test))):
         count = len(next(iter(columns.values())))
         images = [encode_png(pixels(1000 * first + row)) for row in range(count)]
+        for image, name in zip(images, columns.get(names, ()), strict=False):
+            image["path"] = name
+        columns = {column: values for column, values in columns.items() if column != names}
         dataset = Dataset.from_dict({"image": images, **columns}).cast_column("image", Image())
         for column, kind in (kinds or {}).items():
             dataset = dataset.cast_column(column, kind)
@@ -105,6 +110,79 @@ def test_a_text_for_each_row_is_none_of_classes(tmp_path):
     assert notes_of(parquet(tmp_path, train, test)) == []
 
 
+def test_texts_that_are_part_of_another_column(tmp_path):
+    train, test = (
+        {"label": [k % 3 for k in range(12)], "info": [{"animal": texts[k % 3], "k": k} for k in range(12)]}
+        for texts in (ANIMALS, ["dog", "cat", "pig"])
+    )
+    (note,) = notes_of(parquet(tmp_path, train, test))
+    assert note.startswith("By the column 'info.animal', which is not read, the label '0' is 'cat' in the training ")
+    assert note.endswith("If the column names the classes, write it as a column of its own and take it as the label.")
+
+
+NAMES = (
+    "By the names of the image files{}, the label '1' is 'dog' in the training split and 'pig' in the test split (2 "
+    "such labels), as if each split had numbered its classes for itself: scored images are then compared with other "
+    "classes. Check the labels."
+)
+
+
+def named(form: str, animals: list[str], first: int, rows: int = 12) -> dict:
+    """Labels with names of files."""
+    places = range(rows)
+    return {
+        "label": [k % 3 for k in places],
+        "file": [form.format(animals[k % 3], k + first, "test" if first else "train") for k in places],
+    }
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}_{:04}.jpg", "{1:04}-{0}.png", "IMG{1}_{0}_3.jpg", "{2}_{0}_{1}.jpg", "n0{0}1_{1}.JPEG"],
+)
+@pytest.mark.parametrize("column", [True, False])
+def test_names_of_files_show_that_each_split_has_its_own_numbers(tmp_path, form, column):
+    """The class was told by the names of files alone, in a column of text or in that of the images."""
+    found = []
+    for folder, animals in (("own", ["cat", "pig", "dog"]), ("same", ["cat", "dog", "pig"])):
+        columns = named(form, ["cat", "dog", "pig"], 0), named(form, animals, 500)
+        images = parquet(tmp_path / folder, *columns, names=None if column else "file")
+        found.append([note for note in notes_on_files(images) if "numbered its classes" in note])
+    (note,), same = found
+    assert note.replace("n dog", "dog").replace("n pig", "pig") == NAMES.format("")
+    assert same == []
+
+
+def test_folders_in_a_second_column_of_names(tmp_path):
+    train, test = named("{2}/{0}/{1:04}.jpg", ANIMALS, 0), named("{2}/{0}/{1:04}.jpg", ["cat", "pig", "dog"], 500)
+    own = [
+        {"label": part["label"], "kept": part["file"], "file": [f"IMG_{k}.jpg" for k in range(12)]}
+        for part in (train, test)
+    ]
+    notes = [note for note in notes_on_files(parquet(tmp_path, *own)) if "numbered its classes" in note]
+    assert notes == [NAMES.format(" in the column 'kept'")]
+
+
+def test_the_folders_of_the_names_of_the_images_are_noted_once(tmp_path):
+    train, test = named("{2}/{0}/{1:04}.jpg", ANIMALS, 0), named("{2}/{0}/{1:04}.jpg", ["cat", "pig", "dog"], 500)
+    (note,) = [note for note in notes_on_files(parquet(tmp_path, train, test)) if "numbered its classes" in note]
+    assert note.startswith("The images in folders called 'dog' have the label '1' in the training split and '2' in ")
+
+
+def test_classes_with_codes_of_numbers(tmp_path):
+    """As those of WordNet are called."""
+    codes = ["n01440764", "n02102040", "n03000684"]
+    train, test = named("{}_{}.JPEG", codes, 0), named("{}_{}.JPEG", [codes[0], codes[2], codes[1]], 500)
+    (note,) = [note for note in notes_on_files(parquet(tmp_path, train, test)) if "numbered its classes" in note]
+    assert "the label '1' is 'n02102040' in the training split and 'n03000684' in the test split" in note
+
+
+@pytest.mark.parametrize("animals", [["cow", "hen", "owl"], ["cat", "cat", "cat"]])
+def test_other_words_of_names_are_no_classes(tmp_path, animals):
+    train, test = named("{}_{:04}.jpg", ANIMALS, 0), named("{}_{:04}.jpg", animals, 500)
+    assert [note for note in notes_on_files(parquet(tmp_path, train, test)) if "numbered its" in note] == []
+
+
 # ---------------------------------------------------------------- groups of images
 
 
@@ -147,10 +225,80 @@ def test_patients_of_both_splits_are_noted(tmp_path, kind, classes):
         ("patient_age", [str(k // 2) for k in range(24)], [str(k) for k in range(12)], False),
         ("image_id", [str(k // 2) for k in range(24)], [str(k) for k in range(12)], False),
         ("city", [f"c{k // 2}" for k in range(24)], [f"c{k}" for k in range(12)], False),
+        ("eid", [str(1000 + 79 * k) for k in range(12)], [str(1000 + 79 * k) for k in range(12)], True),  # two eyes
+        ("eid", [str(1000 + 79 * k) for k in range(12)], [str(1000 + 79 * k) for k in range(7, 19)], False),  # few
+        ("product_id", [str(k // 2) for k in range(24)], [str(k) for k in range(12)], True),
+        ("product", ["shoe", "hat", "bag", "tie"] * 6, ["shoe", "hat", "bag", "tie"] * 3, False),
+        ("plant", [f"kind {chr(97 + k % 12)}" for k in range(24)], [f"kind {chr(97 + k)}" for k in range(12)], False),
+        ("mouse", [f"M{k // 2}" for k in range(24)], [f"M{k}" for k in range(12)], True),
+        ("author", [f"Ann {chr(97 + k // 2)}" for k in range(24)], [f"Ann {chr(97 + k)}" for k in range(12)], True),
+        ("Plate", [f"W{k // 2}" for k in range(24)], [f"W{k}" for k in range(12)], True),
+        *(
+            (
+                column,
+                [str(397 + 17 * (k // 6 * 3 + k % 3)) for k in range(72)],
+                [str(397 + 17 * k) for k in range(36)],
+                n,
+            )
+            for column, n in (
+                ("image_id", True),
+                ("id", True),
+                ("uid", True),
+                ("metadata_id", True),
+                ("synset", False),
+                ("taxon_id", False),
+                ("species_id", False),
+                ("label_id", False),
+                ("category_id", False),
+                ("class_id", False),
+                ("license_id", False),
+                ("age", False),
+                ("image_size", False),
+                ("date", False),
+                ("name", False),
+                ("index", False),
+            )
+        ),
+        ("filename", [f"{k // 6 * 3 + k % 3:03}.jpg" for k in range(72)], [f"{k:03}.jpg" for k in range(18)], False),
+        ("filename", [f"{k // 3:03}.jpg" for k in range(72)], [f"{k // 3:03}.jpg" for k in range(36)], False),
+        ("image_id", ["7", *[str(400 + 9 * k) for k in range(35)]], [str(400 + 9 * k) for k in range(12)], False),
     ],
 )
 def test_which_columns_are_of_groups(tmp_path, column, train, test, noted):
     assert len(notes_of(parquet(tmp_path, grouped(column, train), grouped(column, test)))) == noted
+
+
+def test_patients_with_images_of_several_classes_may_be_few(tmp_path):
+    """Four drivers and four classes: names of classes have one label each."""
+    train, test = ([f"p{k // 3 % 4}" for k in range(count)] for count in (48, 24))
+    assert len(notes_of(parquet(tmp_path, grouped("subject", train, 4), grouped("subject", test, 4)))) == 1
+    train, test = ([f"p{k % 4}" for k in range(count)] for count in (48, 24))
+    assert notes_of(parquet(tmp_path / "names", grouped("subject", train, 4), grouped("subject", test, 4))) == []
+    train, test = (["dawn", "noon", "dusk", "rain"] * count for count in (12, 6))
+    kinds = grouped("video", sorted(train), 4), grouped("video", sorted(test), 4)
+    assert notes_of(parquet(tmp_path / "kinds", *kinds)) == []
+
+
+def test_a_well_is_one_of_a_plate(tmp_path):
+    """Each plate has the same wells, of which sites are numbered."""
+    first, second = ({"plate": [f"P{k // 12 + shift}" for k in range(48)]} for shift in (0, 4))
+    for columns in (first, second):
+        columns["well"] = [f"B{k % 12}" for k in range(48)]
+        columns["site"] = [f"{k % 12}" for k in range(48)]
+        columns["label"] = [k % 3 for k in range(48)]
+    assert notes_of(parquet(tmp_path / "plates", first, second)) == []
+    twice = {column: [value for value in values for _ in range(2)] for column, values in first.items()}
+    assert notes_of(parquet(tmp_path / "sites", twice, first)) == [
+        GROUPS.format("plate + well", "", 48, 48, 48, "P0/B0")
+    ]
+
+
+def test_columns_of_columns_are_looked_into(tmp_path):
+    train, test = ([{"patient_id": f"p{k}", "age": k} for k in range(count) for _ in range(2)] for count in (12, 6))
+    images = parquet(tmp_path, grouped("metadata", train), grouped("metadata", test))
+    assert notes_of(images) == [GROUPS.format("metadata.patient_id", "", 12, 12, 6, "p0")]
+    train, test = ([{"patient": {"age": f"p{k}"}} for k in range(count) for _ in range(2)] for count in (12, 6))
+    assert notes_of(parquet(tmp_path / "age", grouped("metadata", train), grouped("metadata", test))) == []
 
 
 def test_values_of_many_classes_may_be_kinds_of_images(tmp_path):
@@ -202,129 +350,3 @@ def test_splits_in_parts(tmp_path):
     parts = [tmp_path / "train.parquet", tmp_path / "b" / "train.parquet"]
     images = EvaluationData(Parquet(train=parts, test=tmp_path / "test.parquet"), 8)
     assert notes_of(images) == [GROUPS.format("patient", "", 3, 3, 3, "p1")]
-
-
-@pytest.mark.parametrize(
-    "column", ["patientid", "PatientID", "Patient ID", "patient_no", "case", "original_filename", "wsi-id", "videoId"]
-)
-def test_names_of_groups(column):
-    assert is_group(column) and is_sure(column)
-
-
-@pytest.mark.parametrize(
-    "column", ["scene_type", "videos", "caseload", "valid", "file_name", "source_width", "id", "12"]
-)
-def test_other_names(column):
-    assert not is_group(column)
-
-
-# ---------------------------------------------------------------- tables beside folders
-
-
-def folders(root, by_split: dict[str, list[str]]):
-    for split, names in by_split.items():
-        for place, name in enumerate(names):
-            path = root / split / "ab"[place % 2] / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            PillowImage.new("RGB", (8, 8), (9 * place, 0, 0)).save(path)
-
-
-SPLITS = {"train": [f"ISIC_{k:04}" for k in range(24)], "test": [f"ISIC_{k:04}" for k in range(50, 62)]}
-LESIONS = [(f"ISIC_{k:04}", f"HAM_{(k % 50) % 12:04}") for k in (*range(24), *range(50, 62))]
-
-
-def write_table(path, rows, header=("lesion_id", "image_id", "age"), delimiter=","):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter=delimiter).writerows([header, *((lesion, image, 50) for image, lesion in rows)])
-
-
-@pytest.mark.parametrize(
-    ("name", "delimiter"), [("HAM10000_metadata.csv", ","), ("meta/data.tsv", "\t"), ("../table.csv", ";")]
-)
-def test_lesions_of_both_splits_by_a_table_are_noted(tmp_path, name, delimiter):
-    """Of HAM10000_metadata.csv nothing was said but that it is no image."""
-    root = tmp_path / "images"
-    folders(root, SPLITS)
-    write_table(root / name, LESIONS, delimiter=delimiter)
-    where = f" of '{name.rpartition('/')[2]}'"
-    assert notes_of(EvaluationData(ImageFolder(root), 8)) == [GROUPS.format("lesion_id", where, 12, 12, 12, "HAM_0000")]
-
-
-def test_tables_in_other_forms(tmp_path):
-    """Names with folders of another place and with endings; lines of JSON; and images that a table does not have."""
-    folders(tmp_path, SPLITS)
-    rows = [{"patient": int(lesion[4:]), "file": f"other/{image}.jpeg"} for image, lesion in LESIONS[:-2]]
-    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert notes_of(EvaluationData(ImageFolder(tmp_path), 8)) == [
-        GROUPS.format("patient", " of 'data.jsonl'", 10, 12, 10, "0")
-    ]
-
-
-def test_names_that_several_images_have_are_told_apart_by_their_folders(tmp_path):
-    names = [str(k) for k in range(24)]
-    folders(tmp_path, {"train": names, "test": names[:12]})
-    rows = [
-        (f"{split}/{'ab'[k % 2]}/{k}.png", f"p{k % 12}") for split, n in (("train", 24), ("test", 12)) for k in range(n)
-    ]
-    write_table(tmp_path / "table.csv", rows, ("patient", "path", "age"))
-    assert len(notes_of(EvaluationData(ImageFolder(tmp_path), 8))) == 1
-    write_table(tmp_path / "table.csv", [(image.rpartition("/")[2], patient) for image, patient in rows])
-    assert notes_of(EvaluationData(ImageFolder(tmp_path), 8)) == []
-
-
-def test_a_number_of_rows_is_no_name_of_images(tmp_path):
-    """Of two columns that fit equally well, the one that is called like names of images is taken."""
-    folders(tmp_path, {"train": [str(k) for k in range(24)], "test": [str(k) for k in range(24, 36)]})
-    with (tmp_path / "table.csv").open("w") as file:
-        file.write("row,image,patient\n")
-        for row in range(36):  # listed backwards, so that a row's number is the name of another image
-            image = 35 - row
-            file.write(f"{row},{image},p{image // 8}\n")
-    assert notes_of(EvaluationData(ImageFolder(tmp_path), 8)) == []
-
-
-@pytest.mark.parametrize(
-    ("rows", "header"),
-    [
-        (LESIONS[:24], ("lesion_id", "image_id", "age")),  # of the training images alone
-        ([(image, f"HAM_{k // 2}") for k, (image, _) in enumerate(LESIONS)], ("lesion_id", "image_id", "age")),
-        (LESIONS, ("diagnosis", "image_id", "age")),
-        ([(f"other_{k}", "HAM_1") for k in range(40)], ("lesion_id", "image_id", "age")),
-        ([], ("lesion_id", "image_id", "age")),
-    ],
-)
-def test_harmless_tables(tmp_path, rows, header):
-    folders(tmp_path, SPLITS)
-    write_table(tmp_path / "data.csv", rows, header)
-    (tmp_path / "broken.jsonl").write_text('{"patient": 1}\n{')
-    (tmp_path / "list.jsonl").write_text('["patient"]\n')
-    assert notes_of(EvaluationData(ImageFolder(tmp_path), 8)) == []
-
-
-def test_images_that_are_split_by_a_hash(tmp_path):
-    folders(tmp_path, {".": [f"ISIC_{k:04}" for k in range(60)]})
-    write_table(tmp_path / "data.csv", [(f"ISIC_{k:04}", f"HAM_{k // 4}") for k in range(60)])
-    (note,) = notes_of(EvaluationData(ImageFolder(tmp_path), 8))
-    assert note.startswith("By the column 'lesion_id' of 'data.csv', which is not read, ")
-
-
-def test_a_table_beside_one_of_many_folders_names_it(tmp_path):
-    folders(tmp_path / "skin", SPLITS)
-    write_table(tmp_path / "moles.csv", LESIONS)
-    write_table(tmp_path / "moles_test" / "data.csv", LESIONS)
-    assert notes_of(EvaluationData(ImageFolder(tmp_path / "skin"), 8)) == []
-    write_table(tmp_path / "skin_metadata.csv", LESIONS)
-    (note,) = notes_of(EvaluationData(ImageFolder(tmp_path / "skin"), 8))
-    assert "'lesion_id' of 'skin_metadata.csv'" in note
-
-
-def test_images_whose_files_are_not_there_have_no_tables(tmp_path, monkeypatch):
-    """Names that the cells of a parquet file keep are those of files of another machine."""
-    monkeypatch.chdir(tmp_path)
-    write_table(tmp_path / "data.csv", LESIONS)
-    for split, names in SPLITS.items():
-        cells = [{**encode_png(pixels(k)), "path": f"{name}.png"} for k, name in enumerate(names)]
-        Dataset.from_dict({"image": cells}).to_parquet(tmp_path / f"{split}.parquet")
-    source = Parquet(train=tmp_path / "train.parquet", test=tmp_path / "test.parquet")
-    assert notes_of(EvaluationData(source, 8)) == []
