@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from scd.data.sources.coco import Coco
 from scd.data.sources.folder_names import SPLIT_WORDS, words_of
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.source import Source
@@ -49,12 +50,21 @@ def notes_on_columns(images: EvaluationData) -> list[str]:
     rows = {split: used_rows(images, split).tolist() for split in ("train", images.split)}
     labels = labels_of(images, rows)
     stored = {split: stored_rows(images.source.split(split)) for split in rows}
-    train, test = (values_of_rows(stored[split], rows[split]) for split in rows)
+    train, test = (
+        values_of_rows(stored[split], rows[split]) | values_of_fields(images.source, split, rows[split])
+        for split in rows
+    )
     files = used_files(images)
     texts = notes_on_texts(train, test, labels, images.split)
     texts = texts or notes_on_file_texts(files, train, test, labels, images.split)
     groups = notes_on_groups(train, test, labels, names_in(images.source))
     return [*texts, *(groups or notes_on_tables(files, labels, names_in(images.source)))]
+
+
+def values_of_fields(source: Source, split: str, rows: Sequence[int]) -> dict[str, Cells]:
+    """The fields of COCO's entries of images that are not read, as columns: "images.video_id"; {} of other sources."""
+    fields = source.image_fields[split] if isinstance(source, Coco) else {}
+    return {f"images.{name}": [values[row] for row in rows] for name, values in fields.items()}
 
 
 def names_in(source: Source) -> list[set[str]]:

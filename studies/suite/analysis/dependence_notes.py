@@ -14,7 +14,9 @@ import torch
 from scd.data.sources.folder_scan import printable
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.altered_notes import MOST_TEST, are_alike, in_memory, spread
-from studies.suite.analysis.column_notes import is_missing, is_sure, stored_rows, values_of_rows
+from studies.suite.analysis.column_notes import is_missing
+from studies.suite.analysis.column_values import stored_rows, values_of_rows
+from studies.suite.analysis.group_columns import is_sure
 from studies.suite.analysis.name_notes import original_of, used_paths
 from studies.suite.analysis.series_notes import by_series, is_called_video
 from studies.suite.analysis.used_rows import used_rows

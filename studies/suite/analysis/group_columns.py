@@ -7,11 +7,12 @@ from scd.data.sources.folder_names import words_of
 
 OF_ONE = {  # names of what several images show
     "patient", "subject", "participant", "donor", "person", "individual", "case", "lesion", "slide", "wsi",
-    "video", "clip", "sequence", "seq", "original", "parent", "ptid", "rid", "eid", "mrn", "pid", "accession",
+    "video", "clip", "sequence", "seq", "original", "parent", "ptid", "rid", "eid", "mrn", "pid", "accession", "doc",
+    "document", "recording", "episode", "movie", "drive", "flight", "deployment",
 }  # fmt: skip
 OF_THINGS = {  # the same with a word of ids, as in "product_id"; alone, they may hold kinds of images
     "study", "series", "exam", "examination", "observation", "product", "sku", "animal", "mouse", "rat", "plant",
-    "specimen", "document", "doc", "book", "building",
+    "specimen", "book", "building", "scan", "volume", "station",
 }  # fmt: skip
 OF_SOME = {  # the same, or a kind of images, as camera and location are
     "source", "group", "scene", "session", "track", "event", "burst", "location", "site", "camera", "cam", "plate",

@@ -1,13 +1,17 @@
 """What is noted of columns that are not read: names of classes, and groups of images that both splits have."""
 
+import json
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Image, Value
 from PIL import Image as PillowImage
 
+from scd.data.sources.coco import Coco
 from scd.data.sources.parquet import Parquet
 from scd.data.sources.png import encode_png
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.column_notes import notes_on_columns
 from studies.suite.analysis.image_notes import notes_on_files
 
 TEXTS = (
@@ -350,3 +354,19 @@ def test_splits_in_parts(tmp_path):
     parts = [tmp_path / "train.parquet", tmp_path / "b" / "train.parquet"]
     images = EvaluationData(Parquet(train=parts, test=tmp_path / "test.parquet"), 8)
     assert notes_of(images) == [GROUPS.format("patient", "", 3, 3, 3, "p1")]
+
+
+def test_videos_of_cocos_images_are_noted(tmp_path):
+    """Names are hashes, and the entries of the images say which video they are of, as in TAO; nothing was said."""
+    Coco.example(tmp_path)
+    for split in ("train", "test"):
+        content = json.loads((tmp_path / f"{split}.json").read_text())
+        for number, image in enumerate(content["images"]):
+            image |= {"video_id": f"v{number % 4}", "frame_id": number, "width_of_lens": 5}
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    source = Coco(tmp_path / "train", tmp_path / "train.json", tmp_path / "test", tmp_path / "test.json")
+    (note,) = notes_on_columns(EvaluationData(source, 24))
+    assert note.startswith(
+        "By the column 'images.video_id', which is not read, 4 of the 4 scored images belong to groups of training "
+        "images (4 groups, such as 'v0')"
+    )

@@ -10,7 +10,7 @@ from studies.suite.analysis.group_columns import are_counted, begin_anew, is_gro
     [
         "patientid", "PatientID", "Patient ID", "patient_no", "case", "original_filename", "wsi-id", "videoId", "PTID",
         "eid", "mrn", "StudyInstanceUID", "study_id", "observationID", "product_id", "mouse_id", "metadata.patient_id",
-        "clinical.subject", "patient.id", "bookid",
+        "clinical.subject", "patient.id", "bookid", "doc_name", "episode_index", "recording_id", "images.video_id",
     ],
 )  # fmt: skip
 def test_names_of_groups(column):
