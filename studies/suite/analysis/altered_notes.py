@@ -34,9 +34,10 @@ TURNS: tuple[Callable[[Tensor], Tensor], ...] = (  # that mirroring left to righ
 )
 CROPS = (1.0, 0.9, 0.8)  # share of the side of a training image that a copy may show
 COVERED = 0.15  # share of the height, at either end, that a copy may cover with a banner
+MOVED = 0.05  # share of the height by which a banner that was added to a copy moves its central square
 FLAT = 4.0  # standard deviation of a thumbnail, of 255, below which it is compared with nothing
 LEAST, TIMES = 0.05, 3  # share of the scored images that is noted, and how many times that of the training images
-FEW, FEW_SHARE, MANY = 5, 0.01, 0.2  # partners of a copy at most, also as a share of all; share that is noted with them
+FEW, FEW_SHARE, MANY = 5, 0.01, 0.3  # partners of a copy at most, also as a share of all; share that is noted with them
 MOST_TRAIN, MOST_TEST = 4000, 1000  # images that are compared, evenly spread
 GREY = (0.299, 0.587, 0.114)
 
@@ -132,11 +133,13 @@ def like_partners(train: Tensor, test: Tensor, own: Tensor | None = None) -> Ten
     grey, others = in_grey(train), in_grey(test)
     found = torch.zeros(len(test), len(train), dtype=torch.bool)
     covered = max(1, round(COVERED * grey.shape[-1]))
+    moved = max(1, round(MOVED * grey.shape[-1]))
     pairs = [(turn(grey), others) for turn in TURNS]
     for shown, asked in [
         *((crop(grey, share), others) for share in CROPS),
         *((grey[..., rows, :], others[..., rows, :]) for rows in (slice(covered, None), slice(None, -covered))),
-    ]:
+        (grey[..., moved:, :], others[..., :-moved, :]), (grey[..., :-moved, :], others[..., moved:, :]),
+    ]:  # fmt: skip
         pairs += [(shown, asked), (shown.flip(-1), asked)]
     side = min(SIDE, *(len(shown[0, 0]) for shown, _ in pairs))
     for shown, asked in pairs:

@@ -43,7 +43,15 @@ def with_banner(image: PillowImage.Image) -> PillowImage.Image:
     return PillowImage.fromarray(pixels)
 
 
+def with_bar(image: PillowImage.Image) -> PillowImage.Image:
+    """The central square of a picture with a bar added below, as of a site of stock photographs."""
+    whole = PillowImage.new("RGB", (SIDE, SIDE + 3), (20, 20, 20))
+    whole.paste(image)
+    return whole.crop((0, 2, SIDE, SIDE + 2))
+
+
 ALTERED = {
+    "with a bar": with_bar,
     "saved again": saved_again,
     "mirrored": lambda image: image.transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT),
     "turned by 90 degrees": lambda image: image.transpose(PillowImage.Transpose.ROTATE_90),
