@@ -26,7 +26,7 @@ from studies.suite.analysis.group_columns import (
     is_sure,
     place_of,
 )
-from studies.suite.analysis.name_notes import used_files
+from studies.suite.analysis.name_notes import stored_paths, used_files
 from studies.suite.analysis.table_notes import values_by_tables
 from studies.suite.analysis.used_rows import used_rows
 
@@ -40,6 +40,7 @@ PER_CLASS = 2  # values for each class, where a column may name a kind of images
 DIGITS = 0.5  # share of the values that have a digit, where a column or its few values may name a kind of images
 SHARE_OF_ONE, SHARE_OF_SOME = 0.1, 0.5  # of the scored images, that is not noted
 REPEATED = 0.1  # share of the rows of a split, at least, whose value other rows of it have: else it numbers the rows
+NEARLY, OTHER_ROWS = 0.9, 0.2  # shares of the images that a column names, and of those in other rows
 OF_NAMES = {"img", "image", "photo", "picture", "frame", "file", *SPLIT_WORDS}  # words of names, that are no classes
 
 
@@ -57,6 +58,7 @@ def notes_on_columns(images: EvaluationData) -> list[str]:
     files = used_files(images)
     texts = notes_on_texts(train, test, labels, images.split)
     texts = texts or notes_on_file_texts(files, train, test, labels, images.split)
+    texts += notes_on_rows(images, {"train": train, images.split: test}, rows)
     groups = notes_on_groups(train, test, labels, names_in(images.source))
     return [*texts, *(groups or notes_on_tables(files, labels, names_in(images.source)))]
 
@@ -65,6 +67,39 @@ def values_of_fields(source: Source, split: str, rows: Sequence[int]) -> dict[st
     """The fields of COCO's entries of images that are not read, as columns: "images.video_id"; {} of other sources."""
     fields = source.image_fields[split] if isinstance(source, Coco) else {}
     return {f"images.{name}": [values[row] for row in rows] for name, values in fields.items()}
+
+
+def notes_on_rows(
+    images: EvaluationData, columns: Mapping[str, Mapping[str, Cells]], rows: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Notes on columns that name the images of other rows, as where images and their table were sorted differently.
+
+    Args:
+        columns: split -> values of its columns. rows: split -> the rows that are used.
+    """
+    notes = []
+    for split, values in columns.items():
+        stored = stored_paths(images, split, "image")
+        own = [PurePosixPath(stored[row] or "").stem for row in rows[split]]
+        are_numbers = sum(name.isdecimal() for name in own) > OTHER_ROWS * len(own)
+        for column, cells in values.items():
+            if are_numbers and not are_files(cells):  # they may count anything
+                continue
+            named = [PurePosixPath(with_slashes(cell) or "").stem for cell in cells]
+            wrong = [(one, other) for one, other in zip(own, named, strict=True) if one != other]
+            if len(set(own)) < NEARLY * len(own) or len(set(own) & set(named)) < NEARLY * len(own):
+                continue
+            if len(wrong) >= OTHER_ROWS * len(own):
+                words = "training" if split == "train" else split
+                one, other = wrong[0]
+                notes.append(
+                    f"By the column '{printable(column)}', which is not read, {len(wrong):,} of the {len(own):,} "
+                    f"{words} rows are of another image than their own (such as '{printable(other)}' in the row of "
+                    f"'{printable(one)}'), as where images and their table were sorted differently: labels may be "
+                    "those of other images."
+                )
+                break
+    return notes
 
 
 def names_in(source: Source) -> list[set[str]]:

@@ -8,7 +8,8 @@ from scd.data.sources.folder_names import words_of
 OF_ONE = {  # names of what several images show
     "patient", "subject", "participant", "donor", "person", "individual", "case", "lesion", "slide", "wsi",
     "video", "clip", "sequence", "seq", "original", "parent", "ptid", "rid", "eid", "mrn", "pid", "accession", "doc",
-    "document", "recording", "episode", "movie", "drive", "flight", "deployment",
+    "document", "recording", "episode", "movie", "drive", "flight", "deployment", "vehicle", "writer", "signer",
+    "speaker", "listing", "serial", "household", "vessel", "asin", "vin", "geohash", "quadkey",
 }  # fmt: skip
 OF_THINGS = {  # the same with a word of ids, as in "product_id"; alone, they may hold kinds of images
     "study", "series", "exam", "examination", "observation", "product", "sku", "animal", "mouse", "rat", "plant",

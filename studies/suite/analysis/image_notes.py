@@ -19,6 +19,7 @@ from studies.suite.analysis.part_notes import notes_on_parts
 from studies.suite.analysis.pixel_notes import notes_on_pixels
 from studies.suite.analysis.repeat_notes import notes_on_repeats
 from studies.suite.analysis.series_notes import notes_on_shared_videos
+from studies.suite.analysis.shared_value_notes import notes_on_shared_values
 from studies.suite.analysis.tag_notes import notes_on_tags
 from studies.suite.analysis.used_rows import used_rows
 from studies.suite.analysis.what_was_read import what_was_read
@@ -51,9 +52,10 @@ def notes_on_files(images: EvaluationData) -> list[str]:
     of_names = [*notes_on_names(images), *notes_on_shared_videos(images)]
     if not tell_of_series([*images.notes, *of_names]):
         of_names += notes_on_parts(images)
+    of_columns = notes_on_columns(images) or notes_on_shared_values(images)
     return [
-        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *of_names,
-        *notes_on_columns(images), *notes_on_objects(images),
+        *images.notes, *notes_on_class_names(images), *notes_on_limits(images), *of_names, *of_columns,
+        *notes_on_objects(images),
     ]  # fmt: skip
 
 

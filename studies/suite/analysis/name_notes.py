@@ -111,13 +111,17 @@ def paths_of(images: EvaluationData, split: str, column: str) -> list[str | None
 
     Where most images have no name, or a bare number, a column of text that names image files says it.
     """
-    dataset = images.source.split(split)
-    cells = undecoded(dataset.select_columns([column])).with_format("arrow")[:][column]
-    paths = pc.struct_field(cells, "path").to_pylist()
+    dataset, paths = images.source.split(split), stored_paths(images, split, column)
     bare = sum(
         not path or PurePosixPath(path).stem.isdecimal() and not PurePosixPath(path).parent.name for path in paths
     )
     return (file_names(dataset) if column == "image" and bare > MOST * len(paths) else []) or paths
+
+
+def stored_paths(images: EvaluationData, split: str, column: str) -> list[str | None]:
+    """The path or name that is stored with each file of a column of images."""
+    cells = undecoded(images.source.split(split).select_columns([column])).with_format("arrow")[:][column]
+    return pc.struct_field(cells, "path").to_pylist()
 
 
 # ---------------------------------------------------------------- versions of one image

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 
 from scd.data.sources.coco import Coco
@@ -370,3 +370,31 @@ def test_videos_of_cocos_images_are_noted(tmp_path):
         "By the column 'images.video_id', which is not read, 4 of the 4 scored images belong to groups of training "
         "images (4 groups, such as 'v0')"
     )
+
+
+@pytest.mark.parametrize(("form", "order", "count"), [
+    ("ISIC_{}", 1, 12), ("{}.jpg of ISIC", 1, 0), ("ISIC_{}", 0, 0), ("{}", 1, 0), ("{}.jpg", 1, 12), ("{}.jpg", 0, 0),
+])  # fmt: skip
+def test_rows_that_name_the_image_of_another_row_are_noted(form, order, count, tmp_path):
+    """Files sorted by name beside labels in the order of a table: labels were those of other images."""
+    for split, first in (("train", 0), ("test", 50)):
+        names = [f"ISIC_{first + n}" if "ISIC" in form else str(first + n) for n in range(12)]
+        cells = {
+            "image": [
+                {**encode_png(np.full((4, 4, 3), n, np.uint8)), "path": f"{name}.png"} for n, name in enumerate(names)
+            ],
+            "label": [n % 2 for n in range(12)],
+            "image_id": [form.format(first + (n + order) % 12) for n in range(12)],
+        }
+        features = {"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "image_id": Value("string")}
+        Dataset.from_dict(cells, features=Features(features)).to_parquet(tmp_path / f"{split}.parquet")
+    images = EvaluationData(Parquet(tmp_path / "train.parquet", tmp_path / "test.parquet", name="mine"), 8)
+    notes = [note for note in notes_on_columns(images) if "another image" in note]
+    assert len(notes) == (2 if count else 0)
+    if count:
+        form = form.removesuffix(".jpg")
+        assert notes[0] == (
+            "By the column 'image_id', which is not read, 12 of the 12 training rows are of another image than their "
+            f"own (such as '{form.format(1)}' in the row of '{form.format(0)}'), as where images and their table were sorted differently: "
+            "labels may be those of other images."
+        )
