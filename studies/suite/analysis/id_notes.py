@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
-from scipy.ndimage import binary_fill_holes, find_objects, label
+from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter, minimum_filter
 
-from scd.data.masks import UNKNOWN, VOID
+from scd.data.masks import END, UNKNOWN, VOID
 
 MOST_NAMED = 8  # ids that a note names
 MANY_IDS = 65536
 ON_EDGES, FEWEST_ON_EDGES = 0.9, 3  # share of an id's pixels between two other ids; ids that are noted
 OFTEN = 0.25  # share of the scored masks that show an id which the training masks lack
 RARE, USUAL, BESIDE = 0.12, 0.5, 2  # of an id 0: most of the pixels, fewest of the masks, and fewest other ids
+EVEN = 12  # levels by which a pixel and its neighbours may differ after JPEG compression
+PEAK, LEVEL, FLANKS = 3, 0.01, 0.25  # levels on either side of a peak, its share of all pixels, and what lies beside it
+MIDDLE, UNSURE = 127, 24  # of a trimap: the level of what is unknown, and levels that it may differ by
 FEWEST_NUMBERED, FEWEST_MASKS = 3, 4  # objects of one image, and masks, from which ids may be seen to number objects
 FIRST, GAPLESS, CHANCE = 0.9, 0.5, 0.1  # shares of such masks: that show 1, that show 1 to n, by which a count may rise
 
@@ -39,6 +42,7 @@ class SeenMasks:
         contents: hashes of the values.
         shown: the ids of each mask, without 0 and 255; of masks with ids.
         zeros: of the pixels of each that have the id 0; of masks with ids.
+        levels: (256,) pixels by grey level, of those that are like their neighbours; of masks of grey levels.
     """
 
     count: int = 0
@@ -52,6 +56,7 @@ class SeenMasks:
     contents: set[bytes] = field(default_factory=set)
     shown: list[frozenset[int]] = field(default_factory=list)
     zeros: list[float] = field(default_factory=list)
+    levels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def add(self, values: np.ndarray, shown: np.ndarray, has_ids: bool) -> None:
         """The values (H, W) of a mask, and where they show the object."""
@@ -63,6 +68,9 @@ class SeenMasks:
         self.filled.append(share_of_filled(shown == 1))
         self.boxes += is_of_rectangles(shown == 1)
         self.contents.add(blake2b(np.array(values.shape).tobytes() + values.tobytes(), digest_size=16).digest())
+        if not has_ids:
+            is_even = maximum_filter(values, 3) - minimum_filter(values, 3) <= EVEN  # no soft border
+            self.levels += np.bincount(values[is_even], minlength=256)
         if has_ids:
             shown_ids = np.unique(values).tolist()
             self.ids.update(shown_ids)
@@ -177,4 +185,30 @@ def notes_on_numbers(seen: SeenMasks, words: str) -> list[str]:
         f"The ids of the {words} masks may number the objects of each image from 1 and be no classes, as in DAVIS: 1 "
         f"shows in {counts[1]} of the {len(shown)} that were looked at, {last} in {counts[last]}. Their mean IoU would "
         "mean nothing; say data.options.mask_kind=instances if they are numbers of objects."
+    ]
+
+
+def notes_on_levels_between(seen: SeenMasks, kind: str | None, words: str) -> list[str]:
+    """A note on masks of grey levels that have a level of their own between black and white, as several classes have.
+
+    The soft border of an object has all levels between, and a trimap its middle ones.
+    """
+    total = seen.levels.sum()
+    found: list[int] = []
+    for level in range(END, 256 - END) if total else ():
+        around = seen.levels[max(0, level - 3 * PEAK) : level + 3 * PEAK + 1]
+        peak = seen.levels[level - PEAK : level + PEAK + 1]
+        is_top = seen.levels[level] == peak.max() and (not found or level - found[-1] > PEAK)
+        is_unknown = kind == "trimap" and abs(level - MIDDLE) <= UNSURE
+        is_apart = around.sum() <= (1 + FLANKS) * peak.sum() and peak.sum() >= LEVEL * total
+        if is_top and is_apart and not is_unknown:
+            found.append(level)
+    if not found:
+        return []
+    share = sum(seen.levels[level - PEAK : level + PEAK + 1].sum() for level in found) / total
+    named = ", ".join(map(str, found[:MOST_NAMED])) + (", ..." if len(found) > MOST_NAMED else "")
+    return [
+        f"The {words} masks are read as grey levels of one object, and {share:.0%} of their pixels have a level of "
+        f"their own between black and white ({named}), as ids of several classes or objects have: the lower ones count "
+        "as background. If they are ids, say so: data.options.mask_kind=classes or instances."
     ]

@@ -14,6 +14,7 @@ from studies.suite.analysis.id_notes import (
     SeenMasks,
     notes_on_background,
     notes_on_edges,
+    notes_on_levels_between,
     notes_on_new_ids,
     notes_on_numbers,
     notes_on_zero,
@@ -53,6 +54,7 @@ def notes_on_masks(images: EvaluationData) -> list[str]:
                 *notes_on_equal_masks(seen[split], words),
                 *notes_on_outlines(seen[split], words),
                 *notes_on_rectangles(seen[split], words),
+                *notes_on_levels_between(seen[split], source.mask_kind, words),
             ]
             if source.mask_kind != "instances":
                 notes += [*notes_on_edges(seen[split], words), *notes_on_numbers(seen[split], words)]

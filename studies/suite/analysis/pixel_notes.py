@@ -22,6 +22,7 @@ from studies.suite.analysis.used_rows import used_rows
 
 LOOKED_AT = 64  # images of a split
 DARK, SHARE = 128, 0.99  # a set is dark if so many of its values stay below this one, of 255
+FEW_LEVELS = 24  # of 255, between which nearly all values of a split lie
 ONE_COLOUR = 0.1  # share of the images that have one colour alone which is noted
 ENLARGED = 2  # times that an image may be enlarged without a note
 NARROW = 0.2  # share of an image that its central square keeps without a note
@@ -276,13 +277,25 @@ def notes_on_dark_images(found: Looked, words: str) -> list[str]:
     """
     high, highest = found.value_at(SHARE), found.value_at(1)
     if high >= DARK:
-        return []
+        return notes_on_contrast(found, words)
     shown = f"no pixel of the {len(found.sizes)} that were looked at is above {highest} of 255"
     if highest >= DARK:
         shown = f"{SHARE:.0%} of the values of the {len(found.sizes)} that were looked at are at most {high} of 255"
     return [
         f"The {words} images are dark: {shown}. Values are read as they stand, those of 16 bits from their whole range "
         "(65535); if your images use a part of it, scale them."
+    ]
+
+
+def notes_on_contrast(found: Looked, words: str) -> list[str]:
+    """A note on a split whose values differ by a few levels only, as 16-bit values with an offset do."""
+    low, high = found.value_at(1 - SHARE), found.value_at(SHARE)
+    if high - low >= FEW_LEVELS:
+        return []
+    return [
+        f"The {words} images have hardly any contrast: {2 * SHARE - 1:.0%} of the values of the {len(found.sizes)} "
+        f"that were looked at lie between {low} and {high} of 255. Values are read as they stand, those of 16 bits "
+        "from their whole range (65535); if yours lie in a part of it, as with an offset, scale them."
     ]
 
 

@@ -395,6 +395,6 @@ def test_rows_that_name_the_image_of_another_row_are_noted(form, order, count, t
         form = form.removesuffix(".jpg")
         assert notes[0] == (
             "By the column 'image_id', which is not read, 12 of the 12 training rows are of another image than their "
-            f"own (such as '{form.format(1)}' in the row of '{form.format(0)}'), as where images and their table were sorted differently: "
-            "labels may be those of other images."
+            f"own (such as '{form.format(1)}' in the row of '{form.format(0)}'), as where images and their table were "
+            "sorted differently: labels may be those of other images."
         )

@@ -262,3 +262,38 @@ def test_maps_of_objects_without_a_list_of_them_are_looked_at():
     ]
     inverted = notes_on_masks(data([disc(0, 4, border=3)] * 3, [cell] * 3, mask_kind="instances"))
     assert len(inverted) == 1 and inverted[0].endswith("as in inverted masks; check that 0 is the background.")
+
+
+def soft(levels: list[int], border: int = 0) -> np.ndarray:
+    """A mask (32, 32) of columns of grey levels, four columns each; ``border`` columns between black and white."""
+    values = np.zeros((32, 32), np.uint8)
+    for number, level in enumerate(levels):
+        values[:, 4 * number : 4 * number + 4] = level
+    if border:
+        values[:, 16 : 16 + border] = np.linspace(20, 235, border).astype(np.uint8)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("masks", "kind", "named"),
+    [
+        ([soft([0, 0, 63, 126, 189, 252])], "binary", "(63, 126, 189)"),
+        ([soft([0, 0, 127, 254])], "binary", "(127)"),
+        ([soft([0, 0, 127, 255])], "trimap", None),
+        ([soft([0, 60, 128, 255])], "trimap", "(60)"),
+        ([soft([0, 0, 255, 255])], "binary", None),
+        ([soft([0, 0, 0, 0, 0, 255, 255, 255], border=8)], "binary", None),
+        ([np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)], "binary", None),
+        ([soft([0, 63, 126])], "classes", None),
+    ],
+)
+def test_levels_of_their_own_between_black_and_white_are_noted(masks, kind, named):
+    """CHAOS marks four organs by 63, 126, 189 and 252; two of them counted as background without a word."""
+    train = data(masks * 4, masks * 4, mask_kind=kind)
+    train.source.splits = {
+        split: set_.map(lambda _, n: {"image": png(np.full((32, 32, 3), n, np.uint8))}, with_indices=True)
+        for split, set_ in train.source.splits.items()
+    }
+    notes = [note for note in notes_on_masks(train) if "a level of their own" in note]
+    assert len(notes) == (2 if named else 0)
+    assert not named or named in notes[0]

@@ -360,3 +360,16 @@ def test_splits_of_other_sizes_are_noted(height, width, text):
         text is not None
     )
     assert text is None or text in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "noted"), [(32_000, 33_000, True), (51_241, 52_181, True), (20_000, 60_000, False)]
+)
+def test_values_with_an_offset_are_noted(low, high, noted):
+    """Hounsfield units plus 32768 became four grey levels, of which a network learned."""
+    values = np.linspace(low, high, 1024).astype(np.uint16).reshape(32, 32)
+    images = [stored(PillowImage.fromarray(values))] * 3
+    notes = [note for note in notes_on_pixels(data(images, images)) if "hardly any contrast" in note]
+    assert len(notes) == (2 if noted else 0)
+    if noted:
+        assert notes[0].startswith("The training images have hardly any contrast: 98% of the values of the 3 that were")
