@@ -23,19 +23,20 @@ MOST_NAMED = 20  # names in a note
 SAID = ("Objects of the category", "Folders that count as classes, although their names may mean splits")  # of sources
 SAID_OF_NUMBERS = "Folders whose names differ in a number alone"
 NO_CLASS = re.compile(  # the words of a whole name, written together, where no class is known
-    r"unk|unkn|others?|misc|miscellaneous|various|pred|predict(ed|ions?)?|backgrounds?|backgroundgoogle|clutter|maybe|"
+    r"unk|unkn|others?|misc|miscellaneous|various|pred|predict(ed|ions?)?|backgrounds?|bg|backgroundgoogle|clutter|maybe|"
     r"tbd|todo|ignored?|void|skip(ped)?|discard(ed)?|pending|(to)?review|ambiguous|ambiguity|indeterminate|doubtful|"
     r"dontcare|dontknow|na|nan|none|null"
 )
 UNDECIDED = re.compile(  # words at the start or the end of a name that say so whatever stands beside them
     r"un(labell?ed|knowns?|sure|certain|clear|classified|assigned|annotated|tagged|sorted|categori[sz]ed|defined|"
     r"determined|identified|identifiable|specified|decided|verified|checked|reviewed)|ambiguous|indeterminate|"
+    r"void|invalid|ignored?|"
     r"(no|not|non|without|missing|to|tobe|needs?)"
     r"(labels?|labell?ed|class|classes|classified|annotations?|annotated?|sort(ed)?|check(ed)?|review(ed)?|"
     r"tags?|tagged|category|categori[sz]ed|known|sure|clear|identified|determined|defined|decided|specified)"
 )
 NO_OBJECT = re.compile(  # the words of a category, written together, whose "objects" are images without one
-    r"empty|nothing|blank|(no|without)(objects?|findings?|animals?|person|people|defects?)|normal|negatives?"
+    r"empty|nothing|blank|good|ok|okay|(no|without)(objects?|findings?|animals?|person|people|defects?)|normal|negatives?"
 )
 MOST_WORDS = 3  # of such a text: "to be checked"
 NUMBER = re.compile(r"\s*([+-]?\d+)(\.0+)?\s*")

@@ -47,6 +47,7 @@ def write(folder, names, count=5):
         "no_label", "_unlabeled", "Unlabelled images", "UNKNOWN", "unknown species", "cat_unsure", "pred", "unsure",
         "other?", "cat?", "BACKGROUND_Google", "257.clutter", "ambiguous", "to_check", "to be checked", "misc", "Misc.",
         "NoLabel", "not-annotated", "Others", "notSure", "un-labeled", "don't know", "99_unidentified",
+        "bg", "void--ego-vehicle", "invalid_face", "face (ignored)",
     ],
 )  # fmt: skip
 def test_names_of_unknown_classes(name):
@@ -59,6 +60,7 @@ def test_names_of_unknown_classes(name):
         "no_mask", "without_mask", "normal", "negative", "mother", "label", "labeled", "checkerboard",
         "background noise", "no", "not_food", "classic", "predator", "reviewer", "sorted", "clear sky", "mixed",
         "another", "nano", "12", "?!", "known", "tag",
+        "good", "devoid", "ignorance",
     ],
 )  # fmt: skip
 def test_other_names_are_classes(name):
@@ -96,7 +98,14 @@ def test_a_dry_run_has_the_note(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "noted"),
-    [("empty", True), ("No finding", True), ("no_animal", True), ("blank", True), ("normal_cell", False)],
+    [
+        ("empty", True),
+        ("No finding", True),
+        ("no_animal", True),
+        ("blank", True),
+        ("good", True),
+        ("normal_cell", False),
+    ],
 )
 def test_categories_of_images_without_objects_are_noted(tmp_path, name, noted):
     """Camera traps: an 'empty' image had a box of the whole picture, and a detector was to find it."""
