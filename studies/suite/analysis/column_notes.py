@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from datasets import Dataset
+from datasets import Image as ImageFeature
+
+from scd.data.images import undecoded
 from scd.data.sources.coco import Coco
 from scd.data.sources.folder_names import SPLIT_WORDS, words_of
 from scd.data.sources.folder_scan import printable
@@ -60,13 +64,37 @@ def notes_on_columns(images: EvaluationData) -> list[str]:
     texts = texts or notes_on_file_texts(files, train, test, labels, images.split)
     texts += notes_on_rows(images, {"train": train, images.split: test}, rows)
     groups = notes_on_groups(train, test, labels, names_in(images.source))
-    return [*texts, *(groups or notes_on_tables(files, labels, names_in(images.source)))]
+    groups = groups or notes_on_tables(files, labels, names_in(images.source))
+    return [*notes_on_further_images(images, stored["train"]), *texts, *groups]
 
 
 def values_of_fields(source: Source, split: str, rows: Sequence[int]) -> dict[str, Cells]:
     """The fields of COCO's entries of images that are not read, as columns: "images.video_id"; {} of other sources."""
     fields = source.image_fields[split] if isinstance(source, Coco) else {}
     return {f"images.{name}": [values[row] for row in rows] for name, values in fields.items()}
+
+
+def notes_on_further_images(images: EvaluationData, stored: Dataset | None) -> list[str]:
+    """A note on further columns of images, of which a label may tell as much: pairs of signatures, before and after.
+
+    Args:
+        stored: the training rows with all columns.
+    """
+    if stored is None:
+        return []
+    names = [name for name, feature in stored.features.items() if isinstance(feature, ImageFeature)]
+    read = images.source.split("train")
+    used = [name for name in ("image", "mask") if name in read.column_names]
+    known = list(undecoded(read.select_columns(used))[0].values())
+    first = undecoded(stored.select_columns(names), names)[0] if names else {}
+    further = [name for name in names if first[name] is not None and first[name] not in known]
+    if not further:
+        return []
+    named = ", ".join(f"'{printable(name)}'" for name in further)
+    return [
+        f"Columns of further images, which are not read: {named}. If a label is of several images, as of a pair, or "
+        "a mask is among them, the numbers are of something else."
+    ]
 
 
 def notes_on_rows(

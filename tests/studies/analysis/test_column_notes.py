@@ -398,3 +398,21 @@ def test_rows_that_name_the_image_of_another_row_are_noted(form, order, count, t
             f"own (such as '{form.format(1)}' in the row of '{form.format(0)}'), as where images and their table were "
             "sorted differently: labels may be those of other images."
         )
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_further_columns_of_images_are_noted(renamed, tmp_path):
+    """Pairs of signatures, of which the label says whether one person wrote both; one of the two was trained on."""
+    first = "picture" if renamed else "image"
+    for split, start in (("train", 0), ("test", 50)):
+        pixels = [np.full((4, 4, 3), start + n, np.uint8) for n in range(12)]
+        cells = {first: list(map(encode_png, pixels)), "reference": [encode_png(255 - one) for one in pixels]}
+        features = Features({first: Image(), "reference": Image(), "label": ClassLabel(names=["forged", "genuine"])})
+        rows = Dataset.from_dict({**cells, "label": [n % 2 for n in range(12)]}, features=features)
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    columns = {"image": first} if renamed else None
+    source = Parquet(tmp_path / "train.parquet", tmp_path / "test.parquet", name="mine", columns=columns)
+    assert notes_on_columns(EvaluationData(source, 8)) == [
+        "Columns of further images, which are not read: 'reference'. If a label is of several images, as of a pair, or "
+        "a mask is among them, the numbers are of something else."
+    ]
