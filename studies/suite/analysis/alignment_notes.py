@@ -101,7 +101,7 @@ def notes_on_edges_of_masks(found: ImageSet, words: str) -> list[str]:
 def small(found: ImageSet) -> tuple[Tensor, Tensor]:
     """Some different images (N, 3, s, s) and where they have an object (N, 1, s, s), as float, with few pixels."""
     rows = spread(len(found), MOST)
-    rows = rows[different(found.images[rows])]
+    rows = rows[different(found.images[rows]) & of_their_own(found.masks[rows])]
     pixels, masks = found.images[rows].float(), is_object(found.masks[rows]).float().unsqueeze(1)
     if pixels.shape[-1] > LARGEST:
         pixels = F.interpolate(pixels, LARGEST, mode="area")
@@ -115,6 +115,18 @@ def different(images: Tensor) -> Tensor:
     alike, kept = flat @ flat.T >= LIKE_FRAMES, torch.ones(len(flat), dtype=torch.bool)
     for row in range(1, len(flat)):
         kept[row] = not (alike[row, :row] & kept[:row]).any()
+    return kept
+
+
+def of_their_own(masks: Tensor) -> Tensor:
+    """Whether each mask (N, S, S) differs from all earlier ones that do, (N,) bool: a fixed camera has one mask."""
+    flat = is_object(masks).float().flatten(1)
+    shared = flat @ flat.T
+    areas = flat.sum(dim=1)
+    same = shared >= SAME * (areas.unsqueeze(1) + areas - shared).clamp(min=1)
+    kept = torch.ones(len(flat), dtype=torch.bool)
+    for row in range(1, len(flat)):
+        kept[row] = not (same[row, :row] & kept[:row]).any()
     return kept
 
 

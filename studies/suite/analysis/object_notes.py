@@ -2,6 +2,8 @@
 images without one."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +23,7 @@ from scd.data.sources.coco_marks import (
     is_mark,
     is_unseen,
 )
+from scd.data.sources.columns import category_names
 from scd.data.sources.folder_scan import printable
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
 from scd.errors import DataError
@@ -29,6 +32,7 @@ from scd.evaluation.protocol import EvaluationData
 NEAR = 0.75  # IoU of two boxes that may be one object
 DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
 MOST_ROWS = 5000  # whose boxes are compared
+FEWEST_SCENES, RARELY, MOST_NAMED = 8, 0.05, 8  # scored images; share that shows a category rarely; names in a note
 INNER = 0.25  # share of objects inside of another one of their category; 9 % in COCO
 SLIVER, MANY_SLIVERS = 2, 0.1  # pixels; share of objects that are so thin
 READ = ("bbox", "category", CROWD, "area", "id", "image_id", "bbox_id")  # and fields that only number objects
@@ -57,13 +61,75 @@ def notes_on_objects(images: EvaluationData) -> list[str]:
         found = [
             *notes_on_fields(objects), *notes_on_values(objects), *notes_on_boxes(objects, noted),
         ]  # fmt: skip
+        if split != "train":
+            found += notes_on_everywhere(objects, images.source.class_names or category_names_of(images, split))
         if not any(note.startswith(NEGATIVES) for note in noted):  # by the source itself
             found += negatives(counts_of(objects))
         if not any(note.startswith(CROWDS) for note in noted):
             marks = values_of(objects, CROWD) if CROWD in fields_of(objects) else []
             found += crowds(sum(map(is_set, marks)), len(marks))
         notes += [f"{split}: {note}" for note in found]
+    if images.source.mask_kind == "instances" and images.has("objects"):
+        notes += notes_on_new_categories(images)
     return notes
+
+
+def notes_on_everywhere(objects: pyarrow.Array, names: Sequence[str] | None) -> list[str]:
+    """A note on categories that every scored image shows, and on scenes of which no category tells them apart.
+
+    The mean average precision of scenes counts a category that every image shows with 1, whatever the network.
+
+    Args:
+        objects: of each scored image; names: of the categories.
+    """
+    shown = categories_shown(objects)
+    counts = Counter(category for categories in shown for category in categories)
+    everywhere = sorted(category for category, count in counts.items() if count == len(shown))
+    if len(shown) < FEWEST_SCENES:
+        return []
+    if not any(RARELY * len(shown) <= count <= (1 - RARELY) * len(shown) for count in counts.values()):
+        return [
+            f"No category is shown by {RARELY:.0%} to {1 - RARELY:.0%} of these images, so that they hardly differ in "
+            "what they show: the scene mAP says nothing of a network, or is missing; use segments or boxes."
+        ]
+    if not everywhere:
+        return []
+    listed = ", ".join(f"'{printable(names[one])}'" if names else str(one) for one in everywhere[:MOST_NAMED])
+    more = f" and {len(everywhere) - MOST_NAMED} more" if len(everywhere) > MOST_NAMED else ""
+    return [
+        f"Categories that every image shows: {listed}{more}. The scene mAP counts each with 100 % for every network, "
+        "so that it is too high and its differences are too small; leave them out for this number."
+    ]
+
+
+def categories_shown(objects: pyarrow.Array) -> list[set]:
+    """The categories of the objects of each row."""
+    return [
+        set(row["category"] or ()) if isinstance(row, Mapping) else {one["category"] for one in row or ()}
+        for row in objects.to_pylist()
+    ]
+
+
+def notes_on_new_categories(images: EvaluationData) -> list[str]:
+    """A note on categories of scored objects that no training object has: base and novel classes, rare ones."""
+    shown = {split: categories_shown(objects_of(images, split)) for split in ("train", images.split)}
+    new = sorted(set().union(*shown[images.split]) - set().union(*shown["train"]))
+    if not new:
+        return []
+    names = images.source.class_names or category_names_of(images, images.split)
+    count = sum(bool(categories & set(new)) for categories in shown[images.split])
+    listed = ", ".join(f"'{printable(names[one])}'" if names else str(one) for one in new[:MOST_NAMED])
+    more = f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else ""
+    return [
+        f"Categories of scored objects that no training object has, so that nothing learns them: {listed}{more}, in "
+        f"{count:,} of the {len(shown[images.split]):,} scored images. They count in means over categories, alike for "
+        "every network, so that differences are too small; leave them out, or annotate them in the training images."
+    ]
+
+
+def category_names_of(images: EvaluationData, split: str) -> list[str] | None:
+    """The names of the categories by their column; None without."""
+    return category_names(images.source.split(split).features["objects"])
 
 
 def notes_on_fields(objects: pyarrow.Array) -> list[str]:
@@ -138,7 +204,8 @@ def notes_on_doubled(found: Sequence[tuple[np.ndarray, np.ndarray]], among: str,
             f"{same:,} of {total:,}{among}, as where two people or two tools annotated the same images. Only one of "
             "two can be found; keep one of each."
         )
-    if other >= max(FEWEST, DOUBLED * total) and not any(note.startswith(TWO_CATEGORIES) for note in noted):
+    known = sum(int(re.sub(r"\D", "", note)) for note in noted if note.startswith(TWO_CATEGORIES))
+    if other >= max(FEWEST, DOUBLED * total) and other >= 2 * known:
         notes.append(
             f"Objects whose box nearly equals that of an object of another category (IoU of {NEAR} or more): "
             f"{other:,} of {total:,}{among}, as where categories are nested (person, woman). Each counts as an object "

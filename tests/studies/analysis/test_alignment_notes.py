@@ -96,6 +96,12 @@ def test_frames_of_one_scene_are_compared_once():
     assert int(re.search(r"of the (\d+) training masks", note)[1]) <= 15
 
 
+def test_one_mask_of_a_fixed_camera_is_compared_once():
+    found = scenes(30)
+    assert len(small(with_masks(found, found.masks[:1].repeat(30, 1, 1)))[0]) == 1
+    assert len(small(found)[0]) > 20
+
+
 def test_few_masks_and_objects_in_the_centre_are_not_judged():
     few = scenes(11)
     assert notes_on_edges_of_masks(with_masks(few, few.masks.flip(-2)), "training") == []

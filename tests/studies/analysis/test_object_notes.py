@@ -1,6 +1,7 @@
 """What is noted of objects in rows: marks that are not read, crowds, and images without objects."""
 
 import numpy as np
+import pyarrow
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
@@ -11,7 +12,13 @@ from scd.data.sources.source import Source
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.image_notes import notes_on_images
-from studies.suite.analysis.object_notes import notes_on_inner, notes_on_objects, overlaps
+from studies.suite.analysis.object_notes import (
+    notes_on_doubled,
+    notes_on_everywhere,
+    notes_on_inner,
+    notes_on_objects,
+    overlaps,
+)
 
 SPLITS = ("train", "test")
 ALIKE = "train: Objects that have marks which are not read, so that they count like others: "
@@ -184,3 +191,39 @@ def test_few_objects_inside_of_others_are_not_noted():
     nested, apart = np.array([[0, 0, 8, 8], [2, 2, 3, 3]], float), np.array([[0, 0, 8, 8], [20, 0, 8, 8]], float)
     images = [(nested, np.array([0, 0]))] * 4 + [(apart, np.array([0, 0]))] * 6
     assert notes_on_inner(images, "") == [] and len(notes_on_inner(images[:8], "")) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows_of", "start"),
+    [
+        ([{0, 1}] * 5 + [{0}] * 5, "Categories that every image shows: 'a'. The scene mAP counts each with 100 % for"),
+        ([{0}] * 10, "No category is shown by 5% to 95% of these images, so that they hardly differ in what they show"),
+        ([{0}] * 5 + [{1}] * 5, None),
+        ([{0, 1}] * 3 + [{0}] * 3, None),  # few
+    ],
+)
+def test_categories_that_every_scored_image_shows_are_noted(rows_of, start):
+    """The ego vehicle of Mapillary: 100 % average precision for every network, in the mean with the others."""
+    objects = pyarrow.array([{"category": sorted(categories)} for categories in rows_of])
+    notes = notes_on_everywhere(objects, ["a", "b"])
+    assert len(notes) == bool(start) and all(note.startswith(start) for note in notes)
+
+
+def test_categories_that_no_training_object_has_are_noted():
+    """Base and novel classes: the average precision of what nobody could learn halved every difference."""
+    images = rows({})
+    assert not any("nothing learns" in note for note in notes_on_objects(images))
+    train = rows({"category": [0, 0]}).source.split("train")
+    images.source.splits = {"train": train, "test": images.source.split("test")}
+    (note,) = [note for note in notes_on_objects(images) if "nothing learns" in note]
+    assert note.startswith(
+        "Categories of scored objects that no training object has, so that nothing learns them: 'b', in 4 of the 4"
+    )
+
+
+def test_categories_noted_by_a_source_do_not_hide_many_more():
+    nested = {"bbox": [[0, 0, 40, 30], [1, 1, 40, 30]], "category": [0, 1]}
+    found = [(np.array(nested["bbox"], float), np.array([0, 1]))] * 8
+    for count, noted in ((3, 1), (7, 0)):
+        notes = notes_on_doubled(found, "", [f"Objects that are annotated with two categories: {count}."])
+        assert len(notes) == noted
