@@ -7,7 +7,7 @@ from typing import Any
 from scd.evaluation.copies import notes_on_copies
 from scd.evaluation.protocol import EvaluationData
 from studies.suite.analysis.alignment_notes import notes_on_alignment
-from studies.suite.analysis.altered_notes import notes_on_altered_copies
+from studies.suite.analysis.altered_notes import notes_on_altered_copies, notes_on_trained_copies
 from studies.suite.analysis.class_notes import notes_on_class_names
 from studies.suite.analysis.column_notes import notes_on_columns
 from studies.suite.analysis.label_notes import notes_on_labels
@@ -85,6 +85,24 @@ def before_decoding(images: EvaluationData, step: str) -> list[str]:
 def in_lines(read: Sequence[str], notes: Sequence[str]) -> list[str]:
     """How images were read, and notes on them, as the command line prints them."""
     return [*(f"read as {line}" for line in read), *(f"note: {note}" for note in notes)]
+
+
+def notes_on_trained_sources(sets: Sequence[EvaluationData], trained: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes on scored images among the training images of runs that have other images than the study.
+
+    Args:
+        sets: the images of the study, which are compared elsewhere, and those of protocols that have their own.
+        trained: the configurations of the data of all runs.
+    """
+    known = [data.get("fingerprints") for data in trained]
+    return [
+        note
+        for one in sets[1:]
+        if dict(one.source.fingerprints) in known
+        for other in sets
+        if other is not one
+        for note in notes_on_trained_copies(one, other)
+    ]
 
 
 def notes_on_splits(images: EvaluationData) -> list[str]:

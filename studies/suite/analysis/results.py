@@ -229,11 +229,13 @@ def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool)
     """
     if not trains_on_images(settings, planned):
         return []
-    from studies.suite.analysis.image_notes import before_decoding, in_lines
+    from studies.suite.analysis.image_notes import before_decoding, in_lines, notes_on_trained_sources
 
     if decode:
-        found = describe_source(settings, protocols_of(planned))
-        return in_lines(found["read"], found["notes"])
+        protocols = protocols_of(planned)
+        found, trained = describe_source(settings, protocols), [item.spec.config["data"] for item in planned]
+        further = notes_on_trained_sources(open_images(settings, protocols), trained)
+        return in_lines(found["read"], [*found["notes"], *further])
     return before_decoding(open_images(settings, ())[0], "training")
 
 

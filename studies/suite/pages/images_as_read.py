@@ -64,7 +64,8 @@ def draw(sets: Sequence[EvaluationData], path: Path) -> Path:
             words = "training" if split == "train" else split
             whole = len(used_rows(images, split))
             count = f"{len(rows)} of {whole:,}, drawn at random" if len(rows) < whole else f"all {whole}"
-            bands.append((f"{words} images of '{images.source.name}': {count}", cells_of(images, split, rows)))
+            of_set = f" of '{images.source.name}'" if len(sets) > 1 else ""
+            bands.append((f"{words} images{of_set}: {count}", cells_of(images, split, rows)))
     heights = [LINE + GAP + -(-len(cells) // COLUMNS) * (SIDE + 2 * LINE + GAP) for _, cells in bands]
     width = COLUMNS * (SIDE + GAP) + GAP
     sheet = Image.new("RGB", (width, GAP + (len(LEGEND) + 1) * LINE + sum(heights)), PAPER)

@@ -20,7 +20,7 @@ from studies.suite.analysis.altered_notes import (
     notes_on_altered_copies,
     notes_on_trained_copies,
 )
-from studies.suite.analysis.image_notes import notes_on_images
+from studies.suite.analysis.image_notes import notes_on_images, notes_on_trained_sources
 
 SIDE = 32
 
@@ -163,3 +163,13 @@ def test_scored_images_of_another_source_among_the_training_images_are_noted():
     assert notes_on_trained_copies(data(train, others), data(train, others)) == []
     icons = data([icon(seed) for seed in range(20)], [icon(seed) for seed in range(50, 60)])
     assert notes_on_trained_copies(icons, icons) == [], "images of one kind"
+
+
+def test_scored_images_among_those_of_other_runs_are_noted():
+    """Object-centric images that held the annotated scenes which were scored."""
+    train, others = [picture(seed) for seed in range(40)], [picture(seed) for seed in range(100, 120)]
+    own, objects, scored = data(others[:4], others[4:]), data(train, others), data(others, train[:8])
+    config = {"fingerprints": dict(objects.source.fingerprints)}
+    (note,) = notes_on_trained_sources([own, objects, scored], [config])
+    assert note.startswith("By their pixels, 8 of the 8 scored images that were compared are training images of 'mine'")
+    assert notes_on_trained_sources([own, objects, scored], [{"fingerprints": {}}, {}]) == []
