@@ -5,8 +5,6 @@ were mirrored or turned without their masks. Boxes count as well where the masks
 compared with the pixels: at the edge of an object, colours differ more than at the edge of a region that means nothing.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,17 +12,8 @@ from torch import Tensor
 from scd.data.images import ImageSet
 from scd.data.masks import is_object
 from scd.evaluation.protocol import EvaluationData
-from studies.suite.analysis.altered_notes import SIDE, in_grey, in_memory, spread, thumbnails
+from studies.suite.analysis.altered_notes import SIDE, TURNS, in_grey, in_memory, spread, thumbnails
 
-TURNS: dict[str, Callable[[Tensor], Tensor]] = {  # of the last two dimensions
-    "mirrored left to right": lambda x: x.flip(-1),
-    "mirrored top to bottom": lambda x: x.flip(-2),
-    "turned by 180 degrees": lambda x: x.flip(-1, -2),
-    "turned by 90 degrees": lambda x: x.rot90(1, (-2, -1)),
-    "turned by 270 degrees": lambda x: x.rot90(3, (-2, -1)),
-    "transposed (rows and columns exchanged)": lambda x: x.transpose(-1, -2),
-    "transposed along the other diagonal": lambda x: x.flip(-1, -2).transpose(-1, -2),
-}
 MOST, LARGEST, PART = 400, 64, 100  # images of a split that are compared, their pixels a side, and images at once
 BAND, FEWEST_PIXELS = 2, 3  # pixels on either side of an edge, and in each of these bands at least
 LIKE_FRAMES = 0.8  # correlation of thumbnails, from which images are taken for frames of one scene
@@ -112,10 +101,7 @@ def small(found: ImageSet) -> tuple[Tensor, Tensor]:
 def different(images: Tensor) -> Tensor:
     """Whether each image (N, 3, S, S) is unlike all earlier ones that are so, (N,) bool: one frame of each scene."""
     flat, _ = thumbnails(in_grey(images), min(SIDE, images.shape[-1]))
-    alike, kept = flat @ flat.T >= LIKE_FRAMES, torch.ones(len(flat), dtype=torch.bool)
-    for row in range(1, len(flat)):
-        kept[row] = not (alike[row, :row] & kept[:row]).any()
-    return kept
+    return first_ones(flat @ flat.T >= LIKE_FRAMES)
 
 
 def of_their_own(masks: Tensor) -> Tensor:
@@ -123,10 +109,14 @@ def of_their_own(masks: Tensor) -> Tensor:
     flat = is_object(masks).float().flatten(1)
     shared = flat @ flat.T
     areas = flat.sum(dim=1)
-    same = shared >= SAME * (areas.unsqueeze(1) + areas - shared).clamp(min=1)
-    kept = torch.ones(len(flat), dtype=torch.bool)
-    for row in range(1, len(flat)):
-        kept[row] = not (same[row, :row] & kept[:row]).any()
+    return first_ones(shared >= SAME * (areas.unsqueeze(1) + areas - shared).clamp(min=1))
+
+
+def first_ones(alike: Tensor) -> Tensor:
+    """Which of N things, of which (N, N) bool says that two are alike, are unlike all earlier ones that are so."""
+    kept = torch.ones(len(alike), dtype=torch.bool)
+    for row in range(1, len(alike)):
+        kept[row] = not (alike[row, :row] & kept[:row]).any()
     return kept
 
 

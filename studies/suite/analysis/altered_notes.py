@@ -8,7 +8,6 @@ are like few others: a random split deals the versions of an image to both split
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,13 +24,15 @@ ALIKE = (
 )
 # COCO and Tiny ImageNet have so close a training image, and 90 to 100 % of copies that were saved with JPEG quality 60
 # and mirrored, cropped by 5 or 10 %, brightened by 30 %, made grey or covered by a banner of an eighth
-TURNS: tuple[Callable[[Tensor], Tensor], ...] = (  # that mirroring left to right does not reach
-    lambda x: x.flip(-2),
-    lambda x: x.flip(-1, -2),
-    *(partial(torch.rot90, k=k, dims=(-2, -1)) for k in (1, 3)),
-    lambda x: x.transpose(-1, -2),
-    lambda x: x.flip(-1, -2).transpose(-1, -2),
-)
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {  # of the last two dimensions
+    "mirrored left to right": lambda x: x.flip(-1),
+    "mirrored top to bottom": lambda x: x.flip(-2),
+    "turned by 180 degrees": lambda x: x.flip(-1, -2),
+    "turned by 90 degrees": lambda x: x.rot90(1, (-2, -1)),
+    "turned by 270 degrees": lambda x: x.rot90(3, (-2, -1)),
+    "transposed (rows and columns exchanged)": lambda x: x.transpose(-1, -2),
+    "transposed along the other diagonal": lambda x: x.flip(-1, -2).transpose(-1, -2),
+}
 CROPS = (1.0, 0.9, 0.8)  # share of the side of a training image that a copy may show
 COVERED = 0.15  # share of the height, at either end, that a copy may cover with a banner
 MOVED = 0.05  # share of the height by which a banner that was added to a copy moves its central square
@@ -62,7 +63,7 @@ def notes_on_altered_copies(images: EvaluationData, known: int = 0) -> list[str]
     partners = like_partners(train, test)
     usual = float((like_partners(train, train[own], own) > 0).float().mean())
     count = int((partners > 0).sum())
-    few = int(((partners > 0) & (partners <= max(FEW, FEW_SHARE * len(train)))).sum())
+    few = with_few(partners, len(train))
     if count * whole < 2 * known * len(test):
         return []
     if count < LEAST * len(test) or (count < TIMES * usual * len(test) and few < MANY * len(test)):
@@ -89,13 +90,18 @@ def notes_on_trained_copies(trained: EvaluationData, scored: EvaluationData) -> 
     train, test = sets[0][0].images, sets[1][1].images
     train, test = train[spread(len(train), MOST_TRAIN)], test[spread(len(test), MOST_TEST)]
     partners = like_partners(train, F.interpolate(test.float(), train.shape[-1], mode="area").to(torch.uint8))
-    count = int(((partners > 0) & (partners <= max(FEW, FEW_SHARE * len(train)))).sum())
+    count = with_few(partners, len(train))
     if count < LEAST * len(test):
         return []
     return [
         f"By their pixels, {count:,} of the {len(test):,} scored images that were compared are training images of "
         f"'{trained.source.name}' or altered copies of them: scores are too high. Take them out of one of the two."
     ]
+
+
+def with_few(partners: Tensor, total: int) -> int:
+    """How many images have partners (M,) of which there are few among so many training images, as copies have."""
+    return int(((partners > 0) & (partners <= max(FEW, FEW_SHARE * total))).sum())
 
 
 def in_memory(images: EvaluationData) -> tuple[ImageSet, ImageSet] | None:
@@ -134,7 +140,7 @@ def like_partners(train: Tensor, test: Tensor, own: Tensor | None = None) -> Ten
     found = torch.zeros(len(test), len(train), dtype=torch.bool)
     covered = max(1, round(COVERED * grey.shape[-1]))
     moved = max(1, round(MOVED * grey.shape[-1]))
-    pairs = [(turn(grey), others) for turn in TURNS]
+    pairs = [(turn(grey), others) for turn in TURNS.values()]
     for shown, asked in [
         *((crop(grey, share), others) for share in CROPS),
         *((grey[..., rows, :], others[..., rows, :]) for rows in (slice(covered, None), slice(None, -covered))),

@@ -5,7 +5,7 @@ versions of each photograph, or ten slices of each patient, its intervals are to
 affected.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -17,7 +17,7 @@ from studies.suite.analysis.altered_notes import MOST_TEST, are_alike, in_memory
 from studies.suite.analysis.column_notes import is_missing
 from studies.suite.analysis.column_values import stored_rows, values_of_rows
 from studies.suite.analysis.group_columns import is_sure
-from studies.suite.analysis.name_notes import original_of, used_paths
+from studies.suite.analysis.name_notes import used_paths, versions_of
 from studies.suite.analysis.series_notes import by_series, is_called_video
 from studies.suite.analysis.used_rows import used_rows
 from studies.suite.analysis.what_was_read import counted
@@ -48,11 +48,8 @@ def notes_on_dependence(images: EvaluationData) -> list[str]:
 def notes_on_versions(paths: Sequence[str | None], by_class: bool) -> list[str]:
     """A note where scored images are, by their names, versions of fewer images: "a.jpg" and "a_flip.jpg"."""
     plain = {PurePosixPath(path).stem for path in paths if path}
-    groups: dict[tuple[str, str], list[tuple[str, bool]]] = defaultdict(list)
-    for file in map(PurePosixPath, filter(None, paths)):
-        original, is_changed = original_of(file.stem, plain)
-        groups[file.parent.name if by_class else "", original].append((file.name, is_changed))
-    versions = [found for found in groups.values() if len(found) > 1 and any(changed for _, changed in found)]
+    groups = versions_of(paths, plain, by_class).values()
+    versions = [found for found in groups if len(found) > 1 and any(changed for _, changed in found)]
     more = sum(len(found) - 1 for found in versions)
     if not versions or len(paths) - more > INDEPENDENT * len(paths):
         return []

@@ -161,18 +161,29 @@ def without_change_first(name: str, plain: Collection[str]) -> str:
     return next(iter([*known, *named]), "")
 
 
+def versions_of(
+    paths: Iterable[str | None], plain: Collection[str], by_class: bool
+) -> dict[Name, list[tuple[str, bool]]]:
+    """Folder and name of each original -> the names of its files, and whether each says that it is a changed version.
+
+    Args:
+        plain: names of all files, see :func:`original_of`.
+    """
+    found: dict[Name, list[tuple[str, bool]]] = defaultdict(list)
+    for file in map(PurePosixPath, filter(None, paths)):
+        name, is_changed = original_of(file.stem, plain)
+        found[file.parent.name if by_class else "", name].append((file.name, is_changed))
+    return found
+
+
 def notes_on_versions(train: Sequence[str | None], test: Sequence[str | None], by_class: bool) -> list[str]:
     """A note where scored images are, by their names, changed versions of training images: "a_flip.jpg" of "a.jpg"."""
-    groups = [defaultdict(list), defaultdict(list)]  # original -> (name, whether it is changed)
     plain = {PurePosixPath(path).stem for path in (*train, *test) if path}
+    groups = [versions_of(paths, plain, by_class) for paths in (train, test)]
     sizes: Counter[str] = Counter()  # images of a folder
-    for paths, group in zip((train, test), groups, strict=True):
-        for path in filter(None, paths):
-            file = PurePosixPath(path)
-            name, changed = original_of(file.stem, plain)
-            folder = file.parent.name if by_class else ""
-            group[folder, name].append((file.name, changed))
-            sizes[folder] += 1
+    for group in groups:
+        for (folder, _), found in group.items():
+            sizes[folder] += len(found)
     pairs, count = [], 0
     for key in groups[0].keys() & groups[1].keys():
         ours, theirs = groups[0][key], groups[1][key]

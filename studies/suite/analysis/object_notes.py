@@ -28,6 +28,7 @@ from scd.data.sources.folder_scan import printable
 from scd.data.sources.instance_maps import CROWDS, NEGATIVES, crowds, negatives
 from scd.errors import DataError
 from scd.evaluation.protocol import EvaluationData
+from studies.suite.analysis.what_was_read import categories_of
 
 NEAR = 0.75  # IoU of two boxes that may be one object
 DOUBLED, FEWEST = 0.05, 4  # share and number of objects that repeat an earlier one
@@ -94,20 +95,15 @@ def notes_on_everywhere(objects: pyarrow.Array, names: Sequence[str] | None) -> 
         ]
     if not everywhere:
         return []
-    listed = ", ".join(f"'{printable(names[one])}'" if names else str(one) for one in everywhere[:MOST_NAMED])
-    more = f" and {len(everywhere) - MOST_NAMED} more" if len(everywhere) > MOST_NAMED else ""
     return [
-        f"Categories that every image shows: {listed}{more}. The scene mAP counts each with 100 % for every network, "
-        "so that it is too high and its differences are too small; leave them out for this number."
+        f"Categories that every image shows: {listed(everywhere, names)}. The scene mAP counts each with 100 % for "
+        "every network, so that it is too high and its differences are too small; leave them out for this number."
     ]
 
 
 def categories_shown(objects: pyarrow.Array) -> list[set]:
     """The categories of the objects of each row."""
-    return [
-        set(row["category"] or ()) if isinstance(row, Mapping) else {one["category"] for one in row or ()}
-        for row in objects.to_pylist()
-    ]
+    return [set(categories_of(row)) for row in objects.to_pylist()]
 
 
 def notes_on_new_categories(images: EvaluationData) -> list[str]:
@@ -118,13 +114,18 @@ def notes_on_new_categories(images: EvaluationData) -> list[str]:
         return []
     names = images.source.class_names or category_names_of(images, images.split)
     count = sum(bool(categories & set(new)) for categories in shown[images.split])
-    listed = ", ".join(f"'{printable(names[one])}'" if names else str(one) for one in new[:MOST_NAMED])
-    more = f" and {len(new) - MOST_NAMED} more" if len(new) > MOST_NAMED else ""
     return [
-        f"Categories of scored objects that no training object has, so that nothing learns them: {listed}{more}, in "
-        f"{count:,} of the {len(shown[images.split]):,} scored images. They count in means over categories, alike for "
-        "every network, so that differences are too small; leave them out, or annotate them in the training images."
+        "Categories of scored objects that no training object has, so that nothing learns them: "
+        f"{listed(new, names)}, in {count:,} of the {len(shown[images.split]):,} scored images. They count in means "
+        "over categories, alike for every network, so that differences are too small; leave them out, or annotate them "
+        "in the training images."
     ]
+
+
+def listed(categories: Sequence[int | str], names: Sequence[str] | None) -> str:
+    """The first categories by name, and how many more there are."""
+    words = ", ".join(f"'{printable(names[one])}'" if names else str(one) for one in categories[:MOST_NAMED])
+    return words + (f" and {len(categories) - MOST_NAMED} more" if len(categories) > MOST_NAMED else "")
 
 
 def category_names_of(images: EvaluationData, split: str) -> list[str] | None:
@@ -251,13 +252,17 @@ def notes_on_slivers(boxes: Sequence[np.ndarray], among: str) -> list[str]:
     ]
 
 
+def entries_of(row: Mapping | list[dict] | None) -> list[dict]:
+    """The objects of a row one by one, whose fields are lists, or each is a mapping."""
+    if isinstance(row, Mapping):
+        fields = [values or () for values in row.values()]
+        return [dict(zip(row, values, strict=True)) for values in zip(*fields, strict=True)]
+    return list(row or [])
+
+
 def single_objects(row: Mapping | list[dict] | None) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) and categories (n,) of the objects of a row that are no crowds and whose box is four numbers."""
-    if isinstance(row, Mapping):
-        row = [
-            dict(zip(row, values, strict=True)) for values in zip(*(cell or () for cell in row.values()), strict=True)
-        ]
-    kept = [one for one in row or [] if not one.get(CROWD) and len(one.get("bbox") or ()) == 4]
+    kept = [one for one in entries_of(row) if not one.get(CROWD) and len(one.get("bbox") or ()) == 4]
     boxes = np.array([one["bbox"] for one in kept], float).reshape(-1, 4)
     return boxes, np.array([one["category"] for one in kept])
 

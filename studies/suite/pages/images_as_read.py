@@ -26,6 +26,7 @@ from scd.data.sources.columns import category_names
 from scd.data.sources.source import Source
 from scd.evaluation.protocol import EvaluationData
 from scd.seeds import derive_seed
+from studies.suite.analysis.object_notes import entries_of
 from studies.suite.analysis.used_rows import used_rows
 from studies.suite.pages.figures import PALETTE
 from studies.suite.pages.picture_maps import EDGES
@@ -163,9 +164,7 @@ def draw_objects(
     pen: ImageDraw.ImageDraw, objects: Mapping[str, Any] | list[dict] | None, names: Sequence[str] | None, scale: float
 ) -> str:
     """Draw the boxes of objects, whose fields are lists, or each is a mapping; how many there are of each category."""
-    if isinstance(objects, Mapping):
-        objects = [dict(zip(objects, values, strict=True)) for values in zip(*objects.values(), strict=True)]
-    objects = list(objects or [])
+    objects = entries_of(objects)
     words = [names[one["category"]] if names else str(one["category"]) for one in objects]
     for one, word in zip(objects, words, strict=True):  # a category without a list of names may be text
         box = one.get("bbox")
