@@ -142,11 +142,13 @@ def run(options: argparse.Namespace, command: str, team: "Team | None" = None) -
     if not planned:
         raise UsageError("there is nothing to run: these arms, seeds and axes leave no run")
     if not notes:  # with notes, the data are not here
-        for line in data_lines(settings, planned, decode=not options.dry_run):
+        is_shown = not options.dry_run and trains_on_images(settings, planned)
+        sets = open_images(settings, protocols_of(planned)) if is_shown else ()
+        for line in data_lines(settings, planned, decode=not options.dry_run, sets=sets):
             print(line, file=sys.stderr)
-        if not options.dry_run and trains_on_images(settings, planned):
+        if is_shown:
             picture = images_as_read.path_in(settings.store, settings.page)
-            tell(f"shown as read in {images_as_read.draw(open_images(settings, protocols_of(planned)), picture)}")
+            tell(f"shown as read in {images_as_read.draw(sets, picture)}")
     runs = unique(planned)
     rounds = None if settings.minutes is None else rounds_of(study, settings, planned, runs, store, team)
     if options.dry_run:

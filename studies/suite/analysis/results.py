@@ -171,13 +171,16 @@ def metrics_of(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     return found
 
 
-def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def describe_source(
+    settings: "Settings", protocols: Sequence[Mapping[str, Any]], sets: Sequence["EvaluationData"] = ()
+) -> dict[str, Any]:
     """What the images are, in the source's own words, and notes on them and on those of protocols that have their own.
 
     The answer is kept for the life of the process.
 
     Args:
         protocols: configurations of all protocols of the study's runs.
+        sets: what :func:`open_images` gave for them, where they are open already.
     """
     from studies.suite.analysis.altered_notes import notes_on_trained_copies
     from studies.suite.analysis.image_notes import left_out_protocols, notes_on_images, notes_on_splits
@@ -188,7 +191,7 @@ def describe_source(settings: "Settings", protocols: Sequence[Mapping[str, Any]]
     asked, names = settings.base["evaluation"]["protocols"], sorted({protocol["name"] for protocol in protocols})
     key = json.dumps([data, locations, others, asked, names], sort_keys=True, default=str)
     if key not in _SOURCES:
-        images, *own_images = open_images(settings, protocols)
+        images, *own_images = sets or open_images(settings, protocols)
         found = {name: getattr(images.source, name) for name in ("name", "version", "description", "fingerprint")}
         read = what_was_read(images, decode=True)
         notes = [*notes_on_images(images), *notes_on_splits(images), *left_out_protocols(settings, protocols)]
@@ -221,20 +224,23 @@ def protocols_of(planned: Sequence["Planned"]) -> list[dict[str, Any]]:
     return [protocol for item in planned for protocol in item.spec.evaluations.values()]
 
 
-def data_lines(settings: "Settings", planned: Sequence["Planned"], decode: bool) -> list[str]:
+def data_lines(
+    settings: "Settings", planned: Sequence["Planned"], decode: bool, sets: Sequence["EvaluationData"] = ()
+) -> list[str]:
     """What a user must know about their images before anything is trained: how they were read, and notes.
 
     Args:
         decode: also look at masks, and compare the pixels of training and scored images; if not, a line says so.
+        sets: the images of the plan, where they are open already.
     """
     if not trains_on_images(settings, planned):
         return []
     from studies.suite.analysis.image_notes import before_decoding, in_lines, notes_on_trained_sources
 
     if decode:
-        protocols = protocols_of(planned)
-        found, trained = describe_source(settings, protocols), [item.spec.config["data"] for item in planned]
-        further = notes_on_trained_sources(open_images(settings, protocols), trained)
+        protocols, trained = protocols_of(planned), [item.spec.config["data"] for item in planned]
+        sets = sets or open_images(settings, protocols)
+        found, further = describe_source(settings, protocols, sets), notes_on_trained_sources(sets, trained)
         return in_lines(found["read"], [*found["notes"], *further])
     return before_decoding(open_images(settings, ())[0], "training")
 
