@@ -75,12 +75,13 @@ def belongs_together(train: Cells, test: Cells, labels: Sequence[str]) -> bool:
         return False
     if sum(value in ours for value in test if not is_missing(value)) <= SHARED * len(test):
         return False
+    if not labels:
+        return not any(map(is_decimal, ours))
     of_value: dict[str, Counter[str]] = defaultdict(Counter)
-    for value, label in zip(train, labels, strict=False):
+    for value, label in zip(train, labels, strict=True):
         if not is_missing(value):
             of_value[value][label] += 1
-    pure = sum(max(counts.values()) for counts in of_value.values())
-    return pure >= PURE * sum(ours.values()) if labels else all(not is_decimal(value) for value in ours)
+    return sum(max(counts.values()) for counts in of_value.values()) >= PURE * sum(ours.values())
 
 
 def is_decimal(value: str) -> bool:
